@@ -1,0 +1,152 @@
+"""Requests that arrive together share one run.
+
+The predictor uses it to share a forward pass, the transformer to share a call to the
+predictor.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from serving.errors import ServingError
+from serving.gate import Gate
+from serving.scores import Images, Scores
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    images: Images
+    deadline: float
+    """Loop time, in seconds, until which it may be held back for company."""
+    scores: asyncio.Future[Scores]
+
+
+class Batcher:
+    """Merges requests into batches, runs the batches, hands every request its own rows.
+
+    A request is never spread over two runs, since two model versions could answer it;
+    one with more than ``max_batch`` images makes a batch of its own.
+
+    Nothing waits while nothing runs. While a run is under way, requests gather until
+    they fill a batch or the oldest has waited ``max_wait``; then a further run starts if
+    fewer than ``concurrency`` are under way.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Images], Awaitable[Scores]],
+        *,
+        max_batch: int,
+        max_pending: int,
+        max_wait: float = 0,
+        concurrency: int = 1,
+    ) -> None:
+        """Set the limits.
+
+        Args:
+            run: scores a batch, uint8 [N, 28, 28].
+            max_batch: images in one run.
+            max_pending: images waiting and running, beyond which requests are refused.
+            max_wait: seconds that a request is held back for company at most.
+            concurrency: runs under way at a time.
+        """
+        self._run = run
+        self._max_batch = max_batch
+        self._max_wait = max_wait
+        self._gate = Gate(max_pending)
+        self._concurrency = concurrency
+        self._queue: dict[_Request, None] = {}  # in order of arrival
+        self._queued = 0
+        self._runs: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def submit(self, images: Images) -> Scores:
+        """Score ``images``, uint8 [N, 28, 28], together with whoever else is waiting.
+
+        Cancelling the caller takes the request out of the queue.
+
+        Raises:
+            Overloaded: more than ``max_pending`` images would be pending.
+        """
+        loop = asyncio.get_running_loop()
+        with self._gate.admit(len(images)):
+            request = _Request(images, loop.time() + self._max_wait, loop.create_future())
+            self._queue[request] = None
+            self._queued += len(images)
+            self._start_runs()
+            try:
+                return await request.scores
+            finally:
+                self._leave_queue(request)
+
+    def _start_runs(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._runs) < self._concurrency and self._queue:
+            hold = next(iter(self._queue)).deadline - loop.time()
+            if self._runs and self._queued < self._max_batch and hold > 0:
+                if self._timer is None:
+                    self._timer = loop.call_later(hold, self._on_timer)
+                return
+            run = loop.create_task(self._answer(self._take_batch()))
+            self._runs.add(run)
+            run.add_done_callback(self._on_done)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._start_runs()
+
+    def _on_done(self, run: asyncio.Task[None]) -> None:
+        self._runs.discard(run)
+        self._start_runs()
+
+    def _take_batch(self) -> list[_Request]:
+        """The oldest requests that fit into one run."""
+        batch: list[_Request] = []
+        size = 0
+        for request in list(self._queue):
+            size += len(request.images)
+            if batch and size > self._max_batch:
+                break
+            self._leave_queue(request)
+            batch.append(request)
+        return batch
+
+    def _leave_queue(self, request: _Request) -> None:
+        if request in self._queue:
+            del self._queue[request]
+            self._queued -= len(request.images)
+
+    async def _answer(self, batch: list[_Request]) -> None:
+        images = batch[0].images
+        if len(batch) > 1:
+            images = np.concatenate([request.images for request in batch])
+        try:
+            scores = await self._run(images)
+        except ServingError as error:
+            _fail(batch, error)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            # One of them may be the culprit: the others shall not suffer for it.
+            log.exception("a run for %d requests failed; each runs alone now", len(batch))
+            for request in batch:
+                if not request.scores.done():
+                    await self._answer([request])
+        else:
+            stop = 0
+            for request in batch:
+                start, stop = stop, stop + len(request.images)
+                if not request.scores.done():
+                    request.scores.set_result(scores.rows(start, stop))
+
+
+def _fail(batch: list[_Request], error: Exception) -> None:
+    for request in batch:
+        if not request.scores.done():
+            request.scores.set_exception(error)

@@ -1,0 +1,88 @@
+"""Every error that a caller may see, with its HTTP and gRPC status.
+
+::
+
+    ServingError
+    ├── InvalidInput   400  INVALID_ARGUMENT    what the client sent is wrong
+    ├── NotFound       404  NOT_FOUND           no such model or version here
+    ├── TooLarge       413  INVALID_ARGUMENT    more than the limits allow
+    ├── NotAnImage     415  INVALID_ARGUMENT    bytes that are no image we read
+    ├── Overloaded     429  RESOURCE_EXHAUSTED  the queue is full, come back later
+    ├── Unavailable    503  UNAVAILABLE         the predictor is away or not ready
+    ├── TimedOut       504  DEADLINE_EXCEEDED   it took too long
+    └── Failed         500  INTERNAL            the predictor failed, which is a defect
+
+The message goes to the caller as it is: it names the instance and what was expected,
+and never an internal address. What is not a ``ServingError`` is a defect of ours and
+reaches the caller as a bare 500.
+"""
+
+from http import HTTPStatus
+
+
+class ServingError(Exception):
+    """An error with a status; ``str(error)`` is the message for the caller."""
+
+    http_status: HTTPStatus
+    grpc_status: str
+    retry_after: int | None = None
+    """Seconds after which a retry makes sense, for the header ``Retry-After``."""
+
+
+class InvalidInput(ServingError):
+    """The client sent something wrong."""
+
+    http_status = HTTPStatus.BAD_REQUEST
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class NotFound(ServingError):
+    """No model, or no version of it, by that name is served here."""
+
+    http_status = HTTPStatus.NOT_FOUND
+    grpc_status = "NOT_FOUND"
+
+
+class TooLarge(ServingError):
+    """The request, an image, or the number of instances is over its limit."""
+
+    http_status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    # Not RESOURCE_EXHAUSTED: clients retry that, and this cannot succeed later.
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class NotAnImage(ServingError):
+    """The bytes are not an image in a format that is read here."""
+
+    http_status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class Overloaded(ServingError):
+    """More work is queued than can be answered in time."""
+
+    http_status = HTTPStatus.TOO_MANY_REQUESTS
+    grpc_status = "RESOURCE_EXHAUSTED"
+    retry_after = 1
+
+
+class Unavailable(ServingError):
+    """The predictor cannot be reached or is not ready."""
+
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
+    grpc_status = "UNAVAILABLE"
+    retry_after = 1
+
+
+class Failed(ServingError):
+    """The predictor answered what it never should."""
+
+    http_status = HTTPStatus.INTERNAL_SERVER_ERROR
+    grpc_status = "INTERNAL"
+
+
+class TimedOut(ServingError):
+    """Decoding, or the predictor, took too long."""
+
+    http_status = HTTPStatus.GATEWAY_TIMEOUT
+    grpc_status = "DEADLINE_EXCEEDED"

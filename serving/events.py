@@ -1,0 +1,87 @@
+"""CloudEvents over HTTP, binary and structured, and the event that answers one.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from cloudevents.conversion import to_binary, to_structured
+from cloudevents.exceptions import GenericException
+from cloudevents.http import CloudEvent, from_http
+
+from serving.errors import InvalidInput
+
+STRUCTURED = "application/cloudevents+json"
+RESPONSE_TYPE = "io.kserve.inference.response"
+
+
+def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
+    """The event that a request carries, or ``None`` where it is none.
+
+    Raises:
+        InvalidInput: it is meant as an event, but is none.
+    """
+    if "ce-specversion" not in headers and not is_structured(headers):
+        return None
+    try:
+        event = from_http(dict(headers), body, lambda data: data)
+    except (GenericException, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # The library's message repeats the body.
+        raise InvalidInput(
+            f"not a valid CloudEvent ({type(error).__name__}); "
+            "expected specversion 1.0, id, source and type"
+        ) from None
+    for name in ("id", "source", "type", "subject"):
+        value = event.get(name)
+        if not (isinstance(value, str) and value) and not (name == "subject" and value is None):
+            raise InvalidInput(f"not a valid CloudEvent: expected '{name}' to be a string")
+    return event
+
+
+def is_structured(headers: Mapping[str, str]) -> bool:
+    """Whether the body holds the event's attributes too, and not only its data."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED
+
+
+def reply(
+    event: CloudEvent, content: bytes, model_name: str, *, structured: bool
+) -> tuple[dict[str, str], bytes]:
+    """The event that answers ``event``.
+
+    It keeps the subject, and names the event it answers in ``correlationid``.
+
+    Args:
+        event: what is answered.
+        content: the answer, JSON.
+        model_name: becomes part of ``source``, as in KServe.
+        structured: the mode; the same as that of ``event``.
+
+    Returns:
+        Headers and body.
+    """
+    attributes = {
+        "type": RESPONSE_TYPE,
+        "source": f"io.kserve.inference.{model_name}",
+        "datacontenttype": "application/json",
+        "correlationid": event.get("correlationid", event["id"]),
+    }
+    if "subject" in event:
+        attributes["subject"] = event["subject"]
+    if structured:
+        answer_headers, body = to_structured(CloudEvent(attributes, orjson.loads(content)))
+    else:
+        answer_headers, body = to_binary(CloudEvent(attributes, content), lambda data: data)
+    return answer_headers, body
+
+
+def payload(event: CloudEvent) -> Any:
+    """What the event carries: a JSON value, or bytes that are none."""
+    data = event.get_data()
+    if isinstance(data, (bytes, str)):
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return data.encode() if isinstance(data, str) else data
+    return data

@@ -1,0 +1,30 @@
+"""How much work is taken on before callers are told to come back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from serving.errors import Overloaded
+
+
+class Gate:
+    """Admits images up to a limit, counted until their work is done."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+
+    @contextmanager
+    def admit(self, images: int) -> Iterator[None]:
+        """Count ``images`` in, and out at the end of the block.
+
+        Raises:
+            Overloaded: it would be more than the limit; a request that is larger than the
+                limit is admitted when nothing else is inside.
+        """
+        if self._inside and self._inside + images > self._limit:
+            raise Overloaded(f"{self._inside} images are waiting already; try again later")
+        self._inside += images
+        try:
+            yield
+        finally:
+            self._inside -= images

@@ -1,0 +1,95 @@
+"""The V2 inference protocol over gRPC: the SDK's servicer, with versions and our errors."""
+
+import logging
+import sys
+from typing import Any
+
+import grpc
+from grpc_interceptor import AsyncServerInterceptor
+from kserve.errors import InvalidInput as SDKInvalidInput
+from kserve.protocol.dataplane import DataPlane
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+from serving.errors import ServingError
+from serving.model import ServedModel
+from serving.rest import VERSION_HEADER, model_metadata
+
+log = logging.getLogger(__name__)
+
+
+class Servicer(InferenceServicer):  # type: ignore[misc]
+    """What the SDK's servicer leaves out: versions. What it offers too freely: unloading."""
+
+    def __init__(self, model: ServedModel, dataplane: DataPlane) -> None:
+        super().__init__(dataplane, ModelRepositoryExtension(dataplane.model_registry))
+        self._model = model
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answer, with the version in the trailing metadata as in REST's header."""
+        self._model.check_served(request.model_name, request.model_version)
+        response = await super().ModelInfer(request, context)
+        context.set_trailing_metadata(((VERSION_HEADER, response.model_version),))
+        return response
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """V2 model metadata, versions included."""
+        self._model.check_served(request.name, request.version)
+        return pb.ModelMetadataResponse(**model_metadata(self._model))
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """V2 model readiness."""
+        self._model.check_served(request.name, request.version)
+        return await super().ModelReady(request, context)
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
+        """Not for callers: any of them could take the model away."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not managed here")
+
+    RepositoryModelUnload = RepositoryModelLoad
+
+
+class ErrorInterceptor(AsyncServerInterceptor):  # type: ignore[misc]
+    """Turns exceptions into gRPC status codes; a defect of ours shows no detail."""
+
+    async def intercept(
+        self, method: Any, request_or_iterator: Any, context: Any, method_name: str
+    ) -> Any:
+        """Call the method and abort with the status of what it raises."""
+        try:
+            return await method(request_or_iterator, context)
+        except ServingError as error:
+            await context.abort(grpc.StatusCode[error.grpc_status], str(error))
+        except SDKInvalidInput as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("%s failed", method_name)
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+
+async def start(
+    model: ServedModel, dataplane: DataPlane, *, address: str, max_message: int
+) -> grpc.aio.Server:
+    """Start the gRPC server on ``address`` (host:port); messages up to ``max_message`` bytes."""
+    server = grpc.aio.server(
+        interceptors=(ErrorInterceptor(),),
+        options=(
+            ("grpc.max_send_message_length", max_message),
+            ("grpc.max_receive_message_length", max_message),
+            # A second process on the port is an error, not a partner.
+            ("grpc.so_reuseport", 0),
+        ),
+    )
+    add_GRPCInferenceServiceServicer_to_server(Servicer(model, dataplane), server)
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        sys.exit(f"cannot listen on {address} for gRPC; choose another port with --grpc_port")
+    await server.start()
+    return server

@@ -1,0 +1,258 @@
+"""The REST endpoints that both programs answer themselves.
+
+They stand in front of the SDK's own on the same paths, because those have no limits, take
+malformed input for a failure of the server, and cannot name the model's version. What they
+call is the same: the ``kserve.Model``, with its preprocess, predict and postprocess.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+import httpx
+from fastapi import FastAPI
+from kserve import InferResponse
+from kserve.errors import ModelNotFound
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from serving import events, v2
+from serving.errors import Overloaded, ServingError, TooLarge
+from serving.json import read_json, write_json
+from serving.model import ServedModel
+
+log = logging.getLogger(__name__)
+
+VERSION_HEADER = "x-model-version"
+CLOSED = (
+    "/v1/models/{name}:explain",
+    "/v2/repository/models/{name}/load",
+    "/v2/repository/models/{name}/unload",
+)
+"""Paths of the SDK that no caller shall reach: there is no explainer, and whoever may unload
+a model takes it away from everyone else."""
+CURLS_DEFAULT = "application/x-www-form-urlencoded"
+"""What curl calls a body if nobody tells it."""
+BODIES = 8
+"""Bodies of the largest size that may be held at a time; smaller ones as many as fit."""
+PATIENCE = 0.05
+"""Seconds after which an unanswered request is watched for a client that hangs up: quick
+answers cost a timer and no task."""
+
+Answer: TypeAlias = Any
+"""What a model answers: a dictionary to V1, an ``InferResponse`` to V2."""
+
+
+class Endpoints:
+    """V1 and V2 inference and V2 metadata of one model."""
+
+    def __init__(self, model: ServedModel, *, max_body: int) -> None:
+        """Answer for ``model``; a body of more than ``max_body`` bytes is refused with 413."""
+        self._model = model
+        self._max_body = max_body
+        self._held = 0  # bytes of bodies, of all requests
+
+    def add_to(self, app: FastAPI) -> None:
+        """Add the routes; of two with one path, the one added first answers."""
+        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+        app.add_route("/v1/models/{name}:predict", self.predict, methods=["POST"])
+        for path in (model, version):
+            app.add_route(f"{path}/infer", self.infer, methods=["POST"])
+            app.add_route(path, self.metadata, methods=["GET"])
+        app.add_route(f"{version}/ready", self.ready, methods=["GET"])
+        for path in CLOSED:
+            app.add_route(path, closed, methods=["GET", "POST"])
+
+    async def predict(self, request: Request) -> Response:
+        """V1: JSON, any other body as it is, or a CloudEvent with either in it."""
+        self._check_served(request)
+        async with self.body(request) as body:
+            event = events.read(request.headers, body)
+            if event is None:
+                content_type = request.headers.get("content-type", "")
+                payload = read_json(body) if is_json(content_type, body) else body
+                return v1_response(await self.ask(request, payload))
+            answer = await self.ask(request, events.payload(event))
+            headers, content = events.reply(
+                event,
+                write_json(answer),
+                self._model.name,
+                structured=events.is_structured(request.headers),
+            )
+            return Response(content, headers={**headers, **version_header(answer)})
+
+    async def infer(self, request: Request) -> Response:
+        """V2: JSON, with or without binary tensor data."""
+        self._check_served(request)
+        async with self.body(request) as body:
+            header_length = request.headers.get(v2.HEADER_LENGTH)
+            payload = v2.read_request(body, header_length, self._model.name)
+            answer = await self.ask(request, payload)
+        content, json_length = v2.write_response(answer, payload)
+        headers = version_header(answer)
+        if json_length is None:
+            return Response(content, media_type="application/json", headers=headers)
+        headers[v2.HEADER_LENGTH] = str(json_length)
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    async def ready(self, request: Request) -> Response:
+        """V2 readiness of a version; without a version the SDK answers."""
+        self._check_served(request)
+        ready = await self._model.healthy()
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return JSONResponse({"name": self._model.name, "ready": ready}, status)
+
+    async def metadata(self, request: Request) -> Response:
+        """V2 model metadata."""
+        self._check_served(request)
+        return JSONResponse(model_metadata(self._model))
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """The whole body, counted as held until the end of the block.
+
+        Raises:
+            TooLarge: it is over the limit; reading stops there.
+            Overloaded: the bodies of all requests are too much.
+        """
+        self._check_size(int(request.headers.get("content-length", 0)))
+        chunks = []
+        size = 0
+        try:
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                self._held += len(chunk)
+                self._check_size(size)
+                if self._held > BODIES * self._max_body:
+                    raise Overloaded("too many bodies are being read; try again later")
+            yield b"".join(chunks)
+        finally:
+            self._held -= size
+
+    async def ask(self, request: Request, payload: Any) -> Answer:
+        """What the model answers; given up when the client hangs up."""
+        headers = dict(request.headers)
+        async with _CancelWhenGone(request):
+            answer, _ = await self._model(payload, headers)
+        return answer
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body:
+            raise TooLarge(f"the body is over the limit of {self._max_body} bytes")
+
+    def _check_served(self, request: Request) -> None:
+        parameters = request.path_params
+        self._model.check_served(parameters["name"], parameters.get("version"))
+
+
+async def closed(_: Request) -> Response:
+    """What an endpoint of the SDK answers that is not offered here."""
+    raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+class _CancelWhenGone:
+    """Cancels what the enclosing task awaits when the client has hung up."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self._watch: asyncio.Task[None] | None = None
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._start)
+
+    def _start(self) -> None:
+        self._watch = asyncio.ensure_future(self._wait())
+
+    async def _wait(self) -> None:
+        # The body has been read: the next message can only be the disconnection.
+        await self._receive()
+        if self._task:
+            self._gone = True
+            self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._gone and kind is asyncio.CancelledError:
+            raise ClientDisconnect
+
+
+def is_json(content_type: str, body: bytes) -> bool:
+    """Whether a body is meant as JSON; if it does not say, whether it looks like it."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in ("", CURLS_DEFAULT):
+        return body.lstrip()[:1] in (b"{", b"[")
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def v1_response(answer: Answer) -> Response:
+    """A V1 answer as a response."""
+    return Response(
+        write_json(answer), media_type="application/json", headers=version_header(answer)
+    )
+
+
+def version_header(answer: Answer) -> dict[str, str]:
+    """The header that names the version that answered."""
+    if isinstance(answer, InferResponse):
+        return {VERSION_HEADER: answer.model_version}
+    return {VERSION_HEADER: answer["model_version"]}
+
+
+def model_metadata(model: ServedModel) -> dict[str, Any]:
+    """V2 metadata of ``model``; ``versions`` only where the program knows its version."""
+    versions = {} if model.version is None else {"versions": [model.version]}
+    return {
+        "name": model.name,
+        **versions,
+        "platform": model.platform,
+        "inputs": model.get_input_types(),
+        "outputs": model.get_output_types(),
+    }
+
+
+async def _serving_error(_: Request, error: Any) -> Response:
+    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    return JSONResponse({"error": str(error)}, error.http_status, headers)
+
+
+async def _http_error(_: Request, error: Any) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _not_found(_: Request, error: Any) -> Response:
+    return JSONResponse({"error": str(error)}, HTTPStatus.NOT_FOUND)
+
+
+async def _predictor_away(_: Request, __: Any) -> Response:
+    # Of the SDK's health check with --enable_predictor_health_check.
+    return JSONResponse({"error": "the predictor is away"}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _client_gone(_: Request, __: Any) -> Response:
+    log.debug("the client hung up")
+    return Response(status_code=499)  # nobody reads it; nginx's number for this case
+
+
+async def _defect(_: Request, __: Any) -> Response:
+    # Starlette's server error middleware raises it again, and the server logs it.
+    return JSONResponse({"error": "internal error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+ERROR_HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+    ServingError: _serving_error,
+    HTTPException: _http_error,
+    ClientDisconnect: _client_gone,
+    ModelNotFound: _not_found,
+    httpx.HTTPError: _predictor_away,
+    Exception: _defect,
+}
+"""How an exception becomes a response: ``{"error": "…"}``, as KServe's."""

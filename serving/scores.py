@@ -1,0 +1,23 @@
+"""What the model says about a batch of images."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+"""uint8 [N, 28, 28], 0 is background, 255 is ink."""
+
+
+class Scores(NamedTuple):
+    """The model's answer for N images."""
+
+    probabilities: NDArray[np.float32]
+    """float32 [N, 10], calibrated; each row sums to 1."""
+    accepted: NDArray[np.bool_]
+    """bool [N]: whether the model takes the image for a digit it is sure of."""
+    model_version: str
+
+    def rows(self, start: int, stop: int) -> "Scores":
+        """The answer for images ``start`` to ``stop`` (exclusive)."""
+        return Scores(self.probabilities[start:stop], self.accepted[start:stop], self.model_version)

@@ -1,0 +1,150 @@
+"""The model server of both programs: KServe's, on an address of our choice."""
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import kserve.model_server
+from fastapi import FastAPI
+from fastapi.exceptions import FastAPIDeprecationWarning
+from kserve import ModelServer
+from kserve.protocol.dataplane import DataPlane as SDKDataPlane
+from kserve.protocol.rest.server import RESTServer as SDKRESTServer
+
+from serving import grpc
+from serving.model import ServedModel
+from serving.rest import ERROR_HANDLERS, Endpoints
+
+# The SDK's app answers with a class that FastAPI has deprecated.
+warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)
+
+log = logging.getLogger(__name__)
+
+GRACE = 30
+"""Seconds that requests in flight have to finish after SIGTERM."""
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """KServe's standard flags, under the names its controller relies on, and those we add."""
+    flags = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        epilog=epilog,
+        parents=[kserve.model_server.parser],
+        formatter_class=_Help,
+    )
+    flags.set_defaults(
+        model_name="mnist",
+        predictor_protocol="v2",
+        predictor_request_timeout_seconds=10,
+        predictor_request_retries=1,
+    )
+    flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
+    flags.add_argument(
+        "--max_instances", default=256, type=positive, help="Images that one request may hold."
+    )
+    flags.add_argument(
+        "--max_body", default=32 * 2**20, type=positive, help="Bytes that a body may have."
+    )
+    return flags
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for flags that count something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+class Server(ModelServer):  # type: ignore[misc]
+    """Serves one model over REST and gRPC until SIGTERM or SIGINT, then finishes what it began."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Take the address and the limits from ``args``, see ``parser``."""
+        if args.workers != 1:
+            sys.exit("--workers: one to a container, which shares its batches; scale by replicas")
+        super().__init__(
+            http_port=args.http_port, grpc_port=args.grpc_port, enable_grpc=args.enable_grpc
+        )
+        self.dataplane = DataPlane(self.registered_models)
+        self._args = args
+
+    def start(
+        self, model: ServedModel, add_routes: Callable[[FastAPI, Endpoints], None] | None = None
+    ) -> None:
+        """Serve ``model``; ``add_routes`` adds what the program has beyond the protocols."""
+        self.register_model(model)
+        model.start()
+        endpoints = Endpoints(model, max_body=self._args.max_body)
+        if add_routes:
+            add_routes(kserve.model_server.app, endpoints)
+        endpoints.add_to(kserve.model_server.app)
+        # What the imports left is there to stay: no collection need look through it again.
+        gc.freeze()
+        asyncio.run(self._serve_model(model))
+
+    async def _serve_model(self, model: ServedModel) -> None:
+        rest = RESTServer(self, self._args.host)
+        grpc_server = None
+        if self.enable_grpc:
+            grpc_server = await grpc.start(
+                model,
+                self.dataplane,
+                address=f"{self._args.host}:{self.grpc_port}",
+                max_message=self._args.max_body,
+            )
+        log.info("%s, version %s", model.name, model.version or "of the predictor")
+        # uvicorn takes the signals: it stops listening, lets requests finish, then raises them
+        # again, by when there is nothing left for them to do.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        await rest.start()
+        if grpc_server:
+            await grpc_server.stop(GRACE)
+        await model.close()
+
+
+class DataPlane(SDKDataPlane):  # type: ignore[misc]
+    """The SDK's, telling the truth about the extensions."""
+
+    def metadata(self) -> dict[str, Any]:
+        """V2 server metadata."""
+        return {**super().metadata(), "extensions": ["binary_tensor_data"]}
+
+
+class RESTServer(SDKRESTServer):  # type: ignore[misc]
+    """The SDK's REST server with what it does not let one choose.
+
+    Overrides hooks of kserve 0.21.0 (``protocol/rest/server.py``) that are not public:
+    ``_add_middlewares`` and ``_add_exception_handlers``.
+    """
+
+    def __init__(self, server: ModelServer, host: str) -> None:
+        super().__init__(
+            kserve.model_server.app,
+            server.dataplane,
+            server.model_repository_extension,
+            server.http_port,
+            grace_period=GRACE,
+            timeout_keep_alive=server.timeout_keep_alive,
+        )
+        self.config.host = host  # the SDK's is 0.0.0.0
+
+    def _add_middlewares(self, app: FastAPI) -> None:
+        """None: the SDK's timing middleware matches every route again and logs every request."""
+
+    def _add_exception_handlers(self, app: FastAPI) -> None:
+        super()._add_exception_handlers(app)
+        for kind, handler in ERROR_HANDLERS.items():
+            app.add_exception_handler(kind, handler)

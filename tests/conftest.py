@@ -1,0 +1,63 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from hypothesis import HealthCheck, settings
+
+from serving.rest import ERROR_HANDLERS, Endpoints
+from tests import programs
+from tests.echo import Echo
+
+# Time is measured in the benchmarks; a busy machine is no defect.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Program]:
+    """The InferenceService as ``make serve`` runs it: predictor, transformer, Envoy."""
+    with programs.service(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Program]:
+    """The predictor alone, with the shipped version 1."""
+    with programs.predictor(tmp_path_factory.mktemp("predictor")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service: programs.Program) -> Iterator[httpx.Client]:
+    """A client of the service."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def echo_app(echo: Echo) -> FastAPI:
+    app = FastAPI()
+    Endpoints(echo, max_body=1000).add_to(app)
+    for kind, handler in ERROR_HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return app
+
+
+@pytest.fixture
+async def echo_client(echo_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(echo_app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client

@@ -1,0 +1,121 @@
+"""The real programs as processes on free ports of 127.0.0.1, for the tests that need them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT = 90
+"""Seconds; generous, since the machine may be busy."""
+
+
+@dataclass
+class Program:
+    """A running program."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    http_port: int
+    grpc_port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_for(self, path: str) -> None:
+        """Wait until a GET of ``path`` succeeds."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ended with {self.process.returncode}:\n{self.output()}")
+            with suppress(httpx.TransportError):
+                if httpx.get(self.url + path).is_success:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError(self.output())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def program(
+    module: str,
+    folder: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    http_port: int | None = None,
+) -> Iterator[Program]:
+    """Run ``python -m module`` until the end of the block, its output going to ``folder``."""
+    http_port, grpc_port = http_port or free_port(), free_port()
+    port_flag = "--port" if module == "standalone" else "--http_port"
+    log = folder / f"{module}-{http_port}.log"
+    ports = (f"{port_flag}={http_port}", f"--grpc_port={grpc_port}")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *args, *ports],
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Program(process, log, http_port, grpc_port)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def predictor(folder: Path, *args: str) -> Iterator[Program]:
+    """The predictor with the shipped version 1."""
+    env = {"MODEL_VERSION": "1"}
+    with program("predictor", folder, "--models_dir=models", *args, env=env) as running:
+        running.wait_for("/v2/models/mnist/ready")
+        yield running
+
+
+@contextmanager
+def transformer(folder: Path, predictor_address: str, *args: str) -> Iterator[Program]:
+    """The transformer in front of ``predictor_address``."""
+    host = f"--predictor_host={predictor_address}"
+    with program("transformer", folder, host, *args) as running:
+        running.wait_for("/")
+        yield running
+
+
+@contextmanager
+def service(folder: Path, *args: str) -> Iterator[Program]:
+    """The whole InferenceService, from its manifest."""
+    with program("standalone", folder, *args) as running:
+        deadline = time.monotonic() + START_TIMEOUT
+        while "The service is ready" not in running.output():
+            if running.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(running.output())
+            time.sleep(0.05)
+        yield running

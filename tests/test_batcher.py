@@ -1,0 +1,277 @@
+"""Requests share a run, keep their rows, and do not suffer for each other."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batcher import Batcher
+from serving.errors import Overloaded, Unavailable
+from serving.scores import Images, Scores
+
+pytestmark = pytest.mark.anyio
+
+
+def images(*values: int) -> Images:
+    """Images that are recognised by their first pixel."""
+    batch = np.zeros((len(values), 28, 28), np.uint8)
+    batch[:, 0, 0] = values
+    return batch
+
+
+def score(batch: Images) -> Scores:
+    """Scores that tell which image they belong to."""
+    values = batch[:, 0, 0].astype(np.float32)
+    return Scores(np.repeat(values[:, None], 10, 1), values > 0, "1")
+
+
+def values(scores: Scores) -> list[int]:
+    return [int(value) for value in scores.probabilities[:, 0]]
+
+
+class Runner:
+    """Runs that wait until they are released; remembers their sizes."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.release = asyncio.Event()
+        self.running = 0
+        self.most_running = 0
+
+    async def __call__(self, batch: Images) -> Scores:
+        self.sizes.append(len(batch))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        await self.release.wait()
+        self.running -= 1
+        return score(batch)
+
+
+async def started(*requests: "asyncio.Task[Scores]") -> None:
+    """Let tasks run until all of them wait."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_an_idle_batcher_runs_a_request_at_once() -> None:
+    runner = Runner()
+    # A wait of an hour would show.
+    batcher = Batcher(runner, max_batch=8, max_pending=100, max_wait=3600)
+    request = asyncio.create_task(batcher.submit(images(1)))
+    await started(request)
+    assert runner.sizes == [1]
+    runner.release.set()
+    assert values(await request) == [1]
+
+
+async def test_requests_that_arrive_during_a_run_share_the_next_one() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=8, max_pending=100)
+    requests = [asyncio.create_task(batcher.submit(images(i, 100 + i))) for i in range(4)]
+    await started(*requests)
+    runner.release.set()
+    answers = await asyncio.gather(*requests)
+    assert runner.sizes == [2, 6]
+    assert [values(answer) for answer in answers] == [[i, 100 + i] for i in range(4)]
+
+
+async def test_a_run_holds_no_more_than_the_maximal_batch() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=4, max_pending=100)
+    requests = [asyncio.create_task(batcher.submit(images(i, i))) for i in range(6)]
+    await started(*requests)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert runner.sizes == [2, 4, 4, 2]
+
+
+async def test_a_request_larger_than_a_batch_is_not_spread_over_runs() -> None:
+    runner = Runner()
+    runner.release.set()
+    batcher = Batcher(runner, max_batch=4, max_pending=100)
+    answers = await asyncio.gather(
+        batcher.submit(images(1)), batcher.submit(images(*range(10))), batcher.submit(images(2))
+    )
+    assert runner.sizes == [1, 10, 1]
+    assert values(answers[1]) == list(range(10))
+
+
+async def test_several_runs_are_under_way_up_to_the_limit() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=2, max_pending=100, concurrency=3)
+    requests = [asyncio.create_task(batcher.submit(images(i, i))) for i in range(5)]
+    await started(*requests)
+    assert runner.running == 3
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert runner.most_running == 3
+
+
+async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_waited() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=100, max_pending=100, max_wait=0.05, concurrency=2)
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
+    await started(*requests)
+    assert runner.sizes == [1]
+    while len(runner.sizes) < 2:
+        await asyncio.sleep(0.01)
+    assert runner.sizes == [1, 3]
+    runner.release.set()
+    await asyncio.gather(*requests)
+
+
+async def test_a_full_batch_waits_no_longer() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=2, max_pending=100, max_wait=3600, concurrency=2)
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
+    await started(*requests)
+    assert runner.sizes == [1, 2]
+    runner.release.set()
+    await asyncio.gather(*requests)
+
+
+async def test_what_the_caller_has_given_up_is_not_run() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=8, max_pending=100)
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
+    await started(*requests)
+    requests[1].cancel()
+    runner.release.set()
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    assert runner.sizes == [1, 1]
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert values(await requests[2]) == [2]
+
+
+async def test_what_is_given_up_leaves_the_queue_at_once() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=2, max_pending=10, max_wait=3600, concurrency=2)
+    first = asyncio.create_task(batcher.submit(images(0)))
+    for i in range(100):
+        request = asyncio.create_task(batcher.submit(images(i)))
+        await started(request)
+        request.cancel()
+        await started()
+    last = asyncio.create_task(batcher.submit(images(7)))
+    await started(last)
+    # Had the others stayed, they would fill a batch.
+    assert runner.sizes == [1]
+    runner.release.set()
+    assert [values(answer) for answer in await asyncio.gather(first, last)] == [[0], [7]]
+
+
+async def test_after_a_failure_nothing_is_repeated_for_those_who_have_left() -> None:
+    runs: list[int] = []
+    failing = asyncio.Event()
+
+    async def run(batch: Images) -> Scores:
+        runs.append(len(batch))
+        if len(runs) == 1:
+            await asyncio.sleep(0)
+            return score(batch)
+        await failing.wait()
+        raise ZeroDivisionError
+
+    batcher = Batcher(run, max_batch=8, max_pending=100)
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
+    await requests[0]
+    await started()
+    for request in requests[2:]:
+        request.cancel()
+    await started()
+    failing.set()
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    assert runs == [1, 3, 1]
+    assert isinstance(answers[1], ZeroDivisionError)
+
+
+async def test_a_full_queue_refuses_and_has_room_again_once_it_is_empty() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=1, max_pending=3)
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
+    await started(*requests)
+    with pytest.raises(Overloaded):
+        await batcher.submit(images(9))
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert values(await batcher.submit(images(9))) == [9]
+
+
+async def test_cancelled_requests_leave_room() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, max_batch=1, max_pending=2)
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(2)]
+    await started(*requests)
+    requests[1].cancel()
+    await started()
+    runner.release.set()
+    assert values(await batcher.submit(images(9))) == [9]
+    await requests[0]
+
+
+async def test_one_bad_request_fails_without_its_neighbours() -> None:
+    async def run(batch: Images) -> Scores:
+        await asyncio.sleep(0)
+        if 13 in batch[:, 0, 0]:
+            raise ZeroDivisionError
+        return score(batch)
+
+    batcher = Batcher(run, max_batch=8, max_pending=100)
+    answers = await asyncio.gather(
+        *(batcher.submit(images(value)) for value in (1, 2, 13, 3)), return_exceptions=True
+    )
+    assert isinstance(answers[2], ZeroDivisionError)
+    assert [values(a) for a in answers if isinstance(a, Scores)] == [[1], [2], [3]]
+
+
+async def test_an_error_meant_for_the_callers_reaches_all_of_them_without_another_run() -> None:
+    runs = 0
+
+    async def run(batch: Images) -> Scores:
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(0)
+        raise Unavailable("away")
+
+    batcher = Batcher(run, max_batch=8, max_pending=100)
+    answers = await asyncio.gather(
+        *(batcher.submit(images(i)) for i in range(4)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Unavailable] * 4
+    assert runs == 2
+
+
+@given(
+    requests=st.lists(st.integers(1, 9), min_size=1, max_size=40),
+    max_batch=st.integers(1, 16),
+    concurrency=st.integers(1, 4),
+    cancelled=st.sets(st.integers(0, 39)),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_request_gets_its_own_rows(
+    requests: list[int], max_batch: int, concurrency: int, cancelled: set[int]
+) -> None:
+    async def run(batch: Images) -> Scores:
+        assert len(batch) <= max(max_batch, *requests)
+        await asyncio.sleep(0)
+        return score(batch)
+
+    async def scenario() -> None:
+        batcher = Batcher(run, max_batch=max_batch, max_pending=1000, concurrency=concurrency)
+        numbers = iter(range(10_000))
+        batches = [images(*(next(numbers) % 256 for _ in range(size))) for size in requests]
+        tasks = [asyncio.create_task(batcher.submit(batch)) for batch in batches]
+        await asyncio.sleep(0)
+        for i in cancelled & set(range(len(tasks))):
+            tasks[i].cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        for i, (batch, answer) in enumerate(zip(batches, answers, strict=True)):
+            if i in cancelled:
+                assert isinstance(answer, asyncio.CancelledError)
+            else:
+                assert isinstance(answer, Scores)
+                assert values(answer) == batch[:, 0, 0].tolist()
+
+    asyncio.run(scenario())

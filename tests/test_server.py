@@ -1,0 +1,50 @@
+"""What we rely on in KServe's server beyond its public interface is still there."""
+
+import inspect
+
+import kserve.model_server
+import numpy as np
+import pytest
+from kserve import InferInput
+from kserve.protocol.grpc.servicer import InferenceServicer
+from kserve.protocol.rest.server import RESTServer as SDKRESTServer
+
+from serving.server import RESTServer, parser
+from serving.v2 import raw_data
+
+
+@pytest.mark.parametrize("hook", ["_add_middlewares", "_add_exception_handlers"])
+def test_the_hooks_of_the_rest_server_are_called(hook: str) -> None:
+    assert hook in vars(RESTServer)
+    assert f"self.{hook}(app)" in inspect.getsource(SDKRESTServer.create_application)
+
+
+def test_the_address_comes_from_the_configuration() -> None:
+    # The SDK gives uvicorn 0.0.0.0, and keeps the configuration where we can change it.
+    source = inspect.getsource(SDKRESTServer.__init__)
+    assert 'host="0.0.0.0"' in source
+    assert "self._server = _RefreshingServer(self.config)" in source
+
+
+@pytest.mark.parametrize(
+    "method", ["ModelInfer", "ModelMetadata", "RepositoryModelLoad", "RepositoryModelUnload"]
+)
+def test_the_methods_of_the_servicer_have_their_names(method: str) -> None:
+    assert callable(getattr(InferenceServicer, method))
+
+
+def test_raw_tensors_are_where_we_look() -> None:
+    tensor = InferInput("images", [2], "UINT8")
+    assert raw_data(tensor) is None
+    tensor.set_data_from_numpy(np.array([7, 8], np.uint8))
+    assert raw_data(tensor) == b"\x07\x08"
+
+
+def test_the_flags_are_kserves_and_have_our_defaults() -> None:
+    flags = parser("predictor", "", "")
+    assert {action.dest for action in kserve.model_server.parser._actions} <= {
+        action.dest for action in flags._actions
+    }
+    args = flags.parse_args([])
+    assert (args.host, args.model_name, args.workers) == ("127.0.0.1", "mnist", 1)
+    assert (args.predictor_protocol, args.predictor_request_timeout_seconds) == ("v2", 10)
