@@ -1,0 +1,235 @@
+"""A published model version: which one is served, its ``model.json``, and its graph.
+
+A version is a directory ``<model>/<integer>/``, immutable once published. ``model.json``
+describes it and lists every other file with its SHA-256; ``model.pt2`` is the graph with its
+weights (``torch.export``). All listed files are verified before anything is deserialised, and
+what is deserialised are the very bytes that were hashed. Files that are not listed are never read.
+
+torch is imported only when a graph is loaded, so that tools can read ``model.json`` without it.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+METADATA_FILE = "model.json"
+GRAPH_FILE = "model.pt2"
+
+Graph = Callable[["torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
+"""``images`` uint8 [N, 28, 28] → ``probabilities`` float32 [N, 10], ``accepted`` bool [N]."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# A relative path of plain names: nothing here can name a place outside the directory, on
+# Windows either (no "..", no backslash, no drive).
+_PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+FileName = Annotated[str, StringConstraints(pattern=rf"^{_PLAIN}(/{_PLAIN})*$")]
+
+
+class ArtifactError(Exception):
+    """The version cannot be served; the message names the file and what to do."""
+
+
+class _Record(BaseModel):
+    # Keys that are not known are ignored: a newer version may say more about itself.
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class TensorSpec(_Record):
+    """An input or output as in V2 metadata; −1 in ``shape`` is the batch dimension."""
+
+    name: str
+    datatype: Literal["UINT8", "FP32", "BOOL"]
+    shape: tuple[int, ...]
+
+    def shape_for(self, batch: int) -> tuple[int, ...]:
+        """The shape for ``batch`` images."""
+        return tuple(batch if size == -1 else size for size in self.shape)
+
+
+class Metrics(_Record):
+    """What was measured on one data set."""
+
+    dataset: str
+    digest: Sha256
+    images: PositiveInt
+    values: dict[str, JsonValue]
+
+
+class Provenance(_Record):
+    """What the version was made from."""
+
+    seed: int
+    configuration: dict[str, JsonValue]
+    data: dict[str, Sha256]
+    code: Sha256
+    libraries: dict[str, str]
+
+
+class Metadata(_Record):
+    """The content of ``model.json``."""
+
+    name: str
+    version: PositiveInt
+    created: datetime
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...]
+    temperature: float
+    """The logits were divided by this."""
+    threshold: float
+    """An image is accepted if its largest calibrated probability is at least this."""
+    metrics: tuple[Metrics, ...]
+    training: Provenance
+    files: dict[FileName, Sha256]
+
+    def to_json(self) -> bytes:
+        """The bytes of ``model.json``."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A verified version, ready to be called."""
+
+    metadata: Metadata
+    graph: Graph
+
+
+def select_directory(
+    environ: Mapping[str, str],
+    *,
+    models_dir: Path = Path("/models"),
+    mount_dir: Path = Path("/mnt/models"),
+    name: str,
+) -> Path:
+    """The directory of the version to serve.
+
+    With ``STORAGE_URI`` it is ``mount_dir``, where KServe's storage initializer puts the files;
+    without it, ``models_dir/name/$MODEL_VERSION``.
+
+    Raises:
+        ArtifactError: neither is set, or ``MODEL_VERSION`` is not a positive integer.
+    """
+    if environ.get("STORAGE_URI"):
+        return mount_dir
+    version = environ.get("MODEL_VERSION", "")
+    if not version:
+        raise ArtifactError("no model version chosen: set MODEL_VERSION (such as 1) or STORAGE_URI")
+    if not re.fullmatch("[1-9][0-9]*", version):
+        raise ArtifactError(f"MODEL_VERSION must be a positive integer, found {version!r}")
+    return models_dir / name / version
+
+
+def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
+    """Read ``model.json``.
+
+    Args:
+        directory: of the version.
+        digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
+
+    Raises:
+        ArtifactError: it is missing, is not the one wanted, or is malformed.
+    """
+    path = directory / METADATA_FILE
+    content = _read(path)
+    if digest is not None:
+        _compare(path, content, expected=digest.lower(), remedy="check MODEL_DIGEST")
+    try:
+        return Metadata.model_validate_json(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise ArtifactError(f"{path} is malformed: {problems}") from error
+
+
+def load(directory: Path, *, digest: str | None = None) -> Model:
+    """Verify the version in ``directory``, then load it and run its graph once.
+
+    Args:
+        directory: of the version.
+        digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
+
+    Raises:
+        ArtifactError: something is missing, malformed or not what its digest says; or the graph
+            does not load here or does not do what ``model.json`` declares.
+    """
+    metadata = read_metadata(directory, digest=digest)
+    if GRAPH_FILE not in metadata.files:
+        raise ArtifactError(f"{directory / METADATA_FILE} lists no {GRAPH_FILE}: there is no graph")
+    contents = {}
+    for name, expected in metadata.files.items():
+        path = directory / name
+        contents[name] = _read(path)
+        _compare(path, contents[name], expected=expected, remedy="fetch or publish it again")
+    try:
+        graph = _callable(contents[GRAPH_FILE])
+        _check(graph, metadata)
+    except Exception as error:
+        # The bytes are the published ones: what is wrong lies between them and this torch.
+        raise ArtifactError(
+            f"{directory / GRAPH_FILE} cannot be served: {error} "
+            f"(written with torch {metadata.training.libraries.get('torch', 'unknown')})"
+        ) from error
+    return Model(metadata, graph)
+
+
+def _callable(content: bytes) -> Graph:
+    import torch
+
+    from predictor.graph import read_graph
+
+    compute = read_graph(content)
+
+    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            probabilities, accepted = compute(images)
+        return probabilities, accepted
+
+    return graph
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _compare(path: Path, content: bytes, *, expected: str, remedy: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ArtifactError(f"{path}: SHA-256 expected {expected}, found {found}; {remedy}")
+
+
+def _check(graph: Graph, metadata: Metadata) -> None:
+    """Run zeros through the graph; raises ValueError if it does not do what is declared."""
+    import torch
+
+    datatypes = {"UINT8": torch.uint8, "FP32": torch.float32, "BOOL": torch.bool}
+    for batch in (1, 3):  # two sizes, to notice one that the export has fixed
+        inputs = [
+            torch.zeros(spec.shape_for(batch), dtype=datatypes[spec.datatype])
+            for spec in metadata.inputs
+        ]
+        found = [(output.dtype, tuple(output.shape)) for output in graph(*inputs)]
+        expected = [(datatypes[spec.datatype], spec.shape_for(batch)) for spec in metadata.outputs]
+        if found != expected:
+            raise ValueError(f"declared are outputs {expected}, found {found}")

@@ -1,0 +1,155 @@
+"""Reads a graph that ``torch.export`` saved (``.pt2``) and makes a function of it.
+
+``torch.export.load`` does this too, but imports the compiler stack of torch first, which takes
+longer than ``import torch`` itself, and unpickles. Here the archive is only data: a zip file with
+the graph as JSON and the weights as raw numbers, of which a ``torch.fx`` graph is built that can
+call nothing but ATen operators. The figures are in docs/decisions/artifact.md. The format is that
+of ``torch/_export/serde/schema.py``, version 8, read with torch 2.13.
+"""
+
+import functools
+import io
+import json
+import operator
+import re
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+SCHEMA = 8
+KEYWORD = 2
+DTYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    12: torch.bool,
+    13: torch.bfloat16,
+}
+MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
+
+Json = dict[str, Any]
+
+
+def read_graph(content: bytes) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """The function that the graph in ``content`` computes, from input tensors to output tensors.
+
+    Raises:
+        ValueError: the graph holds something that is not read here; the message names it.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        program = json.loads(archive.read(f"{root}/models/model.json"))
+        if program["schema_version"]["major"] != SCHEMA:
+            raise ValueError(f"schema version {program['schema_version']}, expected {SCHEMA}")
+        weights = _tensors(archive, f"{root}/data/weights", "model_weights_config.json")
+        weights |= _tensors(archive, f"{root}/data/constants", "model_constants_config.json")
+
+    module = program["graph_module"]
+    graph = fx.Graph()
+    values: dict[str, Any] = {}
+    lifted = []  # the weights are the graph's first inputs, those of the caller come last
+    for number, spec in enumerate(module["signature"]["input_specs"]):
+        ((kind, declared),) = spec.items()
+        argument = declared["arg"]
+        if kind != "user_input":
+            lifted.append(weights[declared[f"{kind}_name"]])
+            argument = {"as_tensor": argument}
+        # A name of our own: fx writes code, and nothing in the file may become part of it.
+        values[_name(argument)] = graph.placeholder(f"input_{number}")
+    for node in module["graph"]["nodes"]:
+        _add(graph, node, values)
+    graph.output(tuple(_value(output, values) for output in module["graph"]["outputs"]))
+    forward = fx.GraphModule(torch.nn.Module(), graph).forward
+    return functools.partial(forward, *lifted)
+
+
+def _tensors(archive: zipfile.ZipFile, folder: str, index: str) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, entry in json.loads(archive.read(f"{folder}/{index}"))["config"].items():
+        if entry["use_pickle"]:
+            raise ValueError(f"{name} is pickled")
+        meta = entry["tensor_meta"]
+        numbers = bytearray(archive.read(f"{folder}/{entry['path_name']}"))
+        # The copy is aligned as torch aligns; the strides keep the layout that was published.
+        flat = torch.frombuffer(numbers, dtype=DTYPES[meta["dtype"]]).clone()
+        tensors[name] = flat.as_strided(
+            [size["as_int"] for size in meta["sizes"]],
+            [stride["as_int"] for stride in meta["strides"]],
+            meta["storage_offset"]["as_int"],
+        )
+    return tensors
+
+
+def _add(graph: fx.Graph, node: Json, values: dict[str, Any]) -> None:
+    """Append ``node`` to ``graph`` and its results to ``values``."""
+    found = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", node["target"])
+    function = found and getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
+    if not isinstance(function, torch._ops.OpOverload):
+        raise ValueError(f"{node['target']} is no ATen operator")
+    if function is torch.ops.aten._assert_tensor_metadata.default:
+        return  # repeats what the tracing saw, computes nothing
+    positional, keyword = [], {}
+    for argument in node["inputs"]:
+        value = _value(argument["arg"], values)
+        if argument["kind"] == KEYWORD:
+            if not argument["name"].isidentifier():
+                raise ValueError(f"{argument['name']!r} is no name of an argument")
+            keyword[argument["name"]] = value
+        else:
+            positional.append(value)
+    result = graph.call_function(function, tuple(positional), keyword)
+    outputs = node["outputs"]
+    if "as_tensors" in outputs[0]:
+        outputs = [{"as_tensor": tensor} for tensor in outputs[0]["as_tensors"]]
+    elif len(outputs) == 1:
+        values[_name(outputs[0])] = result
+        return
+    for number, output in enumerate(outputs):
+        values[_name(output)] = graph.call_function(operator.getitem, (result, number))
+
+
+def _name(output: Json) -> str:
+    ((_, content),) = output.items()
+    name: str = content.get("name") or content["as_name"]
+    return name
+
+
+def _value(argument: Json, values: dict[str, Any]) -> Any:
+    """What an argument of a node stands for: a constant, or an earlier result."""
+    ((kind, content),) = argument.items()
+    match kind:
+        case "as_none":
+            return None
+        case "as_bool" | "as_bools" | "as_int" | "as_ints" | "as_float" | "as_floats" | "as_string":
+            return content
+        case "as_tensor":
+            return values[content["name"]]
+        case "as_tensors":
+            return [values[tensor["name"]] for tensor in content]
+        case "as_name":
+            return values[content]
+        case "as_sym_int" | "as_optional_tensor":
+            return _value(content, values)
+        case "as_sym_ints" | "as_optional_tensors":
+            return [_value(item, values) for item in content]
+        case "as_scalar_type":
+            return DTYPES[content]
+        case "as_memory_format":
+            return MEMORY_FORMATS[content]
+        case "as_device":
+            return torch.device(content["type"])
+        case _:
+            raise ValueError(f"an argument of the kind {kind} is not read here")

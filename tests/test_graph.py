@@ -1,0 +1,149 @@
+"""The published graph: any architecture, by one reader that takes it for nothing but data."""
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from predictor import artifact
+from predictor.artifact import ArtifactError
+from predictor.graph import read_graph
+from tests.versions import NETWORKS, linear_graph, served, write
+from training.network import export
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_architecture_is_served_by_the_same_loader(tmp_path: Path, name: str) -> None:
+    original = served(name)
+    digest = write(tmp_path, export(original))
+    model = artifact.load(tmp_path, digest=digest)
+    assert model.metadata.version == 3
+    for batch in (1, 2, 7, 64):
+        images = torch.randint(0, 256, (batch, 28, 28), dtype=torch.uint8)
+        probabilities, accepted = model.graph(images)
+        assert (probabilities.dtype, probabilities.shape) == (torch.float32, (batch, 10))
+        assert (accepted.dtype, accepted.shape) == (torch.bool, (batch,))
+        expected = original(images)
+        assert torch.equal(probabilities, expected[0])
+        assert torch.equal(accepted, expected[1])
+
+
+def test_torch_itself_reads_the_published_graph() -> None:
+    content = export(served("folded"))
+    with warnings.catch_warnings(action="ignore"):
+        official = torch.export.load(io.BytesIO(content)).module()
+    images = torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8)
+    for ours, theirs in zip(read_graph(content)(images), official(images), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_same_graph_gives_the_same_bytes_without_the_paths_of_this_machine() -> None:
+    content = export(served("folded"))
+    assert content == export(served("folded"))
+    assert str(Path(__file__).parents[1]).encode() not in content
+
+
+def test_loading_needs_neither_the_training_code_nor_the_compiler(tmp_path: Path) -> None:
+    write(tmp_path, linear_graph())
+    code = """
+import sys
+from pathlib import Path
+from predictor import artifact
+assert "torch" not in sys.modules
+artifact.read_metadata(Path(sys.argv[1]))
+assert "torch" not in sys.modules
+artifact.load(Path(sys.argv[1]))
+print(sorted({"training", "torch._dynamo", "sympy"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    root = Path(__file__).parents[1]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+class Trace:
+    """Unpickling this makes a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.mkdir, (self.path,))
+
+
+def with_pickle(graph: bytes, trace: Path) -> bytes:
+    """The archive with every pickle in it, and one weight, replaced by a malicious pickle."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(graph)) as source, zipfile.ZipFile(result, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("model_weights_config.json"):
+                config = json.loads(content)
+                next(iter(config["config"].values()))["use_pickle"] = True
+                content = json.dumps(config).encode()
+            elif name.endswith((".pt", "weight_0")):
+                content = pickle.dumps(Trace(trace))
+            target.writestr(name, content)
+    return result.getvalue()
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
+    trace = tmp_path / "was-here"
+    malicious = with_pickle(linear_graph(), trace)
+    pickle.loads(pickle.dumps(Trace(trace)))  # noqa: S301 (it works)
+    assert trace.exists()
+    trace.rmdir()
+
+    version = tmp_path / "3"
+    write(version, linear_graph())
+    (version / "model.pt2").write_bytes(malicious)
+    with pytest.raises(ArtifactError, match="SHA-256 expected"):
+        artifact.load(version)
+    write(version, malicious)  # digests that fit: whoever can do this can write the store
+    with pytest.raises(ArtifactError, match=r"layer\.weight is pickled"):
+        artifact.load(version)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("torch.ops.aten.linear.default", "os.system", r"os\.system is no ATen operator"),
+        ("aten.linear.default", "aten.__class__.mro", r"aten\.__class__\.mro is no ATen operator"),
+        (
+            "aten.linear.default",
+            "aten.linear.nothing",
+            r"aten\.linear\.nothing is no ATen operator",
+        ),
+        ("aten.linear.default", "prims.iota.default", r"prims\.iota\.default is no ATen operator"),
+        ('"input", "arg"', '"a=exit()", "arg"', r"'a=exit\(\)' is no name of an argument"),
+        ('"major": 8', '"major": 9', r"schema version .*, expected 8"),
+        ('"as_ints": [1]', '"as_custom_obj": {}', "kind as_custom_obj is not read here"),
+    ],
+)
+def test_a_graph_can_only_call_aten_operators_on_data(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    result = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(linear_graph())) as source,
+        zipfile.ZipFile(result, "w") as target,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("models/model.json"):
+                program = content.decode()
+                assert old in program
+                content = program.replace(old, new).replace('"kind": 1', '"kind": 2').encode()
+            target.writestr(name, content)
+    write(tmp_path, result.getvalue())
+    with pytest.raises(ArtifactError, match=message):
+        artifact.load(tmp_path)

@@ -1,0 +1,97 @@
+"""Versions made up for tests."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from predictor.artifact import Metadata, Metrics, Provenance
+from training.network import INPUTS, LABELS, OUTPUTS, Served, export, fold, network
+
+
+class Linear(nn.Module):
+    """The smallest network with the signature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(images.flatten(1))
+        return result
+
+
+class Varied(nn.Module):
+    """A network of many kinds of operators and arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.last = nn.Linear(8, 10)
+        self.dropout = nn.Dropout()
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.tensor([0.3]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = (images.to(torch.float64) - self.mean).float() / torch.tensor(2.0)
+        x = self.norm(self.first(images.contiguous(memory_format=torch.channels_last)))
+        x = x + nn.functional.gelu(self.grouped(x), approximate="tanh")
+        x = torch.cat([part * 2 for part in x.chunk(2, dim=1)], dim=1)
+        x = nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear")
+        largest, _ = x.flatten(2).max(dim=2)
+        x = x.mean((2, 3)).view(x.size(0), -1) + largest
+        x = x + torch.ones(x.shape[0], 1)
+        result: torch.Tensor = self.last(self.dropout(x))
+        return result
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "as trained": network,
+    "folded": lambda: fold(network()),
+    "linear": Linear,
+    "varied": Varied,
+}
+
+
+def served(name: str) -> Served:
+    torch.manual_seed(0)
+    return Served(NETWORKS[name](), temperature=1.5, threshold=0.11)
+
+
+def write(directory: Path, graph: bytes, **changes: Any) -> str:
+    """Make a version; returns the digest of its model.json."""
+    files = {"model.pt2": graph, "MODEL.md": b"# a card\n"}
+    metadata = Metadata(
+        name="mnist",
+        version=3,
+        created=datetime(2026, 1, 2, tzinfo=UTC),
+        inputs=INPUTS,
+        outputs=OUTPUTS,
+        labels=LABELS,
+        temperature=1.5,
+        threshold=0.11,
+        metrics=(Metrics(dataset="d", digest="0" * 64, images=5, values={"accuracy": 0.5}),),
+        training=Provenance(
+            seed=1, configuration={"epochs": 2}, data={"d": "1" * 64}, code="2" * 64,
+            libraries={"torch": "2.13.0"},
+        ),
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    )  # fmt: skip
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    content = metadata.model_copy(update=changes).to_json()
+    (directory / "model.json").write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+@functools.cache
+def linear_graph() -> bytes:
+    return export(served("linear"))
