@@ -1,0 +1,239 @@
+"""The forms in which a graph can be published, side by side: ``python -m benchmarks.artifact``.
+
+One thread; images per second are medians over rounds in which the forms take turns, so that
+whatever else the machine does falls on all of them alike. "Alone", import, load and memory are
+medians over fresh processes that load one form: there, no other form has left the heap in a state
+that helps. The weights are random: they change no time. Prints a Markdown table. Needs a C++
+C++ compiler, which AOTInductor and torch.compile use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+
+# torch is imported inside the functions: `start` measures what that takes.
+if TYPE_CHECKING:
+    import torch
+
+BATCHES = (1, 8, 32, 64)
+Graph = Callable[["torch.Tensor"], Any]
+
+
+class Variant(NamedTuple):
+    """How the graph is prepared."""
+
+    folded: bool
+    channels_last: bool
+
+
+TRAINED = Variant(folded=False, channels_last=False)
+FOLDED = Variant(folded=True, channels_last=False)
+PREPARED = Variant(folded=True, channels_last=True)
+
+
+def served(variant: Variant) -> torch.nn.Module:
+    """The graph that is published, with random weights."""
+    import torch
+
+    from training.network import Served, fold, network
+
+    body = fold(network()) if variant.folded else network()
+    layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+    body.to(memory_format=layout)  # type: ignore[call-overload]
+    return Served(body, temperature=1.0, threshold=0.5)
+
+
+def save_state(path: Path, variant: Variant) -> None:
+    """Write the state dict."""
+    import torch
+
+    torch.save(served(variant).state_dict(), path)
+
+
+def load_state(path: Path, variant: Variant) -> Graph:
+    """Build the module from the training code and fill it."""
+    import torch
+
+    module = served(variant)
+    module.load_state_dict(torch.load(path, weights_only=True))
+    return module
+
+
+def save_program(path: Path, variant: Variant) -> None:
+    """Write the ``torch.export`` program."""
+    from training.network import export
+
+    path.write_bytes(export(served(variant)))
+
+
+def load_program(path: Path) -> Graph:
+    """Load the program as the documentation of ``torch.export`` does."""
+    import torch
+
+    return torch.export.load(path).module()
+
+
+def read_program(path: Path) -> Graph:
+    """Read the program as the predictor does."""
+    from predictor.graph import read_graph
+
+    return read_graph(path.read_bytes())
+
+
+def compile_program(path: Path) -> Graph:
+    """Compile the program at start-up; the compiler's cache on disk is left as it is."""
+    import torch
+
+    module = torch.compile(torch.export.load(path).module(check_guards=False), dynamic=True)
+    module(torch.zeros(2, 28, 28, dtype=torch.uint8))
+    return module
+
+
+def save_package(path: Path) -> None:
+    """Compile for this machine with AOTInductor."""
+    import torch
+    import torch._inductor
+
+    save_program(path, PREPARED)
+    torch._inductor.aoti_compile_and_package(torch.export.load(path), package_path=str(path))
+
+
+def load_package(path: Path) -> Graph:
+    """Load the shared library in the package."""
+    import torch._inductor
+
+    return torch._inductor.aoti_load_package(str(path))
+
+
+# name: (save, load)
+FORMS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Graph]]] = {
+    "state dict, module as trained": (
+        lambda path: save_state(path, TRAINED),
+        lambda path: load_state(path, TRAINED),
+    ),
+    "state dict, module folded": (
+        lambda path: save_state(path, FOLDED),
+        lambda path: load_state(path, FOLDED),
+    ),
+    "state dict, module folded, channels-last": (
+        lambda path: save_state(path, PREPARED),
+        lambda path: load_state(path, PREPARED),
+    ),
+    "program, as trained": (lambda path: save_program(path, TRAINED), load_program),
+    "program, folded": (lambda path: save_program(path, FOLDED), load_program),
+    "program, folded, channels-last": (lambda path: save_program(path, PREPARED), load_program),
+    "**the same, read by `predictor.graph`**": (
+        lambda path: save_program(path, PREPARED),
+        read_program,
+    ),
+    "the same, `torch.compile` at start": (
+        lambda path: save_program(path, PREPARED),
+        compile_program,
+    ),
+    "the same, AOTInductor package": (save_package, load_package),
+}
+
+
+def start(name: str, path: Path) -> dict[str, float]:
+    """What a process sees that loads this form and no other."""
+    begin = time.perf_counter()
+    import torch
+
+    imported = time.perf_counter()
+    graph = FORMS[name][1](path)
+    loaded = time.perf_counter()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        rate = images_per_second({name: graph}, 32, rounds=20)[name]
+    return {
+        "batch 32, alone": rate,
+        "import torch, s": imported - begin,
+        "load, s": loaded - imported,
+        "memory, MB": psutil.Process().memory_info().rss / 1e6,
+    }
+
+
+def start_fresh(name: str, path: Path, repeats: int = 3) -> dict[str, float]:
+    """Medians of ``start`` over fresh processes."""
+    command = [sys.executable, "-m", "benchmarks.artifact", "--start", name, str(path)]
+    runs = [
+        json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603
+        for _ in range(repeats)
+    ]
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def images_per_second(graphs: dict[str, Graph], batch: int, rounds: int) -> dict[str, float]:
+    """Medians per form."""
+    import torch
+
+    images = torch.randint(0, 256, (batch, 28, 28), dtype=torch.uint8)
+    calls = max(4, 256 // batch)
+    rates: dict[str, list[float]] = {name: [] for name in graphs}
+    for _ in range(rounds):
+        for name, graph in graphs.items():
+            graph(images)  # the caches still hold the form before
+            begin = time.perf_counter()
+            for _ in range(calls):
+                graph(images)
+            rates[name].append(batch * calls / (time.perf_counter() - begin))
+    return {name: statistics.median(of_form) for name, of_form in rates.items()}
+
+
+def measure(directory: Path, rounds: int) -> list[dict[str, str]]:
+    """Build, load, run all forms: a row of the table for each."""
+    import torch
+
+    torch.set_num_threads(1)
+    rows: dict[str, dict[str, str]] = {}
+    graphs: dict[str, Graph] = {}
+    for number, (name, (save, load)) in enumerate(FORMS.items()):
+        path = directory / f"{number}.pt2"
+        begin = time.perf_counter()
+        save(path)
+        rows[name] = {"form": name, "build, s": f"{time.perf_counter() - begin:.1f}"}
+        for key, value in start_fresh(name, path).items():
+            rows[name][key] = f"{value:.2f}" if key.endswith(", s") else f"{value:,.0f}"
+        graphs[name] = load(path)
+    with torch.inference_mode():
+        for batch in BATCHES:
+            for name, rate in images_per_second(graphs, batch, rounds).items():
+                rows[name][f"batch {batch}"] = f"{rate:,.0f}"
+    return list(rows.values())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=60, help="rounds per batch size (default 60)")
+    parser.add_argument("--start", nargs=2, metavar=("FORM", "PATH"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.start:
+        name, path = arguments.start
+        print(json.dumps(start(name, Path(path))))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        rows = measure(Path(directory), arguments.rounds)
+    columns = ["form", *(f"batch {batch}" for batch in BATCHES)]
+    columns += ["batch 32, alone", "import torch, s", "load, s", "memory, MB", "build, s"]
+    print("| " + " | ".join(columns) + " |")
+    print("| --- |" + " ---: |" * (len(columns) - 1))
+    for row in rows:
+        print("| " + " | ".join(row[column] for column in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()

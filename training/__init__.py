@@ -1,0 +1,1 @@
+"""Training: data, network, train, evaluate, publish (``python -m training``)."""

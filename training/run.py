@@ -1,0 +1,85 @@
+"""A training run: a directory that ``train`` begins, ``evaluate`` completes, ``publish`` reads.
+
+======================  =============================================
+``model.pt2``           the graph with its weights
+``run.json``            what it was made from, and its calibration
+``metrics.json``        what ``evaluate`` measured
+``MODEL.md``            the model card, by ``evaluate``
+======================  =============================================
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from predictor.artifact import GRAPH_FILE, Metrics, Provenance
+
+CARD_FILE = "MODEL.md"
+METRICS_FILE = "metrics.json"
+RUN_FILE = "run.json"
+
+_METRICS = TypeAdapter(tuple[Metrics, ...])
+
+
+class RunError(Exception):
+    """The run is incomplete or does not fit the data; the message says what to do."""
+
+
+class Run(BaseModel):
+    """The content of ``run.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float
+    threshold: float
+    multiply_adds: int
+    parameters: int
+    provenance: Provenance
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Raises RunError if ``train`` has not written it."""
+        try:
+            return cls.model_validate_json(read_file(directory, RUN_FILE, writer="train"))
+        except ValidationError as error:
+            raise RunError(f"{directory / RUN_FILE} is malformed: {error}") from error
+
+    def write(self, directory: Path, *, graph: bytes) -> None:
+        """Begin the run ``directory`` with this and its graph, over an earlier one."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for stale in (METRICS_FILE, CARD_FILE):
+            (directory / stale).unlink(missing_ok=True)
+        (directory / GRAPH_FILE).write_bytes(graph)
+        (directory / RUN_FILE).write_bytes(self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_metrics(directory: Path) -> tuple[Metrics, ...]:
+    """Raises RunError if ``evaluate`` has not written them."""
+    return _METRICS.validate_json(read_file(directory, METRICS_FILE, writer="evaluate"))
+
+
+def write_metrics(directory: Path, metrics: tuple[Metrics, ...], *, card: str) -> None:
+    """Complete the run with what was measured."""
+    (directory / METRICS_FILE).write_bytes(_METRICS.dump_json(metrics, indent=2) + b"\n")
+    (directory / CARD_FILE).write_bytes(card.encode())
+
+
+def read_file(directory: Path, name: str, *, writer: str) -> bytes:
+    """A file of the run; raises RunError naming the command, ``writer``, that is missing."""
+    try:
+        return (directory / name).read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"{directory / name} cannot be read ({error.strerror}): "
+            f"run `python -m training {writer}` first"
+        ) from error
+
+
+def code_digest() -> str:
+    """SHA-256 over the sources of ``training``: of each, by name, its name and its text."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}".encode())
+    return digest.hexdigest()
