@@ -1,0 +1,76 @@
+"""Serve one version of the model: ``python -m predictor --help``."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from predictor.artifact import ArtifactError, load, select_directory
+from predictor.model import Predictor
+from serving import logs
+from serving.cpu import cpu_limit
+from serving.server import Server, parser, positive
+
+EPILOG = """\
+The version served is the one in /mnt/models if STORAGE_URI is set (KServe puts it there), else
+/models/<model_name>/$MODEL_VERSION. With MODEL_DIGEST, the SHA-256 of its model.json, no other
+one is taken.
+
+example:
+  MODEL_VERSION=1 python -m predictor --models_dir=models
+"""
+
+
+def main() -> None:
+    """Load the version, then serve it until SIGTERM or SIGINT."""
+    flags = parser("predictor", "Serve one version of the model.", EPILOG)
+    flags.set_defaults(max_body=4 * 2**20)  # 256 images as JSON have less than 1 MiB
+    flags.add_argument("--models_dir", default="/models", type=Path, help="Baked-in versions.")
+    flags.add_argument(
+        "--mount_dir", default="/mnt/models", type=Path, help="Where STORAGE_URI is mounted."
+    )
+    flags.add_argument(
+        "--max_batch", default=64, type=positive, help="Images that share one forward pass."
+    )
+    flags.add_argument(
+        "--max_pending",
+        default=1024,
+        type=positive,
+        help="Images waiting or being scored, beyond which requests are refused with 429.",
+    )
+    flags.add_argument(
+        "--torch_threads",
+        default=cpu_limit(),
+        type=positive,
+        help="Threads of one forward pass; the default is the container's CPU limit.",
+    )
+    args = flags.parse_args()
+    torch.set_num_threads(args.torch_threads)
+    torch.set_num_interop_threads(1)  # the graph is a chain: nothing in it runs side by side
+    try:
+        version = load(
+            select_directory(
+                os.environ,
+                name=args.model_name,
+                models_dir=args.models_dir,
+                mount_dir=args.mount_dir,
+            ),
+            digest=os.environ.get("MODEL_DIGEST") or None,
+        )
+    except ArtifactError as error:
+        sys.exit(f"predictor: {error}")
+    Server(args).start(
+        Predictor(
+            args.model_name,
+            version,
+            max_instances=args.max_instances,
+            max_batch=args.max_batch,
+            max_pending=args.max_pending,
+        )
+    )
+
+
+if __name__ == "__main__":
+    logs.configure()
+    main()

@@ -1,0 +1,98 @@
+"""The KServe model: checks the tensor, scores it in a shared forward pass, words the answer."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from kserve import InferRequest, InferResponse
+
+from predictor import artifact
+from predictor.tensors import read_images
+from serving import v2
+from serving.batcher import Batcher
+from serving.model import ServedModel
+from serving.scores import Images, Scores
+
+
+class Predictor(ServedModel):
+    """Serves one version of the model.
+
+    Input ``images``: UINT8 [N, 28, 28] (or [N, 1, 28, 28]). Outputs ``probabilities``: FP32
+    [N, 10] and ``accepted``: BOOL [N]. V1 answers the same, one object per instance.
+    """
+
+    platform = "pytorch_export"
+
+    def __init__(
+        self,
+        name: str,
+        version: artifact.Model,
+        *,
+        max_instances: int,
+        max_batch: int,
+        max_pending: int,
+    ) -> None:
+        """Serve ``version`` as ``name``; for the limits see ``read_images`` and ``Batcher``."""
+        super().__init__(name)
+        self.version: str = str(version.metadata.version)
+        self._metadata = version.metadata
+        self._graph = version.graph
+        self._max_instances = max_instances
+        # One thread, so that passes do not compete; a pass spreads over torch's own threads.
+        self._thread = ThreadPoolExecutor(1, "forward")
+        # A pass at a time: what arrives during one makes the next, and waits for nothing else.
+        self._batcher = Batcher(self._score, max_batch=max_batch, max_pending=max_pending)
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The signature of the input, as V2 metadata."""
+        return [tensor.model_dump() for tensor in self._metadata.inputs]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The signature of the outputs, as V2 metadata."""
+        return [tensor.model_dump() for tensor in self._metadata.outputs]
+
+    async def predict(
+        self,
+        payload: dict[str, Any] | InferRequest,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> dict[str, Any] | InferResponse:
+        """Score the images of a V1 or V2 request.
+
+        Raises:
+            InvalidInput: the images are not what the model takes.
+            TooLarge: more than ``max_instances`` images.
+            Overloaded: too many images are waiting.
+        """
+        images = read_images(payload, max_instances=self._max_instances)
+        scores = await self._batcher.submit(images)
+        if isinstance(payload, InferRequest):
+            return v2.make_response(
+                payload,
+                {"probabilities": scores.probabilities, "accepted": scores.accepted},
+                model_name=self.name,
+                model_version=self.version,
+            )
+        return {
+            "predictions": [
+                {"probabilities": row, "accepted": accepted}
+                for row, accepted in zip(
+                    scores.probabilities, scores.accepted.tolist(), strict=True
+                )
+            ],
+            "model_name": self.name,
+            "model_version": self.version,
+        }
+
+    async def _score(self, images: Images) -> Scores:
+        """One forward pass, off the event loop, so that health probes are answered meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, images)
+
+    def _forward(self, images: Images) -> Scores:
+        probabilities, accepted = self._graph(torch.tensor(images))
+        return Scores(probabilities.numpy(), accepted.numpy(), self.version)
+
+    async def close(self) -> None:
+        """Let the last forward pass finish."""
+        self._thread.shutdown()

@@ -1,0 +1,93 @@
+"""The tensor ``images`` of a request: checked, and as one array."""
+
+from typing import Any
+
+import numpy as np
+from kserve import InferRequest
+
+from serving.errors import InvalidInput, TooLarge
+from serving.scores import Images
+
+EXPECTED = "expected 28×28 integers from 0 (background) to 255 (ink)"
+
+
+def read_images(payload: dict[str, Any] | InferRequest, *, max_instances: int) -> Images:
+    """The images of a request.
+
+    Args:
+        payload: V1, ``{"instances": [28×28 integers, …]}``, or V2 with one input ``images``,
+            UINT8 [N, 28, 28] or [N, 1, 28, 28].
+        max_instances: images that one request may hold.
+
+    Returns:
+        uint8 [N, 28, 28], N at least 1.
+
+    Raises:
+        InvalidInput: anything else; the message names the instance and what was expected.
+        TooLarge: N is over the limit.
+    """
+    if isinstance(payload, InferRequest):
+        return _from_v2(payload, max_instances)
+    return _from_v1(payload, max_instances)
+
+
+def _from_v1(payload: dict[str, Any], max_instances: int) -> Images:
+    instances = payload.get("instances") if isinstance(payload, dict) else None
+    if not isinstance(instances, list) or not instances:
+        raise InvalidInput('expected {"instances": [image, …]} with at least one image')
+    _check_count(len(instances), max_instances)
+    for i, image in enumerate(instances):
+        rows = image if isinstance(image, list) else []
+        if len(rows) != 28 or any(not isinstance(row, list) or len(row) != 28 for row in rows):
+            raise InvalidInput(f"instance {i}: {EXPECTED}, got another shape")
+    return np.stack(
+        [_from_numbers(image, f"instance {i}", (28, 28)) for i, image in enumerate(instances)]
+    )
+
+
+def _from_v2(request: InferRequest, max_instances: int) -> Images:
+    if len(request.inputs) != 1 or request.inputs[0].name != "images":
+        names = [tensor.name for tensor in request.inputs]
+        raise InvalidInput(f"expected one input 'images', got {names}")
+    tensor = request.inputs[0]
+    if tensor.datatype != "UINT8":
+        raise InvalidInput(f"input 'images': expected datatype UINT8, got '{tensor.datatype}'")
+    shape = tensor.shape
+    if shape[1:] not in ([28, 28], [1, 28, 28]) or shape[0] < 1:
+        raise InvalidInput(
+            f"input 'images': expected shape [N, 28, 28] or [N, 1, 28, 28], got {shape}"
+        )
+    _check_count(shape[0], max_instances)
+    if tensor.data:
+        return _from_numbers(tensor.data, "input 'images'", (shape[0], 28, 28))
+    try:
+        # NumPy's view of the body, no copy.
+        return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], 28, 28)
+    except ValueError:
+        raise InvalidInput(
+            f"input 'images': shape {shape} needs {shape[0] * 784} bytes of data"
+        ) from None
+
+
+def _from_numbers(numbers: list[Any], where: str, shape: tuple[int, ...]) -> Images:
+    try:
+        data = _octets(numbers)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{where}: {EXPECTED}, got something else among the values") from None
+    if len(data) != np.prod(shape):
+        raise InvalidInput(f"{where}: {EXPECTED}, got {len(data)} values")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _octets(numbers: list[Any], depth: int = 4) -> bytes:
+    """The numbers of nested lists in order; ``bytes`` takes integers from 0 to 255 only."""
+    if not isinstance(numbers, list):
+        raise TypeError
+    if depth and numbers and isinstance(numbers[0], list):
+        return b"".join(_octets(part, depth - 1) for part in numbers)
+    return bytes(numbers)
+
+
+def _check_count(count: int, limit: int) -> None:
+    if count > limit:
+        raise TooLarge(f"{count} images in one request; the limit is {limit}")

@@ -1,0 +1,76 @@
+"""The predictor's model in process: what happens while torch works."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+import torch
+
+from predictor import artifact
+from predictor.model import Predictor
+from serving.errors import Overloaded
+from tests import programs
+
+pytestmark = pytest.mark.anyio
+
+BLANK = {"instances": [[[0] * 28] * 28]}
+
+
+class SlowGraph:
+    """A graph that computes until it is released."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.released = threading.Event()
+        self.batches: list[int] = []
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.batches.append(len(images))
+        self.started.set()
+        assert self.released.wait(30)
+        return torch.full((len(images), 10), 0.1), torch.zeros(len(images), dtype=torch.bool)
+
+
+@pytest.fixture
+def graph() -> SlowGraph:
+    return SlowGraph()
+
+
+@pytest.fixture
+def model(graph: SlowGraph) -> Predictor:
+    metadata = artifact.read_metadata(programs.ROOT / "models/mnist/1")
+    version = artifact.Model(metadata, graph)
+    return Predictor("mnist", version, max_instances=4, max_batch=8, max_pending=3)
+
+
+async def ask(model: Predictor) -> Any:
+    answer, _ = await model(BLANK)
+    return answer
+
+
+async def test_the_event_loop_is_free_while_torch_works(model: Predictor, graph: SlowGraph) -> None:
+    request = asyncio.create_task(ask(model))
+    while not graph.started.is_set():
+        await asyncio.sleep(0.01)
+    # Had the pass been on the loop, this line would not be reached before its end.
+    assert not graph.released.is_set()
+    graph.released.set()
+    assert (await request)["model_version"] == "1"
+    await model.close()
+
+
+async def test_requests_that_arrive_during_a_pass_share_the_next_and_a_full_queue_refuses(
+    model: Predictor, graph: SlowGraph
+) -> None:
+    requests = [asyncio.create_task(ask(model)) for _ in range(3)]
+    while not graph.started.is_set():
+        await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded):
+        await ask(model)
+    graph.released.set()
+    answers = await asyncio.gather(*requests)
+    assert graph.batches == [1, 2]
+    assert all(len(answer["predictions"]) == 1 for answer in answers)
+    await ask(model)
+    await model.close()
