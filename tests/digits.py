@@ -1,0 +1,81 @@
+"""Pictures of digits for tests: drawn by code, and the real data sets where they are at hand."""
+
+import csv
+import gzip
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tests.programs import ROOT
+
+SHARED = ROOT.parent / "shared" / "data"
+
+Stroke = list[tuple[float, float]]
+"""Points on a square of 1×1."""
+
+STROKES: dict[int, list[Stroke]] = {
+    1: [[(0.5, 0.15), (0.5, 0.85)]],
+    4: [[(0.35, 0.15), (0.28, 0.55), (0.72, 0.55)], [(0.65, 0.2), (0.62, 0.88)]],
+    7: [[(0.25, 0.2), (0.75, 0.2), (0.58, 0.5), (0.46, 0.85)]],
+}
+
+
+def draw(digit: int, size: int = 280, *, ink: int = 0, paper: int = 255) -> Image.Image:
+    """A digit drawn with a round pen."""
+    return draw_strokes(STROKES[digit], size, ink=ink, paper=paper)
+
+
+def draw_strokes(
+    strokes: list[Stroke], size: int = 280, *, ink: int = 0, paper: int = 255
+) -> Image.Image:
+    """Lines from point to point, drawn with a round pen."""
+    scale = 4
+    image = Image.new("L", (size * scale, size * scale), paper)
+    pen = ImageDraw.Draw(image)
+    width = round(size * scale * 0.07)
+    for stroke in strokes:
+        points = [(x * size * scale, y * size * scale) for x, y in stroke]
+        pen.line(points, fill=ink, width=width, joint="curve")
+        for x, y in (points[0], points[-1]):
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
+    return image.resize((size, size), Image.Resampling.BOX)
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """The image as a file."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def mnist_test_set() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The 10,000 test images, uint8 [10000, 28, 28], and their labels; skips where they are not."""
+    return _idx("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28), _idx(
+        "t10k-labels-idx1-ubyte.gz", 8
+    )
+
+
+def hand_drawn(half: int) -> Iterator[tuple[Path, int]]:
+    """Files and labels of one half (0 or 1) of hwd1000; skips where it is not at hand."""
+    folder = SHARED / "hwd1000"
+    if not folder.exists():
+        pytest.skip("needs ../shared/data/hwd1000")
+    with (folder / "labels.csv").open() as file:
+        for row in csv.DictReader(file):
+            path = folder / row["image"]
+            if int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 2 == half:
+                yield path, int(row["label"])
+
+
+def _idx(name: str, header: int) -> NDArray[np.uint8]:
+    path = SHARED / "mnist" / name
+    if not path.exists():
+        pytest.skip("needs ../shared/data/mnist")
+    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)

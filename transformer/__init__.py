@@ -1,0 +1,1 @@
+"""The transformer: any image becomes the picture the model knows (``python -m transformer``)."""

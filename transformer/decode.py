@@ -1,0 +1,188 @@
+"""Bytes of an image file → its pixels in grey, upright, opaque, and of a bounded size."""
+
+import io
+import math
+import warnings
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageStat
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
+
+Grey = npt.NDArray[np.uint8]
+"""A grey picture [height, width], 0 black to 255 white."""
+
+MAX_PIXELS = 51_200_000
+"""Default limit on width × height: the largest phone photos have 50 megapixels."""
+MIN_SIDE = 8
+"""Shortest side, in pixels, on which a digit can be told."""
+MAX_SIDE = 1024
+"""A larger picture is reduced, by a whole number, until its longer side is at most this."""
+MAX_SCANS = 64
+"""Scans of a JPEG: each is a pass over all pixels. Progressive ones have about ten; a phone
+photo may hold two or three more pictures."""
+MAX_TILES = 65_536
+"""Tiles or strips of a TIFF: each costs some microseconds, however small it is."""
+COUNTABLE = 100_000
+"""Bytes up to which frames are counted for the error message: counting can be slow."""
+
+# By its first bytes, not by `Image.open`: what has the signature of a format and cannot be
+# read is damaged, what has none is no image; an MPO of a phone is read as the JPEG it begins
+# with; and `Image.open` checks sizes against a limit of the whole process.
+_SIGNATURES: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"RIFF", WebPImageFile),
+    (b"BM", BmpImageFile),
+    (b"GIF87a", GifImageFile),
+    (b"GIF89a", GifImageFile),
+    (b"II*\x00", TiffImageFile),
+    (b"MM\x00*", TiffImageFile),
+    (b"II+\x00", TiffImageFile),
+    (b"MM\x00+", TiffImageFile),
+)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
+# Pillow warns of metadata that it skips. The caller cannot be told, and a log fills.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
+    """The picture in ``data``, a file in PNG, JPEG, WebP, BMP, GIF or TIFF, of any mode.
+
+    It is turned upright as its EXIF orientation says. Where it is transparent it shows the
+    opposite of its ink. Deep pixels (16 and 32 bits, float) are scaled, not clipped. Its longer
+    side has at most 1,024 pixels.
+
+    :raises NotAnImage: the bytes are in none of these formats
+    :raises TooLarge: more than ``max_pixels``, by the header: nothing is decoded
+    :raises InvalidInput: no bytes, or a damaged image, one under 8×8, or one of several frames
+    """
+    if not data:
+        raise InvalidInput("the image is empty: 0 bytes")
+    reader = next((reader for start, reader in _SIGNATURES if data.startswith(start)), None)
+    if reader is None or (reader is WebPImageFile and data[8:12] != b"WEBP"):
+        raise NotAnImage("not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF")
+    try:
+        image = reader(io.BytesIO(data))
+        _check(image, data, max_pixels)
+        return _grey(image)
+    except ServingError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"the image has more than the limit of {max_pixels:,} pixels") from error
+    # Pillow's readers raise whatever a damaged file leads them to: OSError, SyntaxError,
+    # ValueError, KeyError, struct.error, OverflowError and more.
+    except Exception as error:
+        name = reader.format
+        raise InvalidInput(f"the {name} image is damaged or truncated") from error
+
+
+def _check(image: ImageFile, data: bytes, max_pixels: int) -> None:
+    """Refuse by the header alone what should not be decoded."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooLarge(
+            f"the image has {width}×{height} pixels; expected at most {max_pixels:,} in all"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise InvalidInput(
+            f"the image has {width}×{height} pixels; expected at least {MIN_SIDE}×{MIN_SIDE}"
+        )
+    if getattr(image, "is_animated", False):
+        frames = getattr(image, "n_frames", 2) if len(data) <= COUNTABLE else "several"
+        raise InvalidInput(f"the image has {frames} frames; expected one")
+    if isinstance(image, JpegImageFile) and data.count(b"\xff\xda") > MAX_SCANS:
+        raise InvalidInput(f"the JPEG image has more than {MAX_SCANS} scans")
+    if isinstance(image, TiffImageFile):
+        # libtiff allocates a whole tile, however small the image is.
+        tile = image.tag_v2.get(TILEWIDTH, 1) * image.tag_v2.get(TILELENGTH, 1)
+        if tile > max_pixels or len(image.tile) > MAX_TILES:
+            raise TooLarge(f"the TIFF image has {len(image.tile)} tiles of up to {tile:,} pixels")
+
+
+def _grey(image: ImageFile) -> Grey:
+    if max(image.size) > MAX_SIDE:
+        # A JPEG can be decoded at a half, a quarter or an eighth of its size.
+        step = _step(image)
+        image.draft("L", (image.width // step, image.height // step))
+    image.load()
+    whole: Image.Image = image
+    if image.mode[0] in "IF":
+        whole = _from_deep(image)
+    elif image.has_transparency_data:
+        whole = _opaque(image)
+    elif image.mode != "L":
+        whole = image.getchannel("L") if image.mode == "LAB" else image.convert("L")
+    if (step := _step(whole)) > 1:
+        whole = whole.reduce(step)
+    turn = _turn(image)
+    return np.asarray(whole if turn is None else whole.transpose(turn))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Any, as above. The metadata is damaged, the pixels are not.
+        return None
+
+
+def _step(image: Image.Image) -> int:
+    return -(-max(image.size) // MAX_SIDE)
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Pixels of 16 or 32 bits; their full scale is the least 2ⁿ − 1 that holds them all.
+
+    So a mask of 0 and 1 and a picture of 12 bits keep their contrast, and a blank page
+    with a little noise stays blank, as it would not if its range were stretched.
+    """
+    pixels = np.asarray(image).astype(np.float32, copy=False)
+    low, high = float(pixels.min()), float(pixels.max())
+    if not math.isfinite(high - low):
+        raise InvalidInput("the image has pixels that are no finite numbers")
+    low = min(low, 0.0)
+    full = 2.0 ** math.ceil(math.log2(high - low + 1)) - 1
+    scale = 255 / max(full, 1)
+    return Image.fromarray(cv2.convertScaleAbs(pixels, alpha=scale, beta=-low * scale))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Put what is transparent on the opposite of the ink.
+
+    A page that is mostly opaque and has two tones shows its own background; otherwise
+    the opaque part is the ink.
+    """
+    if image.mode not in ("LA", "RGBA"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if (step := _step(image)) > 1:
+        image = image.reduce(step)
+    alpha, grey = image.getchannel("A"), image.convert("L")
+    opacity = np.asarray(alpha)
+    if opacity.min() == 255:
+        return grey
+    peak = int(opacity.max())
+    solid = ImageStat.Stat(grey, alpha.point([0] * peak + [255] * (256 - peak)))
+    (low, high), tone = solid.extrema[0], solid.median[0]
+    is_page = high - low > 64 and solid.count[0] > alpha.width * alpha.height / 2
+    behind = tone if is_page else 255 * (tone < 128)
+    return Image.composite(grey, Image.new("L", grey.size, behind), alpha)

@@ -1,0 +1,119 @@
+"""Any image file → the 28×28 picture that the model knows: the recipe of MNIST.
+
+MNIST's digits are white on black, fitted into 20×20 keeping their aspect, and centred by
+their mass in 28×28 (http://yann.lecun.com/exdb/mnist/). Whoever brings another model
+replaces this function.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from transformer.decode import MAX_PIXELS, Grey, decode
+from transformer.ink import Strength, find
+
+SIDE = 28
+BOX = 20
+THINNEST = 2.0
+"""Thinner strokes, in pixels of the picture, are thickened. MNIST's median is 2.5."""
+
+Status = Literal["ok", "no_digit", "multiple"]
+
+
+class Picture(NamedTuple):
+    """What the model sees, and whether there was one digit to see."""
+
+    pixels: Grey
+    """uint8 [28, 28], 0 background to 255 ink; all 0 with ``no_digit``."""
+    status: Status
+    """``multiple``: there are several digits, and this is the largest."""
+
+
+def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """The digit in an image file, as the model knows it.
+
+    :raises ServingError: as :func:`transformer.decode.decode` does, and nothing else
+    """
+    return picture(decode(data, max_pixels=max_pixels))
+
+
+def picture(grey: Grey) -> Picture:
+    """The digit in a grey picture (uint8 [height, width], any polarity), as the model knows it.
+
+    What is in MNIST's format already is not changed.
+    """
+    if grey.shape == (SIDE, SIDE):
+        for same in (grey, ~grey):
+            if _is_mnist(same):
+                return Picture(same, "ok")
+    ink = find(grey)
+    if ink is None:
+        return Picture(np.zeros((SIDE, SIDE), np.uint8), "no_digit")
+    fitted = _scaled(_thickened(ink.strength), BOX)
+    return Picture(_centred(fitted), "multiple" if ink.multiple else "ok")
+
+
+def _is_mnist(grey: Grey) -> bool:
+    """Whether 28×28 pixels have what all of MNIST's 70,000 digits have.
+
+    These are: an ink of 254 at least; no ink outside a box of 20×20 that one side fills, or
+    lacks a pixel of (16 of the 70,000); and the centre of mass at pixel 14, rounded.
+    """
+    *_, width, height = cv2.boundingRect(grey)
+    if not BOX - 1 <= max(width, height) <= BOX or cv2.minMaxLoc(grey)[1] < 254:
+        return False
+    moments = cv2.moments(grey)
+    x, y = (moments[m] / moments["m00"] - SIDE / 2 for m in ("m10", "m01"))
+    return max(abs(x), abs(y)) < 0.53
+
+
+def _thickened(strength: Strength) -> Strength:
+    """Strokes that would be hairlines in the picture, made two pixels wide there."""
+    wanted = THINNEST / BOX
+    if _stroke(strength) >= wanted * max(strength.shape):
+        return strength
+    if max(strength.shape) < 4 * BOX:
+        strength = _scaled(strength, 4 * BOX)
+    more = round(wanted * max(strength.shape) - _stroke(strength))
+    if more <= 0:
+        return strength
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (more + 1, more + 1))
+    thick = np.asarray(cv2.dilate(np.pad(strength, more), pen), np.float32)
+    x, y, width, height = cv2.boundingRect((thick > 0.1).view(np.uint8))
+    return thick[y : y + height, x : x + width]
+
+
+def _stroke(strength: Strength) -> float:
+    """The mean width of the strokes, in pixels: twice their area over their circumference.
+
+    Counted in edges between pixels, a circumference is 4/π too long on the mean over all
+    directions, so that the width is 8/π × area / edges.
+    """
+    inside = (strength > 0.5).view(np.uint8)
+    ink = np.asarray(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
+    edges = np.count_nonzero(ink[1:] != ink[:-1]) + np.count_nonzero(ink[:, 1:] != ink[:, :-1])
+    return 8 / math.pi * np.count_nonzero(ink) / edges
+
+
+def _scaled(strength: Strength, longer: int) -> Strength:
+    """The same ink with a longer side of ``longer`` pixels: each is the mean of what it covers."""
+    height, width = strength.shape
+    scale = longer / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(strength, size, interpolation=method), np.float32)
+
+
+def _centred(strength: Strength) -> Grey:
+    """Put ink of at most 20×20 into 28×28, with its centre of mass at pixel 14."""
+    starts = []
+    for axis, length in enumerate(strength.shape):
+        mass = strength.sum(1 - axis)
+        centre = float(mass @ np.arange(length) / mass.sum())
+        starts.append(min(max(round(SIDE / 2 - centre), 0), SIDE - length))
+    (top, left), (height, width) = starts, strength.shape
+    pixels = np.zeros((SIDE, SIDE), np.uint8)
+    pixels[top : top + height, left : left + width] = np.rint(strength * (255 / strength.max()))
+    return pixels

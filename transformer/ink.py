@@ -1,0 +1,281 @@
+"""Find the digit in a grey picture: where it is, and how much ink is at each pixel.
+
+The picture is looked at small, at most 256 pixels a side. Its *background* is one grey
+where the border is one grey; otherwise the light is uneven, and a running median of the
+picture is tried as well, in a narrow and in a wide window. What differs from the
+background is ink. Otsu's threshold and connected components make parts of it; the largest
+part, with what is near it, is the digit. Of several backgrounds the right one is that on
+which the digit's outline is *sharpest*: ink has an edge, a shadow fades, paper and noise
+are the same all over. The same number tells a digit from none.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from transformer.decode import Grey
+
+Strength = npt.NDArray[np.float32]
+"""How much ink is at each pixel [height, width], from 0, background, to 1."""
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom; right and bottom are outside."""
+
+LOOK = 256
+"""Longest side, in pixels, of the small copy in which the digit is looked for."""
+FINE = 100
+"""Longest side of a digit, in pixels, when its ink is measured: five times the model's."""
+
+EVEN = 6
+"""A border is one grey if four fifths of it are within so many levels of its median."""
+WINDOWS = (0.27, 0.7)
+"""Sides of the windows of the running median, as shares of the longer side. The narrow one
+follows the edge of a shadow, the wide one looks past the strokes of a marker."""
+
+CONTRAST = 12
+"""Ink differs from its background by at least so many of 255 levels …"""
+SHARPNESS = 5.0
+"""… and its outline is so many times as steep as the rest of the picture. Blank paper, with
+noise and shadows, reaches 3 to 5, and photos of digits begin at 9 (``benchmarks.image``)."""
+
+SPECK = 0.1
+"""Parts under this share of the largest part's size are dropped; sizes are longer sides."""
+MOST = 50
+"""So many parts, the largest, are looked at; more there are in noise only."""
+ACROSS = 0.9
+"""A line that reaches across this share of the page is ruled, and dropped."""
+NEAR = 0.25
+"""A part belongs to the digit if the gap between them is at most this share of its size …"""
+OTHER = 0.6
+"""… but one that is so high, against the digit's size, may be another digit, …"""
+BESIDE = 0.1
+"""… and belongs to it with a gap of at most this share: strokes break, too."""
+
+SMALL = 6
+"""A digit has this size at least, in pixels of the small copy; a speck is smaller."""
+FLAT = 4.0
+"""What is so many times as wide as high is a line across; MNIST's flattest digits reach 2.5."""
+FULL = 0.45
+SOLID = 0.85
+"""What covers these shares of the square around it and of its convex hull is a sheet of paper,
+a blot, or ink all over; of MNIST's digits about 1 in 2,000 is so bold."""
+
+_SQUARE = np.ones((3, 3), np.uint8)
+
+# These pictures are small: threads of OpenCV's own would only compete with the server's.
+cv2.setNumThreads(1)
+
+
+class Ink(NamedTuple):
+    """The ink of one digit, cut to its bounding box, and whether there are more digits."""
+
+    strength: Strength
+    multiple: bool
+
+
+class _Look(NamedTuple):
+    """What is seen on a page, on the assumption of a background."""
+
+    background: Grey
+    light: bool
+    """Whether the ink is lighter than the background."""
+    level: float
+    """What differs from the background by more than this is ink."""
+    digit: Grey
+    """1 where the digit has ink, 0 elsewhere."""
+    box: Box
+    multiple: bool
+    sharpness: float
+
+
+def find(grey: Grey, *, on_sheet: bool = True) -> Ink | None:
+    """The largest digit in ``grey``, dark on light or light on dark; None if there is none.
+
+    What covers its square may be a sheet of paper on a table: ``on_sheet`` looks on it.
+    """
+    step = -(-max(grey.shape) // LOOK)
+    height, width = (max(1, side // step) for side in grey.shape)
+    page = _resized(grey[: height * step, : width * step], (width, height))
+    looks = [look for background in _backgrounds(page) if (look := _look(page, background))]
+    look = max(looks, key=lambda look: look.sharpness, default=None)
+    if look is None or look.sharpness < SHARPNESS or _size(look.box) < SMALL:
+        return None
+    left, top, right, bottom = look.box
+    if right - left > FLAT * (bottom - top):
+        return None
+    area = cv2.countNonZero(look.digit)
+    if area > FULL * _size(look.box) ** 2:
+        hull = _hull(look.digit)
+        if area > SOLID * cv2.countNonZero(hull):
+            sheet = _sheet(grey, hull, step) if on_sheet else None
+            return None if sheet is None else find(sheet, on_sheet=False)
+    strength = _strength(grey, look, step)
+    return Ink(strength, look.multiple) if strength.size else None
+
+
+def _resized(image: Grey, size: tuple[int, int]) -> Grey:
+    """``image`` with (width, height) ``size``."""
+    if image.shape == (size[1], size[0]):
+        return image
+    smaller = image.shape[1] > size[0] or image.shape[0] > size[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+
+
+def _resized_mask(mask: cv2.typing.MatLike, size: tuple[int, int]) -> Grey:
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _border(image: Grey) -> Grey:
+    return np.concatenate((image[0], image[-1], image[:, 0], image[:, -1]))
+
+
+def _backgrounds(page: Grey) -> list[Grey]:
+    """What the page may be without its ink."""
+    border = _border(page)
+    level = int(np.median(border))
+    flat = np.full_like(page, level)
+    if np.mean(np.abs(border.astype(np.int16) - level) <= EVEN) >= 0.8:
+        return [flat]
+    height, width = page.shape
+    # The median is wide, so a small copy does: 64 pixels.
+    scale = 64 / max(height, width)
+    small = _resized(page, (max(1, round(width * scale)), max(1, round(height * scale))))
+    medians = []
+    for window in WINDOWS:
+        half = round(window * 64 / 2)
+        padded = cv2.copyMakeBorder(small, half, half, half, half, cv2.BORDER_REPLICATE)
+        median = cv2.medianBlur(padded, 2 * half + 1)[half:-half, half:-half]
+        medians.append(_resized(np.asarray(median, np.uint8), (width, height)))
+    return [flat, *medians]
+
+
+def _residual(page: Grey, background: Grey, light: bool) -> Grey:
+    """By how much the page is lighter than its background, or darker; 0 where it is not."""
+    less, more = (background, page) if light else (page, background)
+    return np.asarray(cv2.subtract(more, less), np.uint8)
+
+
+def _look(page: Grey, background: Grey) -> _Look | None:
+    """The largest digit on the page, or what is most like one; None on a blank page."""
+    soft = np.asarray(cv2.blur(page, (3, 3)), np.uint8)
+    lighter, darker = (cv2.norm(_residual(soft, background, light)) for light in (True, False))
+    light = lighter > darker
+    residual = _residual(page, background, light)
+    if cv2.minMaxLoc(residual)[1] < CONTRAST:
+        return None
+    level, ink = cv2.threshold(residual, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    found = _digit(np.asarray(ink, np.uint8))
+    if found is None:
+        return None
+    digit, box, multiple = found
+    outline = cv2.subtract(cv2.dilate(digit, _SQUARE), digit)
+    rest = 1 - cv2.dilate(digit, _SQUARE, iterations=2)
+    slope = cv2.morphologyEx(soft, cv2.MORPH_GRADIENT, _SQUARE)
+    sharpness = cv2.mean(slope, outline)[0] / (cv2.mean(slope, rest)[0] + 0.5)
+    # Ink seldom runs along the border, as a shadow or a table does.
+    sharpness *= 1 - float(np.mean(_border(digit)))
+    return _Look(background, light, level, digit, box, multiple, sharpness)
+
+
+def _digit(ink: Grey) -> tuple[Grey, Box, bool] | None:
+    """Of the ink on a page, 0 or 1: that of the largest digit, its box, and if there are more."""
+    x, y, width, height = cv2.boundingRect(ink)
+    # In the ink's box alone: labelling a whole page costs as much as all the rest.
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(ink[y : y + height, x : x + width])
+    left, top, wide, high, area = stats[1:].T
+    ruled = (wide > FLAT * high) & (wide > ACROSS * ink.shape[1])
+    sizes = np.where(ruled, 0, np.maximum(wide, high))
+    by_area = np.argsort(-area * ~ruled)[:MOST]
+    boxes: dict[int, Box] = {
+        part: (
+            x + left[part],
+            y + top[part],
+            x + left[part] + wide[part],
+            y + top[part] + high[part],
+        )
+        for part in by_area.tolist()
+        if sizes[part] > SPECK * sizes.max()
+    }
+    if not boxes:
+        return None
+    members, box = _near(boxes)
+    others = (boxes[part] for part in boxes if part not in members)
+    multiple = any(_height(other) >= OTHER * _size(box) for other in others)
+    if len(members) < count - 1:
+        chosen = np.zeros(count, np.uint8)
+        chosen[1:][members] = 1
+        ink = np.zeros_like(ink)
+        ink[y : y + height, x : x + width] = chosen[labels]
+    return ink, box, multiple
+
+
+def _near(boxes: dict[int, Box]) -> tuple[list[int], Box]:
+    """The first part, all that belong to it, and the box around them."""
+    first, *rest = boxes
+    members, box, size = [first], boxes[first], _size(boxes[first])
+
+    def belongs(part: int) -> bool:
+        reach = BESIDE if _height(boxes[part]) >= OTHER * size else NEAR
+        return _gap(box, boxes[part]) <= reach * size
+
+    while found := [part for part in rest if belongs(part)]:
+        members += found
+        rest = [part for part in rest if part not in found]
+        lefts, tops, rights, bottoms = zip(box, *(boxes[part] for part in found), strict=True)
+        box = min(lefts), min(tops), max(rights), max(bottoms)
+    return members, box
+
+
+def _height(box: Box) -> int:
+    return box[3] - box[1]
+
+
+def _size(box: Box) -> int:
+    return max(box[2] - box[0], box[3] - box[1])
+
+
+def _gap(a: Box, b: Box) -> int:
+    """Pixels between two boxes, across or down; negative where they overlap."""
+    return max(max(a[0], b[0]) - min(a[2], b[2]), max(a[1], b[1]) - min(a[3], b[3]))
+
+
+def _hull(mask: Grey) -> Grey:
+    """The convex hull of what is 1, filled."""
+    rows, columns = np.nonzero(mask)
+    corners = cv2.convexHull(np.column_stack((columns, rows)).astype(np.int32))
+    return np.asarray(cv2.fillConvexPoly(np.zeros_like(mask), corners, 1), np.uint8)
+
+
+def _sheet(grey: Grey, hull: Grey, step: int) -> Grey | None:
+    """The sheet of paper in ``hull``, less its edge, and paper all around it."""
+    edge = max(3, max(cv2.boundingRect(hull)[2:]) // 16)
+    inside = cv2.erode(hull, np.ones((edge, edge), np.uint8))
+    x, y, width, height = cv2.boundingRect(inside)
+    if min(width, height) == 0:
+        return None
+    size = width * step, height * step
+    whole = grey[y * step : y * step + size[1], x * step : x * step + size[0]]
+    on = _resized_mask(inside[y : y + height, x : x + width], size) > 0
+    return np.where(on, whole, np.uint8(np.median(whole[on])))
+
+
+def _strength(grey: Grey, look: _Look, step: int) -> Strength:
+    """How much ink is in the digit's box, measured in ``grey`` as finely as FINE allows."""
+    height, width = look.digit.shape
+    left, top = max(0, look.box[0] - 1), max(0, look.box[1] - 1)
+    right, bottom = min(width, look.box[2] + 1), min(height, look.box[3] + 1)
+    here = slice(top, bottom), slice(left, right)
+    scale = min(step, FINE / max(right - left, bottom - top))
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    fine = _resized(grey[top * step : bottom * step, left * step : right * step], size)
+    residual = _residual(fine, _resized(look.background[here], size), look.light)
+    near = cv2.dilate(look.digit[here], _SQUARE)
+    residual *= _resized_mask(near, size)
+    ink = residual > look.level
+    full = residual[ink].mean() if ink.any() else 255
+    # The contrast is stretched so that 10 % of the ink's mean is nothing, and 90 % is all.
+    strength: Strength = np.clip(residual * np.float32(1.25 / full) - np.float32(0.125), 0, 1)
+    x, y, width, height = cv2.boundingRect((strength > 0.5).view(np.uint8))
+    return strength[y : y + height, x : x + width]
