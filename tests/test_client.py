@@ -1,0 +1,236 @@
+"""Calls to the predictor, over real HTTP and gRPC: what comes back, and what goes wrong."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from aiohttp import web
+from kserve import PredictorConfig
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+
+from serving.errors import Failed, Overloaded, TimedOut, Unavailable
+from serving.scores import Images, Scores
+from transformer.client import connect
+
+pytestmark = pytest.mark.anyio
+
+IMAGES = np.arange(3 * 784, dtype=np.uint8).reshape(3, 28, 28)
+PROBABILITIES = np.linspace(0, 1, 30, dtype=np.float32).reshape(3, 10)
+ACCEPTED = np.array([True, False, True])
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def config(address: str, protocol: str = "v2", *, retries: int = 0, timeout: int = 1) -> Any:
+    return PredictorConfig(
+        address,
+        predictor_protocol=protocol,
+        predictor_request_retries=retries,
+        predictor_request_timeout_seconds=timeout,
+    )
+
+
+class HTTPPredictor:
+    """A predictor on a real port whose next answers a test chooses."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, Any], bytes]] = []
+        self.handlers: list[Handler] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        length = int(request.headers["Inference-Header-Content-Length"])
+        self.requests.append((request.path, json.loads(body[:length]), body[length:]))
+        if self.handlers:
+            return await self.handlers.pop(0)(request)
+        header = json.dumps(
+            {
+                "model_name": "mnist",
+                "model_version": "2",
+                "outputs": [
+                    {"name": "probabilities", "datatype": "FP32", "shape": [3, 10]},
+                    {"name": "accepted", "datatype": "BOOL", "shape": [3]},
+                ],
+            }
+        ).encode()
+        return web.Response(
+            body=header + PROBABILITIES.tobytes() + ACCEPTED.tobytes(),
+            headers={"Inference-Header-Content-Length": str(len(header))},
+        )
+
+
+@pytest.fixture
+async def predictor() -> AsyncIterator[tuple[HTTPPredictor, str]]:
+    predictor = HTTPPredictor()
+    app = web.Application()
+    app.router.add_post("/{path:.*}", predictor.handle)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield predictor, f"127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def score(config: Any, images: Images = IMAGES) -> Scores:
+    client = connect(config, "mnist")
+    try:
+        return await client.score(images)
+    finally:
+        await client.close()
+
+
+async def test_http_sends_raw_tensors_and_reads_raw_scores(
+    predictor: tuple[HTTPPredictor, str],
+) -> None:
+    server, address = predictor
+    scores = await score(config(address))
+    ((path, header, binary),) = server.requests
+    assert path == "/v2/models/mnist/infer"
+    assert header["inputs"][0]["shape"] == [3, 28, 28]
+    assert header["inputs"][0]["datatype"] == "UINT8"
+    assert binary == IMAGES.tobytes()
+    np.testing.assert_array_equal(scores.probabilities, PROBABILITIES)
+    np.testing.assert_array_equal(scores.accepted, ACCEPTED)
+    assert scores.model_version == "2"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (429, Overloaded),
+        (404, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, TimedOut),
+        (400, Failed),
+        (500, Failed),
+    ],
+)
+async def test_http_errors(
+    predictor: tuple[HTTPPredictor, str], status: int, error: type[Exception]
+) -> None:
+    server, address = predictor
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.json_response({"error": "secret at 10.0.0.7"}, status=status)
+
+    server.handlers = [fail]
+    with pytest.raises(error) as caught:
+        await score(config(address))
+    assert "10.0.0.7" not in str(caught.value)
+
+
+async def test_http_too_slow(predictor: tuple[HTTPPredictor, str]) -> None:
+    server, address = predictor
+
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    server.handlers = [hang]
+    with pytest.raises(TimedOut):
+        await score(config(address))
+
+
+async def test_a_connection_that_breaks_is_tried_again(
+    predictor: tuple[HTTPPredictor, str],
+) -> None:
+    server, address = predictor
+
+    async def hang_up(request: web.Request) -> web.Response:
+        assert request.transport
+        request.transport.close()
+        return web.Response()
+
+    server.handlers = [hang_up]
+    assert (await score(config(address, retries=1))).model_version == "2"
+    server.handlers = [hang_up, hang_up]
+    with pytest.raises(Unavailable):
+        await score(config(address, retries=1))
+
+
+class GRPCPredictor(GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """A predictor on a real port that fails with the codes given to it, then answers."""
+
+    def __init__(self, *codes: grpc.StatusCode) -> None:
+        self.codes = list(codes)
+        self.requests: list[Any] = []
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        if self.codes:
+            await context.abort(self.codes.pop(0), "secret at 10.0.0.7")
+        return pb.ModelInferResponse(
+            model_name="mnist",
+            model_version="2",
+            outputs=[
+                {"name": "probabilities", "datatype": "FP32", "shape": [3, 10]},
+                {"name": "accepted", "datatype": "BOOL", "shape": [3]},
+            ],
+            raw_output_contents=[PROBABILITIES.tobytes(), ACCEPTED.tobytes()],
+        )
+
+
+async def over_grpc(servicer: GRPCPredictor, *, retries: int = 0) -> Scores:
+    server = grpc.aio.server()
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        return await score(config(f"127.0.0.1:{port}", "grpc-v2", retries=retries))
+    finally:
+        await server.stop(None)
+
+
+async def test_grpc_sends_raw_tensors_and_reads_raw_scores() -> None:
+    servicer = GRPCPredictor()
+    scores = await over_grpc(servicer)
+    (request,) = servicer.requests
+    assert request.model_name == "mnist"
+    assert list(request.inputs[0].shape) == [3, 28, 28]
+    assert list(request.raw_input_contents) == [IMAGES.tobytes()]
+    np.testing.assert_array_equal(scores.probabilities, PROBABILITIES)
+    np.testing.assert_array_equal(scores.accepted, ACCEPTED)
+    assert scores.model_version == "2"
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, TimedOut),
+        (grpc.StatusCode.INVALID_ARGUMENT, Failed),
+        (grpc.StatusCode.INTERNAL, Failed),
+    ],
+)
+async def test_grpc_errors(code: grpc.StatusCode, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        await over_grpc(GRPCPredictor(code))
+    assert "10.0.0.7" not in str(caught.value)
+
+
+async def test_grpc_tries_again_where_the_predictor_is_away() -> None:
+    servicer = GRPCPredictor(grpc.StatusCode.UNAVAILABLE)
+    assert (await over_grpc(servicer, retries=1)).model_version == "2"
+    assert len(servicer.requests) == 2
+
+
+@pytest.mark.parametrize("protocol", ["v2", "grpc-v2"])
+async def test_nobody_there(protocol: str) -> None:
+    with pytest.raises(Unavailable):
+        await score(config("127.0.0.1:9", protocol))
+
+
+def test_v1_has_no_raw_tensors() -> None:
+    with pytest.raises(ValueError, match="v2 or grpc-v2"):
+        connect(config("127.0.0.1:9", "v1"), "mnist")

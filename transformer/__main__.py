@@ -1,0 +1,77 @@
+"""Serve the transformer: ``python -m transformer --help``."""
+
+import sys
+
+from kserve import PredictorConfig
+
+from serving import logs
+from serving.server import Server, parser, positive
+from transformer.client import connect
+from transformer.decode import MAX_PIXELS
+from transformer.model import Transformer
+from transformer.routes import add_routes
+
+EPILOG = """\
+example:
+  python -m transformer --predictor_host=127.0.0.1:8082
+"""
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    flags = parser("transformer", "Decode images, ask the predictor, name the digit.", EPILOG)
+    flags.add_argument(
+        "--max_pixels", default=MAX_PIXELS, type=positive, help="Pixels that an image may have."
+    )
+    flags.add_argument(
+        "--max_pending",
+        default=1024,
+        type=positive,
+        help="Images waiting, beyond which requests are refused with 429.",
+    )
+    flags.add_argument(
+        "--max_batch",
+        default=64,
+        type=positive,
+        help="Images that share one call to the predictor.",
+    )
+    flags.add_argument(
+        "--max_wait",
+        default=0.002,
+        type=float,
+        help="Seconds that a request waits for company while a call is under way.",
+    )
+    flags.add_argument(
+        "--max_calls", default=4, type=positive, help="Calls to the predictor at a time."
+    )
+    args = flags.parse_args()
+    if not args.predictor_host:
+        sys.exit("transformer: --predictor_host is missing, such as 127.0.0.1:8082")
+    config = PredictorConfig(
+        args.predictor_host,
+        predictor_protocol=args.predictor_protocol,
+        predictor_use_ssl=args.predictor_use_ssl,
+        predictor_request_timeout_seconds=args.predictor_request_timeout_seconds,
+        predictor_request_retries=args.predictor_request_retries,
+    )
+    try:
+        client = connect(config, args.model_name)
+    except ValueError as error:
+        sys.exit(f"transformer: {error}")
+    model = Transformer(
+        args.model_name,
+        client,
+        max_instances=args.max_instances,
+        max_pixels=args.max_pixels,
+        max_pending=args.max_pending,
+        max_batch=args.max_batch,
+        max_wait=args.max_wait,
+        max_calls=args.max_calls,
+        timeout=args.predictor_request_timeout_seconds,
+    )
+    Server(args).start(model, add_routes)
+
+
+if __name__ == "__main__":
+    logs.configure()
+    main()

@@ -1,0 +1,69 @@
+"""What the caller is told: the digit, how sure the model is, and what kind of picture it was."""
+
+import base64
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.scores import Scores
+from transformer.image import Picture
+
+NO_DIGIT = -1
+"""``digit`` where there is none; V1 says ``null``."""
+
+
+class Answer(NamedTuple):
+    """The answer for N images, as the tensors that V2 calls by these names."""
+
+    digit: NDArray[np.int64]
+    """int64 [N], 0–9 or ``NO_DIGIT``."""
+    confidence: NDArray[np.float32]
+    """float32 [N], the calibrated probability of that digit; 0 where there is none."""
+    probabilities: NDArray[np.float32]
+    """float32 [N, 10]; 0 where there is no digit."""
+    status: NDArray[np.object_]
+    """str [N]: ``ok``, ``uncertain``, ``no_digit`` or ``multiple``."""
+
+
+def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
+    """Join what the picture says and what the model says; the picture has the last word."""
+    status = np.array(
+        [
+            "uncertain" if picture.status == "ok" and not accepted else picture.status
+            for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
+        ],
+        dtype=object,
+    )
+    is_digit = status != "no_digit"
+    probabilities = np.where(is_digit[:, None], scores.probabilities, np.float32(0))
+    digit = np.where(is_digit, probabilities.argmax(1), NO_DIGIT)
+    return Answer(digit, probabilities.max(1), probabilities, status)
+
+
+def to_predictions(answer: Answer) -> list[dict[str, Any]]:
+    """The answer as V1 predictions, one object per image."""
+    return [
+        {
+            "digit": None if digit == NO_DIGIT else digit,
+            "confidence": confidence,
+            "probabilities": probabilities,
+            "status": status,
+        }
+        for digit, confidence, probabilities, status in zip(
+            answer.digit.tolist(),
+            answer.confidence,
+            answer.probabilities,
+            answer.status.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def show(picture: Picture) -> dict[str, str]:
+    """The picture as a PNG, ``{"b64": "…"}``: the form in which images are sent, too."""
+    png = io.BytesIO()
+    Image.fromarray(picture.pixels).save(png, "PNG")
+    return {"b64": base64.b64encode(png.getvalue()).decode()}

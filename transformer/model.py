@@ -1,0 +1,176 @@
+"""The KServe transformer: image files to pictures, pictures to scores, scores to the answer."""
+
+import asyncio
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from kserve import InferRequest, InferResponse
+
+from serving import v2
+from serving.batcher import Batcher
+from serving.cpu import cpu_limit
+from serving.errors import ServingError, TimedOut, TooLarge
+from serving.gate import Gate
+from serving.model import ServedModel
+from serving.scores import Scores
+from transformer import image
+from transformer.answer import make_answer, show, to_predictions
+from transformer.client import SLOW, PredictorClient
+from transformer.image import Picture
+from transformer.payload import Payload, Upload, read_files
+
+INLINE = 64 * 64
+"""Pixels up to which an image is decoded at once; a thread costs more than it saves."""
+
+
+class Job(NamedTuple):
+    """A request on its way through the transformer."""
+
+    payload: Payload
+    pictures: list[Picture]
+    deadline: float
+    """Loop time, in seconds, by which it is answered or given up."""
+
+
+class Transformer(ServedModel):
+    """Turns any image into the picture the model knows, and the model's scores into a digit.
+
+    Input ``images``: BYTES [N], image files. Outputs: see ``transformer.answer.Answer``.
+    """
+
+    platform = "mnist-kserve_transformer"
+
+    def __init__(
+        self,
+        name: str,
+        client: PredictorClient,
+        *,
+        max_instances: int,
+        max_pixels: int,
+        max_pending: int,
+        max_batch: int,
+        max_wait: float,
+        max_calls: int,
+        timeout: float,
+    ) -> None:
+        """Transform for the model ``name``.
+
+        Args:
+            name: of the model, here and at the predictor.
+            client: scores pictures.
+            max_instances: images in one request.
+            max_pixels: pixels of one image.
+            max_pending: images being decoded, and again images waiting for the predictor.
+            max_batch: images in one call to the predictor.
+            max_wait: seconds that a request is held back for company while a call is out.
+            max_calls: calls to the predictor at a time.
+            timeout: seconds for a request, from its decoding to the scores.
+        """
+        super().__init__(name)
+        self._client = client
+        self._timeout = timeout
+        self._max_instances = max_instances
+        self._max_pixels = max_pixels
+        self._decoding = Gate(max_pending)
+        self._threads = ThreadPoolExecutor(cpu_limit(), "decode")
+        self._batcher = Batcher(
+            client.score,
+            max_batch=max_batch,
+            max_wait=max_wait,
+            max_pending=max_pending,
+            concurrency=max_calls,
+        )
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The signature of the input, as V2 metadata."""
+        return [{"name": "images", "datatype": "BYTES", "shape": [-1]}]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The signature of the outputs, as V2 metadata."""
+        return [
+            {"name": "digit", "datatype": "INT64", "shape": [-1]},
+            {"name": "confidence", "datatype": "FP32", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+            {"name": "status", "datatype": "BYTES", "shape": [-1]},
+        ]
+
+    async def preprocess(self, payload: Payload, headers: dict[str, str] | None = None) -> Job:
+        """Decode the images of a request.
+
+        Raises:
+            InvalidInput, TooLarge, NotAnImage: the message names the instance.
+            Overloaded: too many images are being decoded.
+            TimedOut: there is no time left for the rest.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        files = read_files(payload, max_instances=self._max_instances)
+        with self._decoding.admit(len(files)):
+            try:
+                async with asyncio.timeout_at(deadline):
+                    pictures = [await self._decode(file, i) for i, file in enumerate(files)]
+            except TimeoutError:
+                raise TimedOut("the images took too long to decode") from None
+        return Job(payload, pictures, deadline)
+
+    async def predict(
+        self,
+        job: Job,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> tuple[Job, Scores]:
+        """Have the predictor score the pictures, in one call with those of other requests.
+
+        Raises:
+            Overloaded, Unavailable, TimedOut: as the predictor's answer, or its absence, says.
+        """
+        pixels = np.stack([picture.pixels for picture in job.pictures])
+        try:
+            async with asyncio.timeout_at(job.deadline):
+                return job, await self._batcher.submit(pixels)
+        except TimeoutError:
+            raise TimedOut(SLOW) from None
+
+    async def postprocess(
+        self,
+        result: tuple[Job, Scores],
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> dict[str, Any] | InferResponse:
+        """Word the answer in the protocol of the request."""
+        job, scores = result
+        answer = make_answer(job.pictures, scores)
+        if isinstance(job.payload, InferRequest):
+            return v2.make_response(
+                job.payload,
+                answer._asdict(),
+                model_name=self.name,
+                model_version=scores.model_version,
+            )
+        predictions = to_predictions(answer)
+        if isinstance(job.payload, Upload) and job.payload.show_picture:
+            for prediction, picture in zip(predictions, job.pictures, strict=True):
+                prediction["picture"] = show(picture)
+        return {
+            "predictions": predictions,
+            "model_name": self.name,
+            "model_version": scores.model_version,
+        }
+
+    async def close(self) -> None:
+        """Close the connections to the predictor."""
+        await self._client.close()
+        self._threads.shutdown()
+
+    async def _decode(self, file: bytes, i: int) -> Picture:
+        """One image, so that a request that is given up stops after it."""
+        try:
+            try:
+                return image.read(file, max_pixels=INLINE)
+            except TooLarge:
+                read = functools.partial(image.read, max_pixels=self._max_pixels)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, read, file)
+        except ServingError as error:
+            raise type(error)(f"instance {i}: {error}") from None

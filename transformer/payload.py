@@ -1,0 +1,110 @@
+"""The image files of a request, whatever its form."""
+
+import binascii
+from typing import Any, NamedTuple, TypeAlias
+
+from kserve import InferRequest
+
+from serving import v2
+from serving.errors import InvalidInput, TooLarge
+
+FORMS = 'expected {"instances": [{"image": {"b64": "…"}}, …]} with at least one image'
+
+
+class Upload(NamedTuple):
+    """Files of a form."""
+
+    files: list[bytes]
+    show_picture: bool
+    """Whether the answer shows what the model saw."""
+
+
+Payload: TypeAlias = Any
+"""What a request holds: V1 JSON (anything), an image as it is (``bytes``), an ``Upload``, or an
+``InferRequest``."""
+
+
+def read_files(payload: Payload, *, max_instances: int) -> list[bytes]:
+    """The image files in ``payload``, in order, at least one; not yet decoded.
+
+    Args:
+        payload: V1 JSON ``{"instances": [{"image": {"b64": "…"}}, …]}``; an image as it is; an
+            upload; or V2 with one input ``images``, BYTES [N] (base64 text where it is JSON).
+        max_instances: images that one request may hold.
+
+    Raises:
+        InvalidInput: anything else; the message names the instance and what was expected.
+        TooLarge: more than ``max_instances``.
+    """
+    if isinstance(payload, bytes):
+        return [payload]
+    if isinstance(payload, InferRequest):
+        files = _from_v2(payload, max_instances)
+    elif isinstance(payload, Upload):
+        files = payload.files
+    else:
+        files = _instances(payload)
+    _check_count(len(files), max_instances)
+    return [_to_bytes(file, i) for i, file in enumerate(files)]
+
+
+def _check_count(count: int, limit: int) -> None:
+    if count > limit:
+        raise TooLarge(f"{count} images in one request; the limit is {limit}")
+
+
+def _instances(payload: Any) -> list[Any]:
+    instances = payload.get("instances") if isinstance(payload, dict) else None
+    if not isinstance(instances, list) or not instances:
+        raise InvalidInput(FORMS)
+    return [_base64_text(instance, i) for i, instance in enumerate(instances)]
+
+
+def _base64_text(instance: Any, i: int) -> str:
+    try:
+        text = instance["image"]["b64"]
+    except (KeyError, TypeError, IndexError):
+        text = None
+    if not isinstance(text, str):
+        raise InvalidInput(f'instance {i}: expected {{"image": {{"b64": "…"}}}}')
+    return text
+
+
+def _from_v2(request: InferRequest, max_instances: int) -> list[Any]:
+    if len(request.inputs) != 1 or request.inputs[0].name != "images":
+        names = [tensor.name for tensor in request.inputs]
+        raise InvalidInput(f"expected one input 'images', got {names}")
+    tensor = request.inputs[0]
+    if tensor.datatype != "BYTES":
+        raise InvalidInput(f"input 'images': expected datatype BYTES, got '{tensor.datatype}'")
+    shape = tensor.shape
+    if len(shape) != 1 or shape[0] < 1:
+        raise InvalidInput(f"input 'images': expected shape [N] with N at least 1, got {shape}")
+    _check_count(shape[0], max_instances)
+    raw = v2.raw_data(tensor)
+    files = list(tensor.data or ()) if raw is None else _unpack(raw, shape[0])
+    if len(files) != shape[0]:
+        raise InvalidInput(f"input 'images': the data do not hold the {shape[0]} items of 'shape'")
+    return files
+
+
+def _unpack(raw: bytes, count: int) -> list[bytes]:
+    """The items of a BYTES tensor, each with its length in front; none if they do not add up."""
+    files = []
+    position = 0
+    for _ in range(count):
+        start = position + 4
+        position = start + int.from_bytes(raw[position:start], "little")
+        files.append(raw[start:position])
+    return files if position == len(raw) else []
+
+
+def _to_bytes(file: Any, i: int) -> bytes:
+    if isinstance(file, str):
+        try:
+            return binascii.a2b_base64(file, strict_mode=True)
+        except ValueError:  # binascii.Error, or not ASCII
+            raise InvalidInput(f"instance {i}: expected the file as base64 text") from None
+    if not isinstance(file, bytes):
+        raise InvalidInput(f"instance {i}: expected the file as base64 text")
+    return file
