@@ -1,0 +1,1 @@
+"""Standalone: the InferenceService on one machine, without a cluster (``python -m standalone``)."""

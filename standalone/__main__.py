@@ -1,0 +1,105 @@
+"""Run the InferenceService on this machine: ``python -m standalone --help``."""
+
+import argparse
+import asyncio
+import io
+import signal
+import sys
+from pathlib import Path
+
+from standalone.manifest import InferenceService, ManifestError, read_manifest
+from standalone.processes import ProcessDied
+from standalone.service import Address, serve
+
+EPILOG = """\
+examples:
+  python -m standalone
+  python -m standalone --port=9000 --grpc_port=9001
+  python -m standalone --host=0.0.0.0        # reachable from other machines
+"""
+BANNER = """
+The service is ready.
+
+  Draw a digit:   http://{host}:{http_port}/playground
+  Send an image:  curl -F images=@docs/seven.png http://{host}:{http_port}/predict
+  Call by gRPC:   {host}:{grpc_port}, V2 protocol, model '{name}'
+{split}
+Ctrl-C stops it.
+"""
+NO_SPLIT = "\nEnvoy has no build for this machine: there is no traffic split between versions.\n"
+
+
+def main() -> int:
+    """Run until Ctrl-C; returns the exit status."""
+    args = _flags().parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a log may hold what a console cannot show
+    address = Address(args.host, args.port, args.grpc_port)
+    try:
+        service = read_manifest(args.manifest)
+        asyncio.run(_run(service, address, args.models_dir))
+    except (ManifestError, ProcessDied, OSError) as error:
+        print(f"standalone: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("standalone: stopped")
+    return 0
+
+
+def _flags() -> argparse.ArgumentParser:
+    class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    flags = argparse.ArgumentParser(
+        prog="python -m standalone",
+        description="Run the InferenceService of a manifest on this machine, without a cluster.",
+        epilog=EPILOG,
+        formatter_class=Help,
+    )
+    flags.add_argument(
+        "--manifest",
+        type=Path,
+        default=Path("manifests/base/inferenceservice.yaml"),
+        help="The InferenceService to run.",
+    )
+    flags.add_argument(
+        "--models_dir", type=Path, default=Path("models"), help="The published model versions."
+    )
+    flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
+    flags.add_argument("--port", type=int, default=8080, help="The port for HTTP.")
+    flags.add_argument("--grpc_port", type=int, default=8081, help="The port for gRPC.")
+    return flags
+
+
+def _stop_on_signals() -> None:
+    """Cancel the current task on SIGINT, SIGTERM and SIGHUP, once."""
+    if sys.platform == "win32":
+        return  # asyncio turns Ctrl-C into a cancellation by itself
+    task = asyncio.current_task()
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signals.append(signal.SIGHUP)
+
+    def stop() -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the stopping
+        if task:
+            task.cancel()
+
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+async def _run(service: InferenceService, address: Address, models_dir: Path) -> None:
+    _stop_on_signals()
+
+    def announce(has_envoy: bool) -> None:
+        split = "" if has_envoy else NO_SPLIT
+        here = address._replace(host="127.0.0.1") if address.host == "0.0.0.0" else address  # noqa: S104
+        print(BANNER.format(**here._asdict(), name=service.name, split=split), flush=True)
+
+    await serve(service, address, models_dir=models_dir, on_ready=announce)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

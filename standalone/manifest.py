@@ -1,0 +1,78 @@
+"""What the InferenceService's manifest says about its two components."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ManifestError(Exception):
+    """The manifest cannot be run; the message says what is missing or not understood."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """The container of a predictor or transformer, as far as one machine needs it."""
+
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+
+    def flag(self, name: str, default: str) -> str:
+        """The value of the flag ``name`` among the arguments."""
+        flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        flags.add_argument(f"--{name}", dest="value", default=default)
+        value: str = flags.parse_known_args(self.args)[0].value
+        return value
+
+
+@dataclass(frozen=True)
+class InferenceService:
+    """A name and its two components."""
+
+    name: str
+    predictor: Component
+    transformer: Component
+
+
+def read_manifest(path: Path) -> InferenceService:
+    """Read an InferenceService with a custom predictor and a custom transformer.
+
+    Raises:
+        ManifestError: there is no such file, or it declares something else.
+    """
+    try:
+        manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ManifestError(f"cannot read {path}: {error}") from None
+    try:
+        if manifest["kind"] != "InferenceService":
+            raise ManifestError(f"{path}: expected an InferenceService, got a {manifest['kind']}")
+        name = manifest["metadata"]["name"]
+        spec = manifest["spec"]
+        return InferenceService(
+            name,
+            _component(spec["predictor"]["containers"][0], f"{path}: predictor"),
+            _component(spec["transformer"]["containers"][0], f"{path}: transformer"),
+        )
+    except (KeyError, IndexError, TypeError) as error:
+        raise ManifestError(
+            f"{path}: no predictor and transformer with containers: {error}"
+        ) from None
+
+
+def _component(container: Mapping[str, Any], where: str) -> Component:
+    if "command" in container:
+        raise ManifestError(f"{where}: 'command' replaces the image's; only 'args' can be run here")
+    env = {}
+    for variable in container.get("env", ()):
+        if "value" not in variable:
+            raise ManifestError(f"{where}: {variable['name']} has no plain value to run with here")
+        env[variable["name"]] = variable["value"]
+    args = container.get("args", ())
+    for text in (*args, *env.values()):
+        if not isinstance(text, str):
+            raise ManifestError(f"{where}: {text!r} is not a string; put it in quotes")
+    return Component(tuple(args), env)

@@ -1,0 +1,102 @@
+"""The processes of the service: started together, watched, stopped together."""
+
+import asyncio
+import ctypes
+import signal
+import sys
+from collections.abc import Mapping
+
+GRACE = 10
+"""Seconds between asking a process to stop and making it."""
+NAME_WIDTH = 11
+
+
+class ProcessDied(Exception):
+    """A process ended by itself; the message says which and how."""
+
+
+class Processes:
+    """Runs processes side by side; leaving the block stops all of them, whatever happened.
+
+    Each line they write is printed with the name of its process. None is ever restarted.
+    """
+
+    def __init__(self) -> None:
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "Processes":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not disturb the stopping
+        await asyncio.gather(*map(_stop, self._processes.values()))
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
+    async def start(self, name: str, *command: str, env: Mapping[str, str]) -> None:
+        """Start ``command`` as ``name`` with the environment ``env``."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=env,
+            # Ctrl-C in a terminal goes to the whole process group: out of it, they stop in order.
+            start_new_session=sys.platform != "win32",
+            creationflags=0x200 if sys.platform == "win32" else 0,  # CREATE_NEW_PROCESS_GROUP
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        self._processes[name] = process
+        if process.stdout:
+            self._pumps.append(asyncio.create_task(_print_lines(name, process.stdout)))
+
+    async def wait(self) -> None:
+        """Wait until one of the processes ends.
+
+        Raises:
+            ProcessDied: one has; none of them is meant to.
+            OSError: what they write cannot be printed.
+        """
+        ends = {
+            asyncio.create_task(process.wait(), name=name)
+            for name, process in self._processes.items()
+        }
+        try:
+            done, _ = await asyncio.wait([*ends, *self._pumps], return_when=asyncio.FIRST_COMPLETED)
+            for pump in done.intersection(self._pumps):
+                await pump  # raises if it could not print; else its process is about to end
+            ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+        name = ended.pop().get_name()
+        raise ProcessDied(f"{name} has ended with status {self._processes[name].returncode}")
+
+
+def _die_with_parent() -> None:
+    """Have Linux end this process when its parent is killed without a chance to stop it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, see prctl(2)
+
+
+async def _print_lines(name: str, stream: asyncio.StreamReader) -> None:
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            line = b"(a line too long to be shown)"
+        if not line:
+            return
+        text = line.decode(errors="replace").rstrip()
+        sys.stdout.write(f"{name:{NAME_WIDTH}} | {text}\n")
+        sys.stdout.flush()
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), GRACE)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
