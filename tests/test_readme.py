@@ -1,0 +1,69 @@
+"""What the README shows is what happens."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests import programs
+
+README = (programs.ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```\n+```\n(.*?)```", README, re.DOTALL)
+
+
+def local(text: str, service: programs.Program) -> str:
+    """The text with the ports of the running service."""
+    text = text.replace("127.0.0.1:8080", f"127.0.0.1:{service.http_port}")
+    return text.replace("127.0.0.1:8081", f"127.0.0.1:{service.grpc_port}")
+
+
+def assert_shown(output: str, shown: str) -> None:
+    """``…`` stands for anything; the last digits of probabilities may differ."""
+
+    def rounded(text: str) -> str:
+        return re.sub(r"\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.3f}", text)
+
+    parts = [re.escape(rounded(part)) for part in shown.strip().split("…")]
+    assert re.fullmatch(".*".join(parts), rounded(output.strip()), re.DOTALL), output
+
+
+@pytest.mark.parametrize("block", CONSOLE)
+def test_the_commands_print_what_is_shown(service: programs.Program, block: str) -> None:
+    lines = block.splitlines()
+    commands = [line[2:] for line in lines if line.startswith("$ ")]
+    shown = "\n".join(line for line in lines if not line.startswith("$ "))
+    assert shown, "no output is shown"
+    result = subprocess.run(
+        ["sh", "-ec", local("\n".join(commands), service)],
+        cwd=programs.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert_shown(result.stdout, shown)
+
+
+@pytest.mark.parametrize(("code", "shown"), PYTHON)
+def test_the_python_code_prints_what_is_shown(
+    service: programs.Program, code: str, shown: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", local(code, service)],
+        cwd=programs.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert_shown(result.stdout, shown)
+
+
+def test_it_shows_commands_and_code() -> None:
+    assert len(CONSOLE) >= 7
+    assert PYTHON
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_its_links_lead_somewhere(target: str) -> None:
+    assert target.startswith("https://") or (programs.ROOT / target).exists()
