@@ -15,7 +15,7 @@ serve: $(VENV)/serve.stamp ## Run the service on this machine (ARGS="--port=9000
 test: lint ## Lint, check types, run the tests (ARGS="-k batcher")
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/test.stamp
+lint: $(VENV)/test.stamp ## Lint and check types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -28,10 +28,12 @@ clean: ## Remove what the targets made, data and runs aside
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(VENV)
+	@echo "Installing into $(VENV), a minute or two the first time"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)
+	@echo "Installing into $(VENV), a minute or two the first time"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
