@@ -12,6 +12,7 @@ from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 
 from serving.errors import InvalidInput
+from serving.json import check_count, is_json, read_json
 
 STRUCTURED = "application/cloudevents+json"
 RESPONSE_TYPE = "io.kserve.inference.response"
@@ -22,9 +23,12 @@ def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
 
     Raises:
         InvalidInput: it is meant as an event, but is none.
+        TooLarge: it holds too many values.
     """
     if "ce-specversion" not in headers and not is_structured(headers):
         return None
+    if is_structured(headers):
+        check_count(body)
     try:
         event = from_http(dict(headers), body, lambda data: data)
     except (GenericException, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -79,9 +83,8 @@ def reply(
 def payload(event: CloudEvent) -> Any:
     """What the event carries: a JSON value, or bytes that are none."""
     data = event.get_data()
-    if isinstance(data, (bytes, str)):
-        try:
-            return orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return data.encode() if isinstance(data, str) else data
+    if isinstance(data, str):
+        data = data.encode()
+    if isinstance(data, bytes) and is_json(event.get("datacontenttype", ""), data):
+        return read_json(data)
     return data

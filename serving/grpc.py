@@ -19,6 +19,9 @@ from serving.errors import ServingError
 from serving.model import ServedModel
 from serving.rest import VERSION_HEADER, model_metadata
 
+CONCURRENT = 256
+"""Calls at a time; each may hold a message of the largest size."""
+
 log = logging.getLogger(__name__)
 
 
@@ -74,14 +77,19 @@ class ErrorInterceptor(AsyncServerInterceptor):  # type: ignore[misc]
 
 
 async def start(
-    model: ServedModel, dataplane: DataPlane, *, address: str, max_message: int
+    model: ServedModel, dataplane: DataPlane, *, address: str, max_receive: int, max_send: int
 ) -> grpc.aio.Server:
-    """Start the gRPC server on ``address`` (host:port); messages up to ``max_message`` bytes."""
+    """Start the gRPC server on ``address`` (host:port).
+
+    Messages may have ``max_receive`` and ``max_send`` bytes; gRPC itself refuses larger ones, with
+    RESOURCE_EXHAUSTED.
+    """
     server = grpc.aio.server(
         interceptors=(ErrorInterceptor(),),
+        maximum_concurrent_rpcs=CONCURRENT,
         options=(
-            ("grpc.max_send_message_length", max_message),
-            ("grpc.max_receive_message_length", max_message),
+            ("grpc.max_send_message_length", max_send),
+            ("grpc.max_receive_message_length", max_receive),
             # A second process on the port is an error, not a partner.
             ("grpc.so_reuseport", 0),
         ),

@@ -6,6 +6,8 @@ import orjson
 
 from serving.errors import InvalidInput, TooLarge
 
+CURLS_DEFAULT = "application/x-www-form-urlencoded"
+"""What curl calls a body if nobody tells it."""
 MOST_VALUES = 500_000
 """Values in one body; 256 images as numbers have 200,704. An empty list takes two bytes of a
 body, but 56 of memory."""
@@ -16,16 +18,33 @@ def read_json(body: bytes) -> Any:
 
     Raises:
         InvalidInput: it is not valid JSON.
-        TooLarge: it holds too many values, going by its commas.
+        TooLarge: it holds too many values.
     """
-    if body.count(b",") > MOST_VALUES:
-        raise TooLarge(f"the JSON has more than {MOST_VALUES} values")
+    check_count(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not valid JSON: {error}") from None
 
 
+def check_count(body: bytes) -> None:
+    """See that a JSON body holds no more than ``MOST_VALUES``, going by its commas.
+
+    Raises:
+        TooLarge: it does.
+    """
+    if body.count(b",") > MOST_VALUES:
+        raise TooLarge(f"the JSON has more than {MOST_VALUES} values")
+
+
 def write_json(value: Any) -> bytes:
     """``value`` as JSON, NumPy arrays and numbers included."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def is_json(content_type: str, body: bytes) -> bool:
+    """Whether a body is meant as JSON; if it does not say, whether it looks like it."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type in ("", CURLS_DEFAULT):
+        return body.lstrip()[:1] in (b"{", b"[")
+    return media_type == "application/json" or media_type.endswith("+json")

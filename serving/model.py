@@ -27,6 +27,8 @@ class ServedModel(Model):  # type: ignore[misc]
         """
         if name != self.name:
             raise NotFound(f"there is no model '{name}'; this service has '{self.name}'")
+        if version and self.version is None:
+            raise NotFound("the traffic split chooses the version, not the caller")
         if version and version != self.version:
             raise NotFound(f"version '{version}' of model '{name}' is not served here")
 

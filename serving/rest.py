@@ -21,8 +21,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from serving import events, v2
-from serving.errors import Overloaded, ServingError, TooLarge
-from serving.json import read_json, write_json
+from serving.errors import Overloaded, ServingError, TooLarge, TooSlow
+from serving.json import is_json, read_json, write_json
 from serving.model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ CLOSED = (
 )
 """Paths of the SDK that no caller shall reach: there is no explainer, and whoever may unload
 a model takes it away from everyone else."""
-CURLS_DEFAULT = "application/x-www-form-urlencoded"
-"""What curl calls a body if nobody tells it."""
 BODIES = 8
 """Bodies of the largest size that may be held at a time; smaller ones as many as fit."""
+READ_TIMEOUT = 30
+"""Seconds that a client has to send a body."""
 PATIENCE = 0.05
 """Seconds after which an unanswered request is watched for a client that hangs up: quick
 answers cost a timer and no task."""
@@ -118,19 +118,29 @@ class Endpoints:
         Raises:
             TooLarge: it is over the limit; reading stops there.
             Overloaded: the bodies of all requests are too much.
+            TooSlow: the client took too long to send it.
         """
         self._check_size(int(request.headers.get("content-length", 0)))
         chunks = []
         size = 0
         try:
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size += len(chunk)
-                self._held += len(chunk)
-                self._check_size(size)
-                if self._held > BODIES * self._max_body:
-                    raise Overloaded("too many bodies are being read; try again later")
-            yield b"".join(chunks)
+            async with asyncio.timeout(READ_TIMEOUT):
+                async for chunk in request.stream():
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    self._held += len(chunk)
+                    self._check_size(size)
+                    if self._held > BODIES * self._max_body:
+                        raise Overloaded("too many bodies are being read; try again later")
+        except BaseException as error:
+            self._held -= size
+            if isinstance(error, TimeoutError):
+                raise TooSlow(f"the body was not complete after {READ_TIMEOUT} s") from None
+            raise
+        body = b"".join(chunks)
+        chunks.clear()
+        try:
+            yield body
         finally:
             self._held -= size
 
@@ -183,14 +193,6 @@ class _CancelWhenGone:
             self._watch.cancel()
         if self._gone and kind is asyncio.CancelledError:
             raise ClientDisconnect
-
-
-def is_json(content_type: str, body: bytes) -> bool:
-    """Whether a body is meant as JSON; if it does not say, whether it looks like it."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type in ("", CURLS_DEFAULT):
-        return body.lstrip()[:1] in (b"{", b"[")
-    return media_type == "application/json" or media_type.endswith("+json")
 
 
 def v1_response(answer: Answer) -> Response:

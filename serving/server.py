@@ -102,7 +102,8 @@ class Server(ModelServer):  # type: ignore[misc]
                 model,
                 self.dataplane,
                 address=f"{self._args.host}:{self.grpc_port}",
-                max_message=self._args.max_body,
+                max_receive=self._args.grpc_max_receive_message_length,
+                max_send=self._args.grpc_max_send_message_length,
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
         # uvicorn takes the signals: it stops listening, lets requests finish, then raises them

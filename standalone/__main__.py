@@ -95,7 +95,7 @@ async def _run(service: InferenceService, address: Address, models_dir: Path) ->
 
     def announce(has_envoy: bool) -> None:
         split = "" if has_envoy else NO_SPLIT
-        here = address._replace(host="127.0.0.1") if address.host == "0.0.0.0" else address  # noqa: S104
+        here = address._replace(host=address.from_here)
         print(BANNER.format(**here._asdict(), name=service.name, split=split), flush=True)
 
     await serve(service, address, models_dir=models_dir, on_ready=announce)

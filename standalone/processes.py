@@ -16,7 +16,8 @@ class ProcessDied(Exception):
 
 
 class Processes:
-    """Runs processes side by side; leaving the block stops all of them, whatever happened.
+    """Runs processes side by side; leaving the block stops all of them, the last one
+    first, whatever happened.
 
     Each line they write is printed with the name of its process. None is ever restarted.
     """
@@ -30,7 +31,8 @@ class Processes:
 
     async def __aexit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not disturb the stopping
-        await asyncio.gather(*map(_stop, self._processes.values()))
+        for process in reversed(self._processes.values()):
+            await _stop(process)
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     async def start(self, name: str, *command: str, env: Mapping[str, str]) -> None:

@@ -32,6 +32,11 @@ class Address(NamedTuple):
     http_port: int
     grpc_port: int
 
+    @property
+    def from_here(self) -> str:
+        """The host under which this machine reaches it."""
+        return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
+
 
 async def serve(
     service: InferenceService,
@@ -56,6 +61,12 @@ async def serve(
     over_grpc = service.transformer.flag("predictor_protocol", "v2") == "grpc-v2"
     inside_port = inside.grpc_port if over_grpc else inside.http_port
     async with Processes() as processes:
+        # They stop in the reverse order: requests in flight still have what they need.
+        if envoy:
+            doors = _doors(service.name, address, transformer, predictor, inside)
+            config = json.dumps(bootstrap(doors))
+            flags = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "error")
+            await processes.start("envoy", envoy, "--config-yaml", config, *flags, env=os.environ)
         await processes.start(
             "predictor",
             *_command("predictor", service.predictor, predictor),
@@ -68,18 +79,13 @@ async def serve(
             f"--predictor_host={LOOPBACK}:{inside_port}",
             env=_environment(service.transformer),
         )
-        if envoy:
-            doors = _doors(service.name, address, transformer, predictor, inside)
-            config = json.dumps(bootstrap(doors))
-            flags = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "error")
-            await processes.start("envoy", envoy, "--config-yaml", config, *flags, env=os.environ)
         ended = asyncio.create_task(processes.wait())
         ready = asyncio.create_task(
             _wait_until_ready(
                 {
                     "predictor": f"http://{LOOPBACK}:{predictor.http_port}"
                     f"/v2/models/{service.name}/ready",
-                    "transformer": f"http://{address.host}:{address.http_port}/",
+                    "transformer": f"http://{address.from_here}:{address.http_port}/",
                 }
             )
         )

@@ -8,6 +8,8 @@ import pytest
 from cloudevents.conversion import to_binary, to_structured
 from cloudevents.http import CloudEvent, from_http
 
+from serving import events
+from serving.errors import TooLarge
 from tests.echo import V1, Echo
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +36,19 @@ async def test_a_cloudevent_is_answered_by_one_in_the_same_mode(
 def structured(**wrong: Any) -> bytes:
     event = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", **wrong}
     return json.dumps(event).encode()
+
+
+async def test_an_event_with_broken_json_is_400(echo_client: httpx.AsyncClient) -> None:
+    event = CloudEvent({"type": "t", "source": "s", "datacontenttype": "application/json"}, b"{")
+    headers, content = to_binary(event, lambda data: data)
+    answer = await echo_client.post(V1, content=content, headers=headers)
+    assert answer.status_code == 400
+    assert "JSON" in answer.json()["error"]
+
+
+def test_an_event_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(TooLarge):
+        events.read({"content-type": "application/cloudevents+json"}, b"[]," * 600_000)
 
 
 @pytest.mark.parametrize(

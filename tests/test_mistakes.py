@@ -71,6 +71,7 @@ def assert_names(error: str, instance: str, message: str) -> None:
         (V1, {"content": b"{", "headers": {"content-type": "application/json"}}, 400, "JSON"),
         ("/predict", {"content": b"x"}, 415, "multipart"),
         ("/predict", {"data": {"a": "b"}}, 415, "multipart"),
+        ("/predict", {"files": [("images", b"")] * 1001}, 413, "Too many files"),
         (
             "/predict",
             {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=x"}},
@@ -91,7 +92,7 @@ def assert_names(error: str, instance: str, message: str) -> None:
         ),
         (V2, {**v2_binary(SEVEN), "headers": {"Inference-Header-Content-Length": "x"}}, 400, "x"),
         ("/v1/models/none:predict", {"json": {}}, 404, "'none'"),
-        ("/v2/models/mnist/versions/1/infer", {"json": v2_json(SEVEN)}, 404, "version '1'"),
+        ("/v2/models/mnist/versions/1/infer", {"json": v2_json(SEVEN)}, 404, "traffic split"),
     ],
 )
 def test_bad_requests_are_named_and_the_next_one_succeeds(

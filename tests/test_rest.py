@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from serving import v2
-from serving.errors import InvalidInput, Overloaded, TimedOut, Unavailable
+from serving import rest, v2
+from serving.errors import InvalidInput, Overloaded, TimedOut, TooSlow, Unavailable
 from serving.rest import BODIES, Endpoints
 from tests.echo import V1, V2, Echo
 
@@ -179,6 +179,22 @@ async def test_the_bodies_of_all_requests_together_are_limited(
             await held.enter_async_context(endpoints.body(request()))
     async with endpoints.body(request()) as body:
         assert len(body) == 1000
+
+
+async def test_a_body_that_does_not_come_is_given_up(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "READ_TIMEOUT", 0.05)
+    endpoints = Endpoints(echo, max_body=1000)
+    messages = [{"type": "http.request", "body": bytes(999), "more_body": True}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    with pytest.raises(TooSlow):
+        async with endpoints.body(Request({"type": "http", "headers": []}, receive)):
+            raise AssertionError("the body is not complete")
+    assert endpoints._held == 0
 
 
 async def test_a_client_that_hangs_up_frees_the_model(echo_app: FastAPI, echo: Echo) -> None:

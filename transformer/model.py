@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,9 @@ from transformer.client import SLOW, PredictorClient
 from transformer.image import Picture
 from transformer.payload import Payload, Upload, read_files
 
-INLINE = 64 * 64
-"""Pixels up to which an image is decoded at once; a thread costs more than it saves."""
+INLINE_PIXELS = 64 * 64
+INLINE_BYTES = 16 * 1024
+"""An image within both limits is decoded at once: a thread would cost more than it saves."""
 
 
 class Job(NamedTuple):
@@ -166,11 +168,11 @@ class Transformer(ServedModel):
     async def _decode(self, file: bytes, i: int) -> Picture:
         """One image, so that a request that is given up stops after it."""
         try:
-            try:
-                return image.read(file, max_pixels=INLINE)
-            except TooLarge:
-                read = functools.partial(image.read, max_pixels=self._max_pixels)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, read, file)
+            if len(file) <= INLINE_BYTES:
+                with suppress(TooLarge):
+                    return image.read(file, max_pixels=INLINE_PIXELS)
+            read = functools.partial(image.read, max_pixels=self._max_pixels)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, read, file)
         except ServingError as error:
             raise type(error)(f"instance {i}: {error}") from None

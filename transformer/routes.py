@@ -1,6 +1,5 @@
 """What the transformer answers beyond the inference protocols: upload form and playground."""
 
-import math
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
@@ -12,7 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, TooLarge
 from serving.rest import Endpoints, v1_response
 from transformer.payload import Upload
 
@@ -67,6 +66,7 @@ async def read_form(request: Request, body: bytes) -> list[bytes]:
     Raises:
         HTTPException: 415, the body is no multipart form.
         InvalidInput: it is a broken one, or has no file.
+        TooLarge: it has more files or fields than Starlette reads, a thousand each.
     """
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -78,8 +78,10 @@ async def read_form(request: Request, body: bytes) -> list[bytes]:
             "expected multipart/form-data with at least one file",
         )
     try:
-        form = await FormParser(request.headers, stream(), max_files=math.inf).parse()
+        form = await FormParser(request.headers, stream()).parse()
     except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            raise TooLarge(error.message) from None
         raise InvalidInput(f"not a valid form: {error.message}") from None
     files = [await field.read() for _, field in form.multi_items() if isinstance(field, UploadFile)]
     if not files:
