@@ -10,7 +10,6 @@ on half 0; ``--half 1`` takes the other.
 import argparse
 import contextlib
 import csv
-import gzip
 import hashlib
 import io
 import math
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from predictor.artifact import load
+from training.data import read_idx
 from transformer import image, ink
 from transformer.decode import decode
 from transformer.image import Picture
@@ -136,8 +136,7 @@ def mnist() -> Files:
     path = SHARED / "mnist/t10k-images-idx3-ubyte.gz"
     if not path.exists():
         return []
-    pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)
-    pages = (np.pad(page, (0, 6)) for page in pixels.reshape(-1, 28, 28))
+    pages = (np.pad(page, (0, 6)) for page in read_idx(path).numpy())
     return [(encode(255 - page), -1) for page in pages]
 
 

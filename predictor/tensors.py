@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from kserve import InferRequest
 
-from serving.errors import InvalidInput, TooLarge
+from serving import v2
+from serving.errors import InvalidInput
+from serving.gate import check_instances
 from serving.scores import Images
 
 EXPECTED = "expected 28×28 integers from 0 (background) to 255 (ink)"
@@ -35,7 +37,7 @@ def _from_v1(payload: dict[str, Any], max_instances: int) -> Images:
     instances = payload.get("instances") if isinstance(payload, dict) else None
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('expected {"instances": [image, …]} with at least one image')
-    _check_count(len(instances), max_instances)
+    check_instances(len(instances), max_instances)
     for i, image in enumerate(instances):
         rows = image if isinstance(image, list) else []
         if len(rows) != 28 or any(not isinstance(row, list) or len(row) != 28 for row in rows):
@@ -46,18 +48,13 @@ def _from_v1(payload: dict[str, Any], max_instances: int) -> Images:
 
 
 def _from_v2(request: InferRequest, max_instances: int) -> Images:
-    if len(request.inputs) != 1 or request.inputs[0].name != "images":
-        names = [tensor.name for tensor in request.inputs]
-        raise InvalidInput(f"expected one input 'images', got {names}")
-    tensor = request.inputs[0]
-    if tensor.datatype != "UINT8":
-        raise InvalidInput(f"input 'images': expected datatype UINT8, got '{tensor.datatype}'")
+    tensor = v2.only_input(request, "images", "UINT8")
     shape = tensor.shape
     if shape[1:] not in ([28, 28], [1, 28, 28]) or shape[0] < 1:
         raise InvalidInput(
             f"input 'images': expected shape [N, 28, 28] or [N, 1, 28, 28], got {shape}"
         )
-    _check_count(shape[0], max_instances)
+    check_instances(shape[0], max_instances)
     if tensor.data:
         return _from_numbers(tensor.data, "input 'images'", (shape[0], 28, 28))
     try:
@@ -86,8 +83,3 @@ def _octets(numbers: list[Any], depth: int = 4) -> bytes:
     if depth and numbers and isinstance(numbers[0], list):
         return b"".join(_octets(part, depth - 1) for part in numbers)
     return bytes(numbers)
-
-
-def _check_count(count: int, limit: int) -> None:
-    if count > limit:
-        raise TooLarge(f"{count} images in one request; the limit is {limit}")

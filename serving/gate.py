@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.errors import Overloaded
+from serving.errors import Overloaded, TooLarge
 
 
 class Gate:
@@ -28,3 +28,13 @@ class Gate:
             yield
         finally:
             self._inside -= images
+
+
+def check_instances(count: int, limit: int) -> None:
+    """See that one request holds no more images than it may.
+
+    Raises:
+        TooLarge: it does.
+    """
+    if count > limit:
+        raise TooLarge(f"{count} images in one request; the limit is {limit}")

@@ -124,22 +124,19 @@ class Endpoints:
         chunks = []
         size = 0
         try:
-            async with asyncio.timeout(READ_TIMEOUT):
-                async for chunk in request.stream():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    self._held += len(chunk)
-                    self._check_size(size)
-                    if self._held > BODIES * self._max_body:
-                        raise Overloaded("too many bodies are being read; try again later")
-        except BaseException as error:
-            self._held -= size
-            if isinstance(error, TimeoutError):
+            try:
+                async with asyncio.timeout(READ_TIMEOUT):
+                    async for chunk in request.stream():
+                        chunks.append(chunk)
+                        size += len(chunk)
+                        self._held += len(chunk)
+                        self._check_size(size)
+                        if self._held > BODIES * self._max_body:
+                            raise Overloaded("too many bodies are being read; try again later")
+            except TimeoutError:
                 raise TooSlow(f"the body was not complete after {READ_TIMEOUT} s") from None
-            raise
-        body = b"".join(chunks)
-        chunks.clear()
-        try:
+            body = b"".join(chunks)
+            chunks.clear()
             yield body
         finally:
             self._held -= size

@@ -107,6 +107,21 @@ def make_response(
     )
 
 
+def only_input(request: InferRequest, name: str, datatype: str) -> InferInput:
+    """The one input of a request to a model that has one.
+
+    Raises:
+        InvalidInput: there are others, or it is of another datatype.
+    """
+    if len(request.inputs) != 1 or request.inputs[0].name != name:
+        names = [tensor.name for tensor in request.inputs]
+        raise InvalidInput(f"expected one input '{name}', got {names}")
+    tensor = request.inputs[0]
+    if tensor.datatype != datatype:
+        raise InvalidInput(f"input '{name}': expected datatype {datatype}, got '{tensor.datatype}'")
+    return tensor
+
+
 def raw_data(tensor: InferInput) -> bytes | None:
     """The raw contents of a tensor that came as binary data or by gRPC.
 

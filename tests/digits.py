@@ -1,11 +1,6 @@
 """Pictures of digits for tests: drawn by code, and the real data sets where they are at hand."""
 
-import csv
-import gzip
-import hashlib
 import io
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tests.programs import ROOT
-
-SHARED = ROOT.parent / "shared" / "data"
+from benchmarks import image as benchmark
+from training.data import TEST_IMAGES, TEST_LABELS, read_idx
 
 Stroke = list[tuple[float, float]]
 """Points on a square of 1×1."""
@@ -57,25 +51,12 @@ def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 def mnist_test_set() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The 10,000 test images, uint8 [10000, 28, 28], and their labels; skips where they are not."""
-    return _idx("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28), _idx(
-        "t10k-labels-idx1-ubyte.gz", 8
-    )
-
-
-def hand_drawn(half: int) -> Iterator[tuple[Path, int]]:
-    """Files and labels of one half (0 or 1) of hwd1000; skips where it is not at hand."""
-    folder = SHARED / "hwd1000"
+    folder = benchmark.SHARED / "mnist"
     if not folder.exists():
-        pytest.skip("needs ../shared/data/hwd1000")
-    with (folder / "labels.csv").open() as file:
-        for row in csv.DictReader(file):
-            path = folder / row["image"]
-            if int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 2 == half:
-                yield path, int(row["label"])
-
-
-def _idx(name: str, header: int) -> NDArray[np.uint8]:
-    path = SHARED / "mnist" / name
-    if not path.exists():
         pytest.skip("needs ../shared/data/mnist")
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+    return read_idx(folder / TEST_IMAGES).numpy(), read_idx(folder / TEST_LABELS).numpy()
+
+
+def hand_drawn(half: int) -> benchmark.Files:
+    """Files and labels of one half (0 or 1) of hwd1000; skips where it is not at hand."""
+    return benchmark.hand_drawn(half) or pytest.skip("needs ../shared/data/hwd1000")

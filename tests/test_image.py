@@ -1,6 +1,5 @@
 """The recipe: what the model sees of a digit."""
 
-import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
+from benchmarks.image import SHARED
 from serving.errors import NotAnImage
-from tests.digits import SHARED, draw, encode
+from tests.digits import draw, encode
 from tests.drawings import Grey, drawn, is_like, placed
+from training.data import read_idx
 from transformer.image import Picture, picture, read
 
 
@@ -60,8 +61,7 @@ def test_mnists_images_are_not_changed(name: str) -> None:
     path = SHARED / f"mnist/{name}-images-idx3-ubyte.gz"
     if not path.exists():
         pytest.skip("needs ../shared/data/mnist")
-    images = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16)
-    for pixels in images.reshape(-1, 28, 28):
+    for pixels in read_idx(path).numpy():
         for found in (picture(pixels), picture(255 - pixels)):
             assert found.status == "ok"
             assert np.array_equal(found.pixels, pixels)

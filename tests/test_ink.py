@@ -137,5 +137,5 @@ def test_mnists_digits_are_one_digit_each_by_the_recipe_too() -> None:
 
 def test_digits_drawn_by_hand_are_one_digit_each() -> None:
     # Of the half that the recipe was developed on.
-    statuses = [read(path.read_bytes()).status for path, _ in hand_drawn(0)]
+    statuses = [read(file).status for file, _ in hand_drawn(0)]
     assert statuses.count("ok") >= 0.995 * len(statuses)

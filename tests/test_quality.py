@@ -25,8 +25,8 @@ async def test_digits_drawn_by_hand_through_the_upload(
     async with aiohttp.ClientSession(service.url) as session:
         for start in range(0, len(files), FILES):
             form = aiohttp.FormData()
-            for path in files[start : start + FILES]:
-                form.add_field("images", path.read_bytes(), filename=path.name)
+            for file in files[start : start + FILES]:
+                form.add_field("images", file, filename="digit.png")
             async with session.post("/predict", data=form) as response:
                 digits += [p["digit"] for p in (await response.json())["predictions"]]
     accuracy = np.mean(np.array(digits) == np.array(labels))

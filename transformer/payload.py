@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 from kserve import InferRequest
 
 from serving import v2
-from serving.errors import InvalidInput, TooLarge
+from serving.errors import InvalidInput
+from serving.gate import check_instances
 
 FORMS = 'expected {"instances": [{"image": {"b64": "…"}}, …]} with at least one image'
 
@@ -44,13 +45,8 @@ def read_files(payload: Payload, *, max_instances: int) -> list[bytes]:
         files = payload.files
     else:
         files = _instances(payload)
-    _check_count(len(files), max_instances)
+    check_instances(len(files), max_instances)
     return [_to_bytes(file, i) for i, file in enumerate(files)]
-
-
-def _check_count(count: int, limit: int) -> None:
-    if count > limit:
-        raise TooLarge(f"{count} images in one request; the limit is {limit}")
 
 
 def _instances(payload: Any) -> list[Any]:
@@ -71,16 +67,11 @@ def _base64_text(instance: Any, i: int) -> str:
 
 
 def _from_v2(request: InferRequest, max_instances: int) -> list[Any]:
-    if len(request.inputs) != 1 or request.inputs[0].name != "images":
-        names = [tensor.name for tensor in request.inputs]
-        raise InvalidInput(f"expected one input 'images', got {names}")
-    tensor = request.inputs[0]
-    if tensor.datatype != "BYTES":
-        raise InvalidInput(f"input 'images': expected datatype BYTES, got '{tensor.datatype}'")
+    tensor = v2.only_input(request, "images", "BYTES")
     shape = tensor.shape
     if len(shape) != 1 or shape[0] < 1:
         raise InvalidInput(f"input 'images': expected shape [N] with N at least 1, got {shape}")
-    _check_count(shape[0], max_instances)
+    check_instances(shape[0], max_instances)
     raw = v2.raw_data(tensor)
     files = list(tensor.data or ()) if raw is None else _unpack(raw, shape[0])
     if len(files) != shape[0]:
