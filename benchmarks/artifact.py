@@ -48,7 +48,7 @@ def served(variant: Variant) -> torch.nn.Module:
 
     from training.network import Served, fold, network
 
-    body = fold(network()) if variant.folded else network()
+    body = fold(network("plain")) if variant.folded else network("plain")
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
     body.to(memory_format=layout)  # type: ignore[call-overload]
     return Served(body, temperature=1.0, threshold=0.5)

@@ -79,6 +79,8 @@ class Provenance(_Record):
     data: dict[str, Sha256]
     code: Sha256
     libraries: dict[str, str]
+    hardware: str = "not recorded"
+    """The processors that computed the weights."""
 
 
 class Metadata(_Record):
@@ -93,7 +95,7 @@ class Metadata(_Record):
     temperature: float
     """The logits were divided by this."""
     threshold: float
-    """An image is accepted if its largest calibrated probability is at least this."""
+    """An image is accepted if the graph's score of its being a digit it knows is at least this."""
     metrics: tuple[Metrics, ...]
     training: Provenance
     files: dict[FileName, Sha256]

@@ -3,18 +3,32 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tests.synthetic import digits
+from training.checkpoint import Checkpoint, CheckpointError
+from training.config import Config, ConfigError
 from training.data import Digits
 from training.evaluate import calibration_error, measure
-from training.network import Served, fold, multiply_adds, network, scale
-from training.train import Config, ConfigError, calibrate, fit
+from training.fit import fit
+from training.network import NETWORKS, Served, fold, multiply_adds, network, scale
+from training.train import calibrate
 
-SMALL = Config(epochs=4, batch_size=32, threads=1)
+CPU = torch.device("cpu")
+SMALL = Config(
+    network="plain",
+    epochs=4,
+    batch_size=32,
+    augmented_share=0,
+    round_trip_share=0,
+    outlier_share=0,
+    threads=1,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +43,9 @@ def torch_as_before() -> Iterator[None]:
 # The network
 
 
-def test_the_network_costs_at_most_three_million_multiply_adds() -> None:
-    assert multiply_adds(network()) <= 3_000_000
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"large"}))
+def test_a_network_costs_at_most_three_million_multiply_adds(name: str) -> None:
+    assert multiply_adds(network(name)) <= 3_000_000
 
 
 def test_multiply_adds_are_counted_per_image() -> None:
@@ -40,7 +55,7 @@ def test_multiply_adds_are_counted_per_image() -> None:
 
 def test_folding_keeps_what_the_network_computes() -> None:
     torch.manual_seed(0)
-    model = network(dropout=0.5)
+    model = network("plain", dropout=0.5)
     for _ in range(3):  # so that batch norm has something to fold
         model(scale(digits(32, seed=1).images))
     images = scale(digits(32, seed=2).images)
@@ -69,13 +84,13 @@ def test_an_image_is_accepted_from_the_threshold_on(threshold: float, accepted: 
 
 
 def test_it_learns() -> None:
-    model = fit(digits(256, seed=1), SMALL)
+    model = fit(digits(256, seed=1), SMALL, device=CPU)
     served = calibrate(model, digits(64, seed=2), accepted_share=0.99)
     assert measure(served, digits(64, seed=3)).values["accuracy"] == 1
 
 
 def weights(config: Config) -> bytes:
-    model = fit(digits(64, seed=1), config)
+    model = fit(digits(64, seed=1), config, device=CPU)
     return b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
 
 
@@ -164,3 +179,42 @@ def test_the_calibration_error_is_taken_over_bins() -> None:
     right = torch.tensor([True, True, True, False, True, False, False, False])
     assert calibration_error(confidence, right) == pytest.approx(0.05 * 4 / 8, abs=1e-6)
     assert calibration_error(torch.tensor([0.0, 1.0]), torch.tensor([False, True])) == 0
+
+
+# Going on after an interruption
+
+
+def test_training_goes_on_from_a_checkpoint_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(network="plain", epochs=3, batch_size=16, threads=1)
+    whole = fit(digits(64, seed=1), config, device=CPU).state_dict()
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {"settings": {"seed": 1}})
+    write = Checkpoint.write
+
+    def interrupted(self: Checkpoint, state: dict[str, Any]) -> None:
+        write(self, state)
+        if state["epochs"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits(64, seed=1), config, device=CPU, checkpoint=checkpoint)
+    monkeypatch.setattr(Checkpoint, "write", write)
+    resumed = fit(digits(64, seed=1), config, device=CPU, checkpoint=checkpoint).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    Checkpoint(path, {"settings": {"seed": 1}}).write({"epochs": 1})
+    with pytest.raises(CheckpointError, match="other settings: finish that one"):
+        Checkpoint(path, {"settings": {"seed": 2}}).read()
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged", b"\x80\x02}q\x00."])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="delete .* to begin anew"):
+        Checkpoint(path, {}).read()

@@ -1,8 +1,6 @@
 """The commands of training, from made-up digits to a version, and the version that is shipped."""
 
 import hashlib
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +9,13 @@ import pytest
 import torch
 
 from predictor import artifact
-from predictor.artifact import ArtifactError
 from tests.synthetic import digits
 from training import data
 from training.__main__ import main
+from training.config import Config
 from training.data import DataError, Digits
 from training.evaluate import measure
-from training.publish import PublishError, publish
 from training.run import Run, RunError, code_digest
-from training.train import Config
 
 MNIST = Path(__file__).parents[2] / "shared/data/mnist"
 SHIPPED = Path(__file__).parents[1] / "models/mnist/1"
@@ -50,123 +46,6 @@ def run(tmp_path: Path, made_up_data: None) -> Iterator[Path]:
     torch.use_deterministic_algorithms(mode=False)
 
 
-# Evaluating
-
-
-def test_the_card_gives_the_measured_numbers(run: Path) -> None:
-    card = (run / "MODEL.md").read_text(encoding="utf-8")
-    metrics = json.loads((run / "metrics.json").read_bytes())
-    assert [of_set["dataset"] for of_set in metrics] == ["made up 3", "made up 2"]
-    for of_set in metrics:
-        accuracy = of_set["values"]["accuracy"]
-        assert re.search(rf"\| {of_set['dataset']} \| 64 \| {accuracy:.2%} ±", card)
-    assert "| `epochs` | 4 |" in card
-    assert str(run) not in card
-
-
-def test_a_run_is_evaluated_on_the_data_it_was_trained_on(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = (digits(256, seed=4), digits(64, seed=5))
-    monkeypatch.setattr(data, "load_training", lambda directory, **_: other)
-    assert main(["evaluate", "--run", str(run), "--data", "elsewhere"]) == 1
-    assert "was not trained on the data in elsewhere" in capsys.readouterr().err
-
-
-# Publishing
-
-
-def test_versions_are_numbered_and_can_be_served(run: Path, tmp_path: Path) -> None:
-    models = tmp_path / "models/mnist"
-    for number in (1, 2):
-        path, digest = publish(run, models)
-        assert path == models / str(number)
-        metadata = artifact.load(path, digest=digest).metadata
-        assert (metadata.name, metadata.version) == ("mnist", number)
-        assert metadata.training == Run.read(run).provenance
-        assert sorted(entry.name for entry in path.iterdir()) == [
-            "MODEL.md", "model.json", "model.pt2",
-        ]  # fmt: skip
-    assert sorted(entry.name for entry in models.iterdir()) == ["1", "2"]
-
-
-def test_a_published_version_is_never_overwritten(run: Path, tmp_path: Path) -> None:
-    models = tmp_path / "mnist"
-    path, _ = publish(run, models, version=4)
-    before = {entry.name: entry.read_bytes() for entry in path.iterdir()}
-    with pytest.raises(PublishError, match="4 exists already"):
-        publish(run, models, version=4)
-    assert {entry.name: entry.read_bytes() for entry in path.iterdir()} == before
-    assert [entry.name for entry in models.iterdir()] == ["4"]
-
-
-def test_of_two_publishers_at_once_one_is_refused(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = tmp_path / "mnist"
-    load = artifact.load
-
-    def meanwhile(draft: Path) -> artifact.Model:
-        monkeypatch.setattr(artifact, "load", load)
-        publish(run, models, version=1)
-        return load(draft)
-
-    monkeypatch.setattr(artifact, "load", meanwhile)
-    with pytest.raises(PublishError, match="1 exists already"):
-        publish(run, models, version=1)
-    assert [entry.name for entry in models.iterdir()] == ["1"]
-    artifact.load(models / "1")
-
-
-@pytest.mark.parametrize("writes", [0, 1, 2])
-def test_a_full_disk_leaves_nothing_half_written(
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    writes: int,
-) -> None:
-    write_bytes = Path.write_bytes
-    written: list[Path] = []
-
-    def full(path: Path, content: bytes) -> int:
-        if len(written) == writes:
-            write_bytes(path, content[: len(content) // 2])
-            raise OSError(28, "No space left on device", str(path))
-        written.append(path)
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    models = tmp_path / "mnist"
-    assert main(["publish", "--run", str(run), "--models", str(models)]) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert list(models.iterdir()) == []
-
-
-def test_what_cannot_be_served_is_not_published(run: Path, tmp_path: Path) -> None:
-    (run / "model.pt2").write_bytes(b"damaged")
-    with pytest.raises(ArtifactError, match="cannot be served"):
-        publish(run, tmp_path / "mnist")
-    assert list((tmp_path / "mnist").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("missing", "command"), [("run.json", "train"), ("metrics.json", "evaluate")]
-)
-def test_an_incomplete_run_says_which_command_is_missing(
-    run: Path, tmp_path: Path, missing: str, command: str
-) -> None:
-    (run / missing).unlink()
-    with pytest.raises(RunError, match=f"{missing} .* run `python -m training {command}` first"):
-        publish(run, tmp_path / "mnist")
-    assert not (tmp_path / "mnist").exists()
-
-
-def test_training_again_forgets_the_metrics_of_before(run: Path) -> None:
-    Run.read(run).write(run, graph=b"new")
-    assert sorted(entry.name for entry in run.iterdir()) == ["model.pt2", "run.json"]
-
-
 def test_a_malformed_run_is_refused(run: Path) -> None:
     (run / "run.json").write_text("{}")
     with pytest.raises(RunError, match=r"run\.json is malformed"):
@@ -195,19 +74,21 @@ def test_the_published_version_and_its_digest_are_printed(
 ) -> None:
     capsys.readouterr()
     models = tmp_path / "mnist"
-    assert main(["publish", "--run", str(run), "--models", str(models)]) == 0
+    assert main(["publish", "--run", str(run), "--store", str(models)]) == 0
     digest = hashlib.sha256((models / "1/model.json").read_bytes()).hexdigest()
-    assert capsys.readouterr().out == f"{models / '1'}\nMODEL_DIGEST={digest}\n"
+    assert capsys.readouterr().out == (
+        f"STORAGE_URI={(models / '1').as_uri()}/\nMODEL_DIGEST={digest}\n"
+    )
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "publish"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "publish", "retrain"])
 def test_help_shows_an_example_and_the_defaults(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     shown = capsys.readouterr().out
-    assert f"example: python -m training {command} --" in shown
+    assert f"example: python -m training {command} " in shown
     assert "(default: runs/latest)" in shown
 
 

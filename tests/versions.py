@@ -53,8 +53,8 @@ class Varied(nn.Module):
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "as trained": network,
-    "folded": lambda: fold(network()),
+    "as trained": lambda: network("plain"),
+    "folded": lambda: fold(network("plain")),
     "linear": Linear,
     "varied": Varied,
 }

@@ -5,23 +5,43 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
 
 from predictor.artifact import ArtifactError
+from training.checkpoint import CheckpointError
+from training.compare import CompareError, compare
+from training.config import Config, ConfigError
 from training.data import DataError
 from training.evaluate import evaluate
-from training.publish import PublishError, publish
+from training.gate import Limits
+from training.incoming import IncomingError
+from training.publish import Published, publish
+from training.retrain import RetrainError, retrain
 from training.run import RunError
-from training.train import Config, ConfigError, train
+from training.store import Store, StoreError
+from training.train import train
 
 EXAMPLES = """\
 examples:
-  python -m training train                 a few minutes on two cores
-  python -m training train --epochs 1      a quick look
-  python -m training evaluate              prints the metrics, writes the model card
-  python -m training publish               models/mnist/<the next number>
+  python -m training train                         about half an hour on two cores, minutes on a GPU
+  python -m training train --network plain --epochs 2    a quick look
+  python -m training evaluate                      prints the metrics, writes the model card
+  python -m training publish                       models/mnist/<the next number>
+  python -m training compare 1 2                   is version 2 as good as version 1?
+  python -m training retrain corrections/          train on them too, judge, publish
 
-exit status: 0 done, 1 not done (the message says why), 2 wrong flags
+exit status: 0 done, 1 not done (the message says why), 2 wrong flags, 3 not good enough
 """
+
+PROBLEMS = (
+    ArtifactError, CheckpointError, CompareError, ConfigError, DataError, IncomingError,
+    OSError, RetrainError, RunError, StoreError,
+)  # fmt: skip
+NOT_GOOD_ENOUGH = 3
+
+Settings = TypeVar("Settings", Config, Limits)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -35,58 +55,142 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, summary: str, example: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
+        return commands.add_parser(
             name,
             help=summary,
             description=summary,
             epilog=f"example: python -m training {example}",
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
-        added.add_argument("--run", type=Path, default=Path("runs/latest"), help="directory")
-        return added
-
-    def add_data(to: argparse.ArgumentParser) -> None:
-        to.add_argument(
-            "--data", type=Path, default=Path("data/mnist"), help="directory; downloaded if missing"
-        )
 
     training = command("train", "train and calibrate: begins a run", "train --seed 2 --run runs/2")
-    add_data(training)
-    for field in dataclasses.fields(Config):
-        training.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=type(field.default),
-            default=field.default,
-            help=field.metadata["help"],
-        )
-    add_data(command("evaluate", "measure a run and write its model card", "evaluate --run runs/2"))
-    publishing = command("publish", "make a run the next version", "publish --run runs/2")
-    publishing.add_argument(
-        "--models", type=Path, default=Path("models/mnist"), help="directory of the versions"
+    _add(training, "run", "data", "device")
+    _add_settings(training, Config)
+
+    evaluating = command(
+        "evaluate", "measure a run and write its model card", "evaluate --seeds runs/2 runs/3"
     )
+    _add(evaluating, "run", "data")
+    evaluating.add_argument(
+        "--seeds", type=Path, nargs="+", default=(), help="runs that differ in their seed alone"
+    )
+    evaluating.add_argument(
+        "--uploads", type=Path, help="folder of users' images with labels.csv, half is measured"
+    )
+
+    publishing = command("publish", "make a run the next version", "publish --run runs/2")
+    _add(publishing, "run", "store")
     publishing.add_argument("--version", type=int, help="if not the next one")
+
+    comparing = command(
+        "compare", "judge one version by another on held-out writers", "compare 1 2 --overall 0.003"
+    )
+    _add(comparing, "store", "data")
+    comparing.add_argument("production", type=int, help="version")
+    comparing.add_argument("candidate", type=int, help="version")
+    _add_settings(comparing, Limits)
+
+    retraining = command(
+        "retrain",
+        "train on new images too, judge the result by the production version, publish it if good",
+        "retrain s3://bucket/corrections --store s3://bucket/mnist",
+    )
+    retraining.add_argument("new", help="folder or URL of new images, with labels.csv")
+    _add(retraining, "run", "store", "data", "device")
+    retraining.add_argument("--production", type=int, help="version, if not the latest")
+    _add_settings(retraining, Limits)
     return parser.parse_args(arguments)
+
+
+def _add(to: argparse.ArgumentParser, *names: str) -> None:
+    """The flags that several commands have."""
+    if "run" in names:
+        to.add_argument("--run", type=Path, default=Path("runs/latest"), help="directory")
+    if "data" in names:
+        meaning = "directory; downloaded if missing"
+        to.add_argument("--data", type=Path, default=Path("data/mnist"), help=meaning)
+    if "store" in names:
+        meaning = "directory or URL of the versions; its last part is the model's name"
+        to.add_argument("--store", default="models/mnist", help=meaning)
+    if "device" in names:
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        to.add_argument("--device", choices=("cpu", "cuda"), default=found, help="to train on")
+
+
+def _add_settings(to: argparse.ArgumentParser, settings: Any) -> None:
+    """A flag for every field of a dataclass."""
+    for setting in dataclasses.fields(settings):
+        to.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=type(setting.default),
+            default=setting.default,
+            choices=setting.metadata.get("choices"),
+            help=setting.metadata["help"],
+        )
+
+
+def _settings(kind: type[Settings], flags: dict[str, Any]) -> Settings:
+    return kind(**{setting.name: flags[setting.name] for setting in dataclasses.fields(kind)})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     flags = vars(parse(arguments))
     try:
-        match flags["command"]:
-            case "train":
-                names = [field.name for field in dataclasses.fields(Config)]
-                train(flags["run"], flags["data"], Config(**{name: flags[name] for name in names}))
-                print(f"trained; next: python -m training evaluate --run {flags['run']}")
-            case "evaluate":
-                for metrics in evaluate(flags["run"], flags["data"]):
-                    print(f"{metrics.values['accuracy']:.2%} right, {metrics.dataset}")
-            case "publish":
-                path, digest = publish(flags["run"], flags["models"], version=flags["version"])
-                print(f"{path}\nMODEL_DIGEST={digest}")
-    except (ArtifactError, ConfigError, DataError, PublishError, RunError, OSError) as error:
+        return run(flags)
+    except PROBLEMS as error:
         print(f"python -m training {flags['command']}: {error}", file=sys.stderr)
         return 1
+
+
+def run(flags: dict[str, Any]) -> int:
+    """The command that the flags name; returns the exit status."""
+    match flags["command"]:
+        case "train":
+            config = _settings(Config, flags)
+            train(flags["run"], flags["data"], config, device=flags["device"])
+            print(f"trained; next: python -m training evaluate --run {flags['run']}")
+        case "evaluate":
+            measured = evaluate(
+                flags["run"], flags["data"], seeds=flags["seeds"], uploads=flags["uploads"]
+            )
+            for metrics in measured:
+                if "accuracy" in metrics.values:
+                    print(f"{metrics.values['accuracy']:.2%} right, {metrics.dataset}")
+            print(f"the card: {flags['run'] / 'MODEL.md'}")
+        case "publish":
+            store = Store(flags["store"])
+            _announce(publish(flags["run"], store, version=flags["version"]))
+        case "compare":
+            verdict = compare(
+                Store(flags["store"]),
+                flags["production"],
+                flags["candidate"],
+                data_directory=flags["data"],
+                limits=_settings(Limits, flags),
+            )
+            print(verdict.render())
+            return 0 if verdict.passed else NOT_GOOD_ENOUGH
+        case "retrain":
+            outcome = retrain(
+                flags["new"],
+                Store(flags["store"]),
+                production=flags["production"],
+                directory=flags["run"],
+                data_directory=flags["data"],
+                limits=_settings(Limits, flags),
+                device=flags["device"],
+            )
+            print(outcome.report)
+            if outcome.published is None:
+                return NOT_GOOD_ENOUGH
+            _announce(outcome.published)
     return 0
+
+
+def _announce(published: Published) -> None:
+    """Print what a manifest needs to serve the version."""
+    print(f"STORAGE_URI={published.uri}\nMODEL_DIGEST={published.digest}")
 
 
 if __name__ == "__main__":

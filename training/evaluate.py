@@ -1,42 +1,106 @@
-"""Measures a run on the validation writers and on the test set, and writes the model card."""
+"""Measures a run, as its graph will be published, and writes the model card.
 
-from collections.abc import Callable
+Nothing is chosen by these numbers: temperature and threshold are part of the graph.
+"""
+
+import csv
+import hashlib
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import JsonValue
 
-from predictor.artifact import GRAPH_FILE, Metrics
+from predictor.artifact import GRAPH_FILE, Graph, Metrics
 from predictor.graph import read_graph
-from training import card, data
-from training.data import Digits
-from training.run import Run, RunError, read_file, write_metrics
+from serving.errors import ServingError
+from serving.scores import Scores
+from training import card, data, figures, probes, robustness
+from training.data import DataError, Digits
+from training.figures import Mistake, worst
+from training.run import Run, RunError, check_seeds, read_file, write_figures, write_metrics
+from transformer import image
+from transformer.answer import Answer, make_answer
+from transformer.image import Picture
 
-Graph = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+BINS = 15
+"""Of confidence, each as wide as the others."""
+DISTURBED = 2000
+"""So many digits of the test set, the first ones, are disturbed."""
+PROBES = 300
+"""Image files of each kind of outlier."""
 
 
-def evaluate(directory: Path, data_directory: Path) -> tuple[Metrics, ...]:
-    """Measure the run in ``directory``; write ``metrics.json`` and ``MODEL.md`` there.
+class Upload(NamedTuple):
+    """An image file of a user, and the digit in it."""
 
-    What is measured is the graph as it will be published, read as the predictor reads it.
+    name: str
+    content: bytes
+    label: int
+
+
+def evaluate(
+    directory: Path,
+    data_directory: Path,
+    *,
+    seeds: Sequence[Path] = (),
+    uploads: Path | None = None,
+) -> tuple[Metrics, ...]:
+    """Measure the run in ``directory``; write ``metrics.json``, ``MODEL.md`` and figures there.
+
+    Returns what it measured on the MNIST test set, the writers held out, the uploads if any,
+    disturbed digits, and outliers.
+
+    Args:
+        seeds: runs of the same settings and other seeds; the test set is read by them, too.
+        uploads: a folder with ``labels.csv`` (columns ``image``, ``label``); half is measured.
 
     Raises:
-        RunError: the run is not there, or was trained on other data.
-        DataError: the data is not there or not what it should be.
+        RunError: a run is not there, was trained on other data, or with other settings.
+        DataError: data are not there or not what they should be.
     """
     run = Run.read(directory)
-    graph = read_graph(read_file(directory, GRAPH_FILE, writer="train"))
+    graph = graph_of(directory)
+    others = [(other, Run.read(other)) for other in seeds]
+    check_seeds(run, others)
     configuration: dict[str, Any] = run.provenance.configuration
     training, validation = data.load_training(
         data_directory,
         validation_share=configuration["validation_share"],
         seed=run.provenance.seed,
     )
-    if {digits.name: digits.digest for digits in (training, validation)} != run.provenance.data:
+    used = {digits.name: digits.digest for digits in (training, validation)}
+    if not used.items() <= run.provenance.data.items():  # retraining uses more
         raise RunError(f"{directory} was not trained on the data in {data_directory}: train again")
-    metrics = (measure(graph, data.load_test(data_directory)), measure(graph, validation))
-    write_metrics(directory, metrics, card=card.render(run, metrics))
-    return metrics
+    test = data.load_test(data_directory)
+    probabilities, accepted = answer(graph, test.images)
+    tested = _describe(test, probabilities, accepted)
+    mistakes = {test.name: worst(test.images, test.labels, probabilities)}
+    if others:
+        runs = {run.provenance.seed: tested} | {
+            other.provenance.seed: measure(graph_of(path), test) for path, other in others
+        }
+        tested = tested.model_copy(update={"values": {**tested.values, "seeds": _spread(runs)}})
+    metrics = [tested, measure(graph, validation)]
+    if uploads:
+        uploaded, mistakes[uploads.absolute().name] = _measure_uploads(graph, uploads)
+        metrics.append(uploaded)
+    measured = (*metrics, _measure_disturbed(graph, test), _measure_outliers(graph, test))
+    write_figures(directory, figures.draw(measured, mistakes))
+    write_metrics(directory, measured, card=card.render(run, measured))
+    return measured
+
+
+def answer(graph: Graph, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images uint8 [N, 28, 28], 256 at a time → probabilities [N, 10], accepted [N]."""
+    with torch.inference_mode():
+        outputs = [graph(part) for part in torch.split(images, 256)]
+    probabilities, accepted = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    return probabilities, accepted
 
 
 def measure(graph: Graph, digits: Digits) -> Metrics:
@@ -44,13 +108,14 @@ def measure(graph: Graph, digits: Digits) -> Metrics:
 
     ``confusion[i][j]`` counts the images of digit i that were read as j, ``recall[i]`` is the share
     of those of digit i that were read as i (null if there are none), ``accepted`` the share of
-    images for which the graph said so.
+    images for which the graph said so. ``reliability`` has a row for each bin of confidence, and
+    ``confidence_when_wrong`` and ``_right`` say how the confidence of these answers is distributed.
     """
-    with torch.inference_mode():
-        outputs = [graph(images) for images in torch.split(digits.images, 256)]
-    probabilities = torch.cat([output[0] for output in outputs])
-    accepted = torch.cat([output[1] for output in outputs])
-    predicted = probabilities.argmax(dim=1)
+    return _describe(digits, *answer(graph, digits.images))
+
+
+def _describe(digits: Digits, probabilities: torch.Tensor, accepted: torch.Tensor) -> Metrics:
+    confidence, predicted = probabilities.max(dim=1)
     right = predicted == digits.labels
     confusion = torch.bincount(digits.labels * 10 + predicted, minlength=100).reshape(10, 10)
     rows = confusion.sum(dim=1).tolist()
@@ -60,18 +125,28 @@ def measure(graph: Graph, digits: Digits) -> Metrics:
         images=len(digits),
         values={
             "accuracy": _share(right),
-            "calibration_error": calibration_error(probabilities.amax(dim=1), right),
+            "calibration_error": calibration_error(confidence, right),
             "accepted": _share(accepted),
             "accuracy_of_accepted": _share(right[accepted]) if accepted.any() else None,
             "recall": [
                 int(confusion[i, i]) / count if count else None for i, count in enumerate(rows)
             ],
             "confusion": confusion.tolist(),
+            "reliability": [
+                {
+                    "images": int(images),
+                    "confidence": sum_confidence / images if images else None,
+                    "accuracy": sum_right / images if images else None,
+                }
+                for images, sum_confidence, sum_right in _binned(confidence, right, BINS).T.tolist()
+            ],
+            "confidence_when_wrong": _distribution(confidence[~right]),
+            "confidence_when_right": _distribution(confidence[right]),
         },
     )
 
 
-def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = 15) -> float:
+def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> float:
     """Expected calibration error (Guo et al. 2017, arXiv:1706.04599), from 0 to 1.
 
     The images fall into ``bins`` of equal width by confidence; the error is the mean over images
@@ -81,11 +156,142 @@ def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int =
         confidence: float [N], from 0 to 1.
         right: bool [N].
     """
+    _, confidences, rights = _binned(confidence, right, bins)
+    return float((rights - confidences).abs().sum()) / len(confidence)
+
+
+def _binned(confidence: torch.Tensor, right: torch.Tensor, bins: int) -> torch.Tensor:
+    """Float64 [3, bins]: the images in each bin (closed above), sums of confidence and right."""
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(
-        0, index, right.double() - confidence.double()
+    summed = torch.ones_like(right), confidence, right
+    return torch.stack([torch.bincount(index, each.double(), minlength=bins) for each in summed])
+
+
+def uploads(folder: Path, half: int) -> list[Upload]:
+    """One half of the images in a folder, by a hash of the file's name.
+
+    Half 0 is to develop on, half 1 to score on.
+
+    Raises:
+        DataError: ``labels.csv`` or an image is missing, or a label is not a digit.
+    """
+    table = folder / "labels.csv"
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = [(row["image"], row["label"]) for row in csv.DictReader(file)]
+        return [
+            Upload(name, (folder / name).read_bytes(), list("0123456789").index(label))
+            for name, label in rows
+            if int(hashlib.sha256(Path(name).name.encode()).hexdigest(), 16) % 2 == half
+        ]
+    except KeyError as error:
+        raise DataError(f"{table} has no column {error}: expected image and label") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{folder} cannot be read: {error}; expected labels.csv with the columns image and "
+            "label, a file in the folder and a digit"
+        ) from error
+
+
+def graph_of(directory: Path) -> Graph:
+    """The graph of a run, read as the predictor reads it."""
+    return cast("Graph", read_graph(read_file(directory, GRAPH_FILE, writer="train")))
+
+
+def _spread(runs: dict[int, Metrics]) -> dict[str, JsonValue]:
+    """By seed → the values of each, their mean and standard deviation (n − 1)."""
+    spread: dict[str, JsonValue] = {"seeds": list(runs)}
+    for name in ("accuracy", "calibration_error"):
+        values: list[Any] = [of_run.values[name] for of_run in runs.values()]
+        spread[name] = {
+            "values": values,
+            "mean": statistics.mean(values),
+            "standard_deviation": statistics.stdev(values),
+        }
+    return spread
+
+
+def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]]:
+    """What users would be told: ``accepted`` is the share of answers with the status ``ok``.
+
+    Where no digit is found, the answer is wrong and its confidence 0.
+    """
+    half = uploads(folder, 1)
+    if not half:
+        raise DataError(f"{folder}: none of the images in labels.csv is in the half for scoring")
+    pictures = []
+    for upload in half:
+        try:
+            pictures.append(image.read(upload.content))
+        except ServingError as error:
+            raise DataError(f"{folder / upload.name}: {error}") from error
+    answered = _answer_pictures(graph, pictures)
+    labels = torch.tensor([upload.label for upload in half])
+    right = torch.from_numpy(answered.digit) == labels
+    accepted = torch.from_numpy(answered.status == "ok")
+    metrics = Metrics(
+        dataset=f"{folder.absolute().name}, half for scoring, through the transformer",
+        digest=hashlib.sha256(
+            b"".join(upload.content + bytes([upload.label]) for upload in half)
+        ).hexdigest(),
+        images=len(half),
+        values={
+            "accuracy": _share(right),
+            "calibration_error": calibration_error(torch.from_numpy(answered.confidence), right),
+            "accepted": _share(accepted),
+            "accuracy_of_accepted": _share(right[accepted]) if accepted.any() else None,
+            "status": {
+                status: int((answered.status == status).sum())
+                for status in ("ok", "uncertain", "multiple", "no_digit")
+            },
+        },
     )
-    return float(gaps.abs().sum()) / len(confidence)
+    seen = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+    return metrics, worst(seen, labels, torch.from_numpy(answered.probabilities))
+
+
+def _measure_disturbed(graph: Graph, test: Digits) -> Metrics:
+    digits = Digits(test.name, test.images[:DISTURBED], test.labels[:DISTURBED])
+
+    def right(images: NDArray[np.uint8]) -> float:
+        probabilities, _ = answer(graph, torch.from_numpy(images))
+        return _share(probabilities.argmax(dim=1) == digits.labels)
+
+    return Metrics(
+        dataset=f"{test.name}, disturbed",
+        digest=digits.digest,
+        images=len(digits),
+        values=robustness.measure(digits.images.numpy(), right),
+    )
+
+
+def _measure_outliers(graph: Graph, test: Digits) -> Metrics:
+    files = probes.make(test.images.numpy(), PROBES)
+    values: dict[str, JsonValue] = {}
+    for kind, of_kind in files.items():
+        answered = _answer_pictures(graph, [image.read(file) for file in of_kind])
+        values[kind] = probes.flagged(answered.status.tolist())
+    every = [file for of_kind in files.values() for file in of_kind]
+    digest = hashlib.sha256(b"".join(every)).hexdigest()
+    return Metrics(dataset="outliers", digest=digest, images=len(every), values=values)
+
+
+def _answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:
+    """What the service would answer."""
+    images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+    probabilities, accepted = answer(graph, images)
+    scores = Scores(probabilities.numpy(), accepted.numpy(), model_version="")
+    return make_answer(pictures, scores)
+
+
+def _distribution(confidence: torch.Tensor) -> dict[str, JsonValue] | None:
+    if not len(confidence):
+        return None
+    return {
+        "mean": float(confidence.double().mean()),
+        "median": float(confidence.double().median()),
+        "at_least_0.9": _share(confidence >= 0.9),
+    }
 
 
 def _share(of: torch.Tensor) -> float:

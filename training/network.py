@@ -7,6 +7,7 @@ where they differ. The predictor takes them from ``model.json`` and needs no cha
 
 import io
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -21,29 +22,87 @@ OUTPUTS = (
     TensorSpec(name="accepted", datatype="BOOL", shape=(-1,)),
 )
 LABELS = tuple("0123456789")
+REJECT = len(LABELS)
+"""The class of everything that is no digit: the last logit."""
 
 
-def network(*, dropout: float = 0.0) -> nn.Sequential:
-    """A plain CNN: float32 [N, 1, 28, 28] from 0 to 1 → logits float32 [N, 10].
+class Convolution(NamedTuple):
+    """3×3, with batch norm and ReLU behind it."""
 
-    Three convolutions without padding (28 → 26 → 13 → 11 → 5 → 3 pixels), then one linear layer.
+    channels: int
+    padding: int = 1
+
+
+POOL = None
+"""The largest of each 2×2."""
+
+NETWORKS: dict[str, tuple[Convolution | None, ...]] = {
+    "plain": (
+        Convolution(16, padding=0),
+        POOL,
+        Convolution(32, padding=0),
+        POOL,
+        Convolution(64, padding=0),
+    ),
+    "light": (
+        Convolution(16),
+        POOL,
+        Convolution(24),
+        POOL,
+        Convolution(48),
+        Convolution(48, padding=0),
+    ),
+    "broad": (
+        Convolution(16),
+        POOL,
+        Convolution(32),
+        POOL,
+        Convolution(64),
+        Convolution(64, padding=0),
+    ),
+    "deep": (
+        Convolution(12),
+        Convolution(12),
+        POOL,
+        Convolution(24),
+        Convolution(24),
+        POOL,
+        Convolution(48, padding=0),
+    ),
+    "large": (
+        Convolution(64),
+        Convolution(64),
+        POOL,
+        Convolution(128),
+        Convolution(128),
+        POOL,
+        Convolution(256),
+        Convolution(256),
+    ),
+}
+"""Layers before the linear one; docs/decisions/network.md has what each is worth."""
+
+
+def network(name: str, *, dropout: float = 0.0) -> nn.Sequential:
+    """One of ``NETWORKS``: float32 [N, 1, 28, 28] from 0 to 1 → logits float32 [N, 11].
+
+    The logits are those of the ten digits, then that of ``REJECT``.
     """
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, bias=False),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Dropout(dropout),
-        nn.Linear(64 * 3 * 3, 10),
-    )
+    layers: list[nn.Module] = []
+    channels, side = 1, 28
+    for layer in NETWORKS[name]:
+        if layer is POOL:
+            layers.append(nn.MaxPool2d(2))
+            side //= 2
+        else:
+            layers += [
+                nn.Conv2d(channels, layer.channels, 3, padding=layer.padding, bias=False),
+                nn.BatchNorm2d(layer.channels),
+                nn.ReLU(),
+            ]
+            channels, side = layer.channels, side - 2 + 2 * layer.padding
+    head = nn.Linear(channels * side * side, len(LABELS) + 1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), head)
 
 
 def scale(images: torch.Tensor) -> torch.Tensor:
@@ -92,10 +151,19 @@ class Served(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities, and whether the largest of them reaches the threshold."""
-        logits = self.network(scale(images))
-        probabilities = torch.softmax(logits / self.temperature, dim=1)
-        return probabilities, probabilities.amax(dim=1) >= self.threshold
+        """Probabilities of the digits, and whether the score reaches the threshold."""
+        logits = self.network(scale(images)) / self.temperature
+        probabilities = torch.softmax(logits[:, : len(LABELS)], dim=1)
+        return probabilities, acceptance_score(logits) >= self.threshold
+
+
+def acceptance_score(logits: torch.Tensor) -> torch.Tensor:
+    """From calibrated logits [N, 11]: float32 [N], the probability of the likeliest digit.
+
+    Here the digits share the probability with ``REJECT``, so that the score is low both where two
+    digits are alike and where there is none.
+    """
+    return torch.softmax(logits, dim=1)[:, : len(LABELS)].amax(dim=1)
 
 
 def export(served: nn.Module) -> bytes:

@@ -5,10 +5,13 @@
 ``run.json``            what it was made from, and its calibration
 ``metrics.json``        what ``evaluate`` measured
 ``MODEL.md``            the model card, by ``evaluate``
+``figures/*.png``       its figures
 ======================  =============================================
 """
 
 import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from predictor.artifact import GRAPH_FILE, Metrics, Provenance
 
 CARD_FILE = "MODEL.md"
+FIGURES = "figures"
 METRICS_FILE = "metrics.json"
 RUN_FILE = "run.json"
 
@@ -51,8 +55,27 @@ class Run(BaseModel):
         directory.mkdir(parents=True, exist_ok=True)
         for stale in (METRICS_FILE, CARD_FILE):
             (directory / stale).unlink(missing_ok=True)
+        write_figures(directory, {})
         (directory / GRAPH_FILE).write_bytes(graph)
         (directory / RUN_FILE).write_bytes(self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def check_seeds(run: Run, others: Sequence[tuple[Path, Run]]) -> None:
+    """Raises RunError unless the others differ from the run, and from each other, in seed alone."""
+    seeds = {run.provenance.seed}
+    for directory, other in others:
+        found = {**other.provenance.configuration, "seed": None}
+        expected = {**run.provenance.configuration, "seed": None}
+        names = found.keys() | expected.keys()
+        different = sorted(name for name in names if found.get(name) != expected.get(name))
+        if different:
+            raise RunError(
+                f"{directory} was trained with another {', '.join(different)}: "
+                "train it with the same settings and another seed"
+            )
+        if other.provenance.seed in seeds:
+            raise RunError(f"{directory} repeats seed {other.provenance.seed}: give it another one")
+        seeds.add(other.provenance.seed)
 
 
 def read_metrics(directory: Path) -> tuple[Metrics, ...]:
@@ -64,6 +87,16 @@ def write_metrics(directory: Path, metrics: tuple[Metrics, ...], *, card: str) -
     """Complete the run with what was measured."""
     (directory / METRICS_FILE).write_bytes(_METRICS.dump_json(metrics, indent=2) + b"\n")
     (directory / CARD_FILE).write_bytes(card.encode())
+
+
+def write_figures(directory: Path, figures: Mapping[str, bytes]) -> None:
+    """The figures of the card, PNG by name, in place of all that are there."""
+    folder = directory / FIGURES
+    if folder.exists():
+        shutil.rmtree(folder)
+    for name, content in figures.items():
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def read_file(directory: Path, name: str, *, writer: str) -> bytes:

@@ -1,0 +1,356 @@
+"""Evaluating a run: what is measured, on what, and what is refused."""
+
+import functools
+import hashlib
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.image import hand_drawn
+from predictor.artifact import Graph, Metrics, Provenance
+from tests.digits import draw, encode
+from tests.synthetic import digits
+from tests.versions import served
+from training import data, evaluate, probes
+from training.data import DataError, Digits
+from training.evaluate import calibration_error, measure, uploads
+from training.network import export
+from training.robustness import DISTURBANCES
+from training.run import Run, RunError, read_metrics
+from transformer.image import read
+
+HWD1000 = Path(__file__).parents[2] / "shared/data/hwd1000"
+TRAINING, VALIDATION, TEST = (digits(40, seed=seed) for seed in (1, 2, 3))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def made_up_data() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load_training", lambda directory, **_: (TRAINING, VALIDATION))
+        patch.setattr(data, "load_test", lambda directory: TEST)
+        patch.setattr(evaluate, "PROBES", 3)
+        patch.setattr(evaluate, "DISTURBED", 30)
+        yield
+
+
+@functools.cache
+def graph_of(seed: int) -> bytes:
+    """A linear network of random weights."""
+    network = served("linear")
+    torch.manual_seed(seed)
+    for weights in network.parameters():
+        weights.normal_(std=0.2)
+    return export(network)
+
+
+def write_run(directory: Path, *, seed: int = 1, graph_seed: int = 0, **settings: Any) -> Path:
+    """A run that is not evaluated."""
+    provenance = Provenance(
+        seed=seed,
+        configuration={"seed": seed, "validation_share": 0.1, "epochs": 2, **settings},
+        data={TRAINING.name: TRAINING.digest, VALIDATION.name: VALIDATION.digest},
+        code="2" * 64,
+        libraries={"torch": "2.13.0"},
+    )
+    run = Run(
+        temperature=1.5, threshold=0.11, multiply_adds=7840, parameters=7850, provenance=provenance
+    )
+    run.write(directory, graph=graph_of(graph_seed))
+    return directory
+
+
+def write_uploads(folder: Path, count: int = 24) -> Path:
+    """A folder as users' images come: drawn sevens, fours and ones."""
+    folder.mkdir()
+    rows = ["image,label,source"]
+    for index in range(count):
+        digit = (1, 4, 7)[index % 3]
+        (folder / f"{index}.png").write_bytes(encode(draw(digit, 60 + index)))
+        rows.append(f"{index}.png,{digit},scan")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def says(*answers: Sequence[float], accepted: Sequence[bool]) -> Graph:
+    """A graph that gives these probabilities of 0, 1 and 2, and none of any other digit."""
+    rows = torch.zeros(len(answers), 10)
+    rows[:, :3] = torch.tensor(answers)
+    return lambda images: (rows, torch.tensor(accepted))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+# A data set
+
+
+@pytest.fixture
+def measured() -> dict[str, Any]:
+    """Of four images: a sure right one, a right one, a sure wrong one, a wrong one."""
+    graph = says(
+        (0.98, 0.02, 0), (0.3, 0.7, 0), (0.05, 0.95, 0), (0.5, 0.1, 0.4),
+        accepted=[True, True, True, False],
+    )  # fmt: skip
+    four = Digits("four", torch.zeros(4, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 0, 2]))
+    return measure(graph, four).values
+
+
+def test_accuracy_and_recall_count_what_was_read_right(measured: dict[str, Any]) -> None:
+    assert measured["accuracy"] == 0.5
+    assert measured["recall"] == [0.5, 1, 0, *[None] * 7]
+    assert measured["confusion"][0][:3] == [1, 1, 0]
+    assert measured["confusion"][2][:3] == [1, 0, 0]
+
+
+def test_accepted_is_what_the_graph_says(measured: dict[str, Any]) -> None:
+    assert measured["accepted"] == 0.75
+    assert measured["accuracy_of_accepted"] == pytest.approx(2 / 3)
+
+
+def test_confidence_is_told_apart_by_right_and_wrong(measured: dict[str, Any]) -> None:
+    right, wrong = measured["confidence_when_right"], measured["confidence_when_wrong"]
+    assert right == pytest.approx({"mean": 0.84, "median": 0.7, "at_least_0.9": 0.5})
+    assert wrong == pytest.approx({"mean": 0.725, "median": 0.5, "at_least_0.9": 0.5})
+
+
+def test_reliability_has_a_row_for_each_bin_of_confidence(measured: dict[str, Any]) -> None:
+    rows = measured["reliability"]
+    assert [row["images"] for row in rows] == [0] * 7 + [1, 0, 0, 1, 0, 0, 0, 2]
+    assert rows[14] == {"images": 2, "confidence": pytest.approx(0.965), "accuracy": 0.5}
+    assert rows[0] == {"images": 0, "confidence": None, "accuracy": None}
+
+
+def test_the_calibration_error_is_that_of_the_reliability(measured: dict[str, Any]) -> None:
+    gaps = [
+        row["images"] * abs(row["accuracy"] - row["confidence"])
+        for row in measured["reliability"]
+        if row["images"]
+    ]
+    assert measured["calibration_error"] == pytest.approx(sum(gaps) / 4)
+
+
+def test_where_no_answer_is_wrong_there_is_no_confidence_of_wrong_ones() -> None:
+    one = Digits("one", torch.zeros(1, 28, 28, dtype=torch.uint8), torch.tensor([1]))
+    values = measure(says((0.1, 0.9, 0), accepted=[False]), one).values
+    assert values["confidence_when_wrong"] is None
+    assert values["accuracy_of_accepted"] is None
+
+
+def test_the_calibration_error_ignores_which_images_are_right_within_a_bin() -> None:
+    confidence = torch.tensor([0.61, 0.62, 0.63, 0.64])
+    right = torch.tensor([True, False, True, False])
+    assert calibration_error(confidence, right) == pytest.approx(0.125)
+    assert calibration_error(confidence, right.flip(0)) == pytest.approx(0.125)
+
+
+# A run
+
+
+class Evaluated(NamedTuple):
+    run: Path
+    uploads: Path
+    metrics: tuple[Metrics, ...]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, made_up_data: None) -> Evaluated:
+    directory = tmp_path_factory.mktemp("evaluated")
+    run, folder = write_run(directory / "run"), write_uploads(directory / "scans")
+    return Evaluated(run, folder, evaluate.evaluate(run, directory, uploads=folder))
+
+
+def test_a_run_is_measured_on_these_in_this_order(evaluated: Evaluated) -> None:
+    assert [(of_set.dataset, of_set.images) for of_set in evaluated.metrics] == [
+        ("made up 3", 40),
+        ("made up 2", 40),
+        ("scans, half for scoring, through the transformer", len(uploads(evaluated.uploads, 1))),
+        ("made up 3, disturbed", 30),
+        ("outliers", 3 * len(probes.KINDS)),
+    ]
+    assert read_metrics(evaluated.run) == evaluated.metrics
+    assert "NaN" not in (evaluated.run / "metrics.json").read_text(encoding="utf-8")
+
+
+def test_the_files_are_the_same_each_time_and_none_is_stale(evaluated: Evaluated) -> None:
+    def files() -> dict[str, bytes]:
+        paths = evaluated.run.rglob("*")
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+    first = files()
+    assert {"metrics.json", "MODEL.md", "confusion.png"} <= set(first)
+    (evaluated.run / "figures/old.png").write_bytes(b"of before")
+    evaluate.evaluate(evaluated.run, Path("unused"), uploads=evaluated.uploads)
+    assert files() == first
+
+
+def test_training_again_forgets_what_was_measured(run: Path) -> None:
+    for stale in ("metrics.json", "MODEL.md", "figures/confusion.png"):
+        (run / stale).parent.mkdir(exist_ok=True)
+        (run / stale).write_bytes(b"of before")
+    Run.read(run).write(run, graph=b"new")
+    assert sorted(entry.name for entry in run.iterdir()) == ["model.pt2", "run.json"]
+
+
+def test_digits_are_disturbed_by_every_disturbance_from_the_same_accuracy(
+    evaluated: Evaluated,
+) -> None:
+    disturbed = evaluated.metrics[-2]
+    values: Any = disturbed.values
+    graph = evaluate.graph_of(evaluated.run)
+    whole = measure(graph, Digits("first", TEST.images[:30], TEST.labels[:30])).values["accuracy"]
+    for name, disturbance in DISTURBANCES.items():
+        assert values[name][f"{disturbance.neutral:g}"] == whole
+    assert disturbed.digest == Digits("first", TEST.images[:30], TEST.labels[:30]).digest
+
+
+def test_outliers_are_counted_by_kind(evaluated: Evaluated) -> None:
+    outliers = evaluated.metrics[-1]
+    values: Any = outliers.values
+    assert list(values) == list(probes.KINDS)
+    assert values["blank pages"] == {
+        "images": 3, "flagged_by_transformer": 3, "flagged_by_model": 0, "flagged": 3,
+    }  # fmt: skip
+    files = probes.make(TEST.images.numpy(), 3).values()
+    every = b"".join(file for of_kind in files for file in of_kind)
+    assert outliers.digest == hashlib.sha256(every).hexdigest()
+
+
+def test_a_run_trained_on_other_data_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = (digits(40, seed=4), VALIDATION)
+    monkeypatch.setattr(data, "load_training", lambda directory, **_: other)
+    with pytest.raises(RunError, match="was not trained on the data in elsewhere: train again"):
+        evaluate.evaluate(run, Path("elsewhere"))
+    assert not (run / "metrics.json").exists()
+
+
+# Seeds
+
+
+def test_the_spread_over_seeds_is_that_of_their_graphs_on_the_test_set(
+    run: Path, tmp_path: Path
+) -> None:
+    others = [write_run(tmp_path / str(seed), seed=seed, graph_seed=seed) for seed in (2, 7)]
+    test, validation, *_ = evaluate.evaluate(run, tmp_path, seeds=others)
+    spread: Any = test.values["seeds"]
+    assert spread["seeds"] == [1, 2, 7]
+    for name in ("accuracy", "calibration_error"):
+        each: list[Any] = [
+            measure(evaluate.graph_of(path), TEST).values[name] for path in (run, *others)
+        ]
+        assert len(set(each)) > 1
+        assert spread[name]["values"] == each
+        assert spread[name]["mean"] == pytest.approx(statistics.mean(each))
+        assert spread[name]["standard_deviation"] == pytest.approx(np.std(each, ddof=1))
+    assert "seeds" not in validation.values
+
+
+@pytest.mark.parametrize(
+    ("seed", "settings", "problem"),
+    [
+        (2, {"epochs": 3}, "another epochs: train it with the same settings and another seed"),
+        (2, {"dropout": 0.1, "epochs": 3}, "another dropout, epochs"),
+        (1, {}, "repeats seed 1: give it another one"),
+    ],
+)
+def test_runs_must_differ_in_their_seed_alone(
+    run: Path, tmp_path: Path, seed: int, settings: dict[str, Any], problem: str
+) -> None:
+    other = write_run(tmp_path / "other", seed=seed, **settings)
+    with pytest.raises(RunError, match=problem):
+        evaluate.evaluate(run, tmp_path, seeds=[other])
+    assert not (run / "metrics.json").exists()
+
+
+def test_a_run_named_twice_repeats_its_seed(run: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", seed=2)
+    with pytest.raises(RunError, match="other repeats seed 2"):
+        evaluate.evaluate(run, tmp_path, seeds=[other, other])
+
+
+# Uploads
+
+
+def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    halves = [uploads(folder, half) for half in (0, 1)]
+    assert sorted(int(u.name[:-4]) for half in halves for u in half) == list(range(24))
+    for half, found in enumerate(halves):
+        assert found
+        for upload in found:
+            assert int(hashlib.sha256(upload.name.encode()).hexdigest(), 16) % 2 == half
+            assert upload.content == (folder / upload.name).read_bytes()
+            assert upload.label == (1, 4, 7)[int(upload.name[:-4]) % 3]
+
+
+@pytest.mark.skipif(not HWD1000.exists(), reason=f"no images at {HWD1000}")
+@pytest.mark.parametrize("half", [0, 1])
+def test_the_halves_of_hwd1000_are_those_of_the_benchmark(half: int) -> None:
+    found = [(upload.content, upload.label) for upload in uploads(HWD1000, half)]
+    assert found == hand_drawn(half)
+
+
+def test_uploads_have_accuracy_and_the_status_of_each_answer(evaluated: Evaluated) -> None:
+    values: Any = evaluated.metrics[2].values
+    images = len(uploads(evaluated.uploads, 1))
+    assert list(values["status"]) == ["ok", "uncertain", "multiple", "no_digit"]
+    assert sum(values["status"].values()) == images
+    assert values["accepted"] == values["status"]["ok"] / images
+    graph = evaluate.graph_of(evaluated.run)
+    right = 0
+    for upload in uploads(evaluated.uploads, 1):
+        probabilities, _ = graph(torch.from_numpy(read(upload.content).pixels[None]))
+        right += int(probabilities.argmax()) == upload.label
+    assert values["accuracy"] == right / images
+
+
+def test_an_upload_without_a_digit_is_answered_wrong(run: Path, tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    for upload in uploads(folder, 1):
+        (folder / upload.name).write_bytes(encode(Image.new("L", (60, 60), 255)))
+    metrics, mistakes = evaluate._measure_uploads(evaluate.graph_of(run), folder)
+    values: Any = metrics.values
+    assert mistakes == []
+    assert values["status"]["no_digit"] == len(uploads(folder, 1))
+    assert (values["accuracy"], values["accepted"], values["calibration_error"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (None, "No such file"),
+        ("image,digit\n0.png,1\n", "no column 'label'"),
+        ("image,label\n0.png,12\n", "'12' is not in list"),
+        ("image,label\n0.png\n", "cannot be read"),
+        ("image,label\nmissing.png,1\n1.png,1\n2.png,1\n", "cannot be read"),
+        ("image,label\n", "half for scoring"),
+    ],
+)
+def test_a_folder_that_is_not_as_it_should_be_is_refused(
+    run: Path, tmp_path: Path, table: str | None, problem: str
+) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    if table is None:
+        (folder / "labels.csv").unlink()
+    else:
+        (folder / "labels.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError, match=problem):
+        evaluate.evaluate(run, tmp_path, uploads=folder)
+    assert not (run / "metrics.json").exists()
+
+
+def test_an_upload_that_does_not_decode_is_named(run: Path, tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    name = uploads(folder, 1)[0].name
+    (folder / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"{name}: not an image"):
+        evaluate.evaluate(run, tmp_path, uploads=folder)

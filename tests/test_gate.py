@@ -1,0 +1,287 @@
+"""The gate: what a candidate must show before it replaces the production version."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
+
+from benchmarks.gate import REPLICATES, on_one_digit, simulate
+from training.config import ConfigError
+from training.gate import (
+    ALPHA,
+    Comparison,
+    Limits,
+    Verdict,
+    holm,
+    judge,
+    p_value,
+    time_ratio,
+    upper_bound,
+)
+
+LIMITS = Limits()
+
+
+def probabilities(answers: torch.Tensor, confidence: float) -> torch.Tensor:
+    """The answers int64 [N], each with a confidence; the rest is spread evenly."""
+    rest = torch.full((len(answers), 10), (1 - confidence) / 9)
+    return rest.scatter(1, answers.unsqueeze(1), confidence)
+
+
+def comparison(
+    labels: torch.Tensor,
+    *,
+    both: int = 0,
+    lost: int = 0,
+    won: int = 0,
+    confidences: tuple[float, float] = (0.995, 0.995),
+) -> Comparison:
+    """Digits of which the first are read wrong by both, the next by the candidate alone, …"""
+    answers = labels.repeat(2, 1)
+    answers[0, :both] += 1
+    answers[1, : both + lost] += 1
+    answers[0, both + lost : both + lost + won] += 1
+    production, candidate = (
+        probabilities(of_one % 10, confidence)
+        for of_one, confidence in zip(answers, confidences, strict=True)
+    )
+    return Comparison(labels, production, candidate)
+
+
+EVEN = torch.arange(6000) % 10
+"""600 of each digit, in turn: the mistakes of a comparison are spread over all ten."""
+EQUAL = comparison(EVEN, both=20, lost=10, won=10)
+
+
+def results(verdict: Verdict) -> dict[str, bool]:
+    return {check.name: check.passed for check in verdict.checks}
+
+
+def evidence(verdict: Verdict, name: str) -> str:
+    (found,) = (check.evidence for check in verdict.checks if check.name == name)
+    return found
+
+
+# The verdict
+
+
+def test_an_equal_candidate_passes_every_check() -> None:
+    verdict = judge(EQUAL, time_ratio=1.0, limits=LIMITS)
+    assert verdict.passed
+    assert results(verdict) == {
+        "overall": True, "per digit": True, "calibration": True, "speed": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "held_out", "ratio"),
+    [
+        ("overall", comparison(EVEN, lost=40), 1.0),
+        ("per digit", comparison(EVEN.sort().values, lost=14), 1.0),
+        ("calibration", comparison(EVEN, confidences=(0.995, 0.98)), 1.0),
+        ("speed", EQUAL, 1.3),
+    ],
+)
+def test_one_failed_check_is_enough_to_fail(name: str, held_out: Comparison, ratio: float) -> None:
+    verdict = judge(held_out, time_ratio=ratio, limits=LIMITS)
+    assert not verdict.passed
+    assert [name for name, passed in results(verdict).items() if not passed] == [name]
+    assert verdict.render().startswith(f"Not good enough: {name}.\n")
+
+
+def test_a_wider_limit_lets_the_candidate_pass() -> None:
+    worse = comparison(EVEN, lost=40, confidences=(0.995, 0.98))
+    wide = Limits(overall=0.02, per_digit=0.05, calibration=0.03, slower=0.5)
+    assert not judge(worse, time_ratio=1.3, limits=LIMITS).passed
+    assert judge(worse, time_ratio=1.3, limits=wide).passed
+
+
+def test_that_no_difference_is_seen_does_not_suffice() -> None:
+    few = comparison(EVEN[:50])
+    assert results(judge(few, time_ratio=1.0, limits=LIMITS))["overall"] is False
+
+
+def test_the_verdict_is_a_table_of_figures() -> None:
+    lines = judge(EQUAL, time_ratio=1.1, limits=LIMITS).render().splitlines()
+    assert lines[0] == "Good enough."
+    assert lines[2:4] == ["| check | result | evidence |", "| --- | --- | --- |"]
+    assert "10 lost and 10 won of 6,000: accuracy falls by 0.00%, by 0.13% at most" in lines[4]
+    assert "1.10 times production's time per image, at most 1.25 times" in lines[7]
+    assert {line.count("|") for line in lines[2:]} == {4}
+
+
+@pytest.mark.parametrize(("lost", "passed"), [(0, True), (6000, False)])
+def test_versions_that_agree_on_all_or_on_nothing_can_be_judged(lost: int, passed: bool) -> None:
+    verdict = judge(comparison(EVEN, lost=lost), time_ratio=1.0, limits=LIMITS)
+    assert results(verdict)["overall"] is results(verdict)["per digit"] is passed
+
+
+def test_a_candidate_as_wrong_as_production_is_as_good() -> None:
+    verdict = judge(comparison(EVEN, both=6000), time_ratio=1.0, limits=LIMITS)
+    assert results(verdict) == {
+        "overall": True, "per digit": True, "calibration": False, "speed": True,
+    }  # fmt: skip
+
+
+def test_a_digit_that_is_not_held_out_fails() -> None:
+    without = comparison(EVEN[(EVEN != 3) & (EVEN != 8)])
+    verdict = judge(without, time_ratio=1.0, limits=LIMITS)
+    assert evidence(verdict, "per digit") == "cannot be judged: none held out of 3, 8"
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("new", "passed"),
+    [
+        (comparison(EVEN[:30], lost=1, won=2), True),
+        (comparison(EVEN[:30], lost=2, won=1), False),
+        (comparison(EVEN[:30], confidences=(0.99, 0.995)), True),
+        (comparison(EVEN[:30], confidences=(0.995, 0.99)), False),
+        (comparison(EVEN[:30], lost=1, won=1, confidences=(0.995, 0.99)), True),
+        (comparison(EVEN[:30], lost=1, won=2, confidences=(0.995, 0.9)), True),
+        (comparison(EVEN[:30], both=30), False),
+    ],
+)
+def test_new_images_must_be_read_better_than_before(new: Comparison, passed: bool) -> None:
+    verdict = judge(EQUAL, time_ratio=1.0, limits=LIMITS, new=new)
+    assert results(verdict)["new images"] is verdict.passed is passed
+
+
+def test_mcnemars_exact_p_is_given() -> None:
+    new = comparison(EVEN[:30], both=2, lost=1, won=5)
+    found = evidence(judge(EQUAL, time_ratio=1.0, limits=LIMITS, new=new), "new images")
+    # Of 6 fair coins at most one, or at least five, heads: 14 of 64.
+    assert "mistakes: 3 of 30, production 7 (McNemar's exact p = 0.22)" in found
+
+
+def test_a_wrong_answer_without_any_doubt_has_a_finite_cross_entropy() -> None:
+    certain = comparison(EVEN[:30], lost=1, confidences=(1.0, 1.0))
+    assert certain.cross_entropy(certain.candidate) == pytest.approx(-np.log(1e-12) / 30)
+
+
+@pytest.mark.parametrize("answers", [torch.zeros(3, 10), torch.zeros(2, 11)])
+def test_answers_must_fit_the_digits(answers: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"expected probabilities \[2, 10\] for at least one"):
+        Comparison(torch.tensor([1, 2]), torch.zeros(2, 10), answers)
+
+
+def test_without_digits_there_is_no_comparison() -> None:
+    with pytest.raises(ValueError, match="for at least one digit"):
+        comparison(EVEN[:0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"overall": 0.0}, {"per_digit": 1.0}, {"calibration": -0.1}, {"slower": float("nan")}],
+)
+def test_limits_are_shares(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be above 0 and below 1"):
+        Limits(**wrong)
+
+
+# The statistics
+
+
+@given(st.data(), st.integers(1, 60), st.floats(0.02, 0.9))
+def test_the_score_is_that_of_the_likeliest_shares(
+    data: st.DataObject, count: int, margin: float
+) -> None:
+    lost = data.draw(st.integers(0, count))
+    won = data.draw(st.integers(0, count - lost))
+
+    def unlikelihood(share: float) -> float:
+        terms = [(lost, share + margin), (won, share), (count - lost - won, 1 - 2 * share - margin)]
+        logs = [number * math.log(max(share, 1e-300)) for number, share in terms]
+        return -sum(logs)
+
+    found = minimize_scalar(unlikelihood, bounds=(0, (1 - margin) / 2), options={"xatol": 1e-10})
+    share = found.x if found.fun < unlikelihood(0.0) else 0.0
+    error = np.sqrt((2 * share + margin - margin**2) / count)
+    expected = norm.cdf(((lost - won) / count - margin) / error)
+    assert p_value(lost, won, count, margin) == pytest.approx(expected, abs=1e-5)
+
+
+@given(st.data(), st.integers(1, 10_000))
+def test_the_bound_is_where_the_test_turns(data: st.DataObject, count: int) -> None:
+    lost = data.draw(st.integers(0, count))
+    won = data.draw(st.integers(0, count - lost))
+    bound = upper_bound(lost, won, count)
+    assert (lost - won) / count < bound or lost == count
+    if 1e-3 < bound < 0.99:
+        below, above = (p_value(lost, won, count, bound * by) for by in (0.99, 1.01))
+        assert above < ALPHA < below
+
+
+@pytest.mark.parametrize("count", [1, 161, 600, 10_000, 1_000_000])
+def test_bounds_of_the_extremes_are_known_in_closed_form(count: int) -> None:
+    share = norm.ppf(ALPHA) ** 2 / (count + norm.ppf(ALPHA) ** 2)
+    assert upper_bound(0, 0, count) == pytest.approx(share)
+    assert upper_bound(0, count, count) == pytest.approx(2 * share - 1)
+    assert upper_bound(count, 0, count) == 1
+
+
+def test_holms_p_values_are_those_of_a_worked_example() -> None:
+    several = np.array([[0.01, 0.04, 0.03, 0.005], [0.4, 0.9, 0.001, 0.5]])
+    np.testing.assert_allclose(holm(several), [[0.03, 0.06, 0.06, 0.02], [1.0, 1.0, 0.004, 1.0]])
+
+
+# What the gate does: 20,000 candidates; the tolerance is three standard errors
+
+MOST = 0.05 + 3 * np.sqrt(0.05 * 0.95 / REPLICATES)
+"""5 %, as an estimate of it may be: 5.5 %."""
+
+
+@pytest.mark.parametrize("discordance", [0.004, 0.006, 0.008])
+def test_an_equal_candidate_passes_in_19_of_20_cases(discordance: float) -> None:
+    passed = simulate(LIMITS, discordance=discordance)
+    assert passed.both >= 0.95
+
+
+@pytest.mark.parametrize("discordance", [0.004, 0.006, 0.008])
+@pytest.mark.parametrize("margins", [1, 2])
+def test_a_worse_candidate_passes_in_1_of_20_cases_at_most(
+    discordance: float, margins: int
+) -> None:
+    fall = margins * LIMITS.overall
+    passed = simulate(LIMITS, discordance=discordance, fall=fall)
+    assert passed.overall <= (MOST if margins == 1 else 0.05)
+
+
+@pytest.mark.parametrize("discordance", [0.004, 0.006, 0.008])
+@pytest.mark.parametrize("margins", [1, 2])
+def test_a_candidate_worse_on_one_digit_passes_in_1_of_20_cases_at_most(
+    discordance: float, margins: int
+) -> None:
+    fall = on_one_digit(margins * LIMITS.per_digit)
+    passed = simulate(LIMITS, discordance=discordance, fall=fall)
+    assert passed.per_digit <= (MOST if margins == 1 else 0.05)
+
+
+# Speed
+
+
+def sleeper(single: float, batch: float) -> Any:
+    """A graph that takes so many seconds for one image, and for more."""
+
+    def graph(images: torch.Tensor) -> None:
+        time.sleep(single if len(images) == 1 else batch)
+
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("candidate", "ratio"), [((0.001, 0.009), 3), ((0.006, 0.003), 6), ((0.001, 0.003), 1)]
+)
+def test_the_time_ratio_is_that_of_single_images_or_of_batches(
+    candidate: tuple[float, float], ratio: float
+) -> None:
+    images = torch.zeros(100, 28, 28, dtype=torch.uint8)
+    found = time_ratio(sleeper(0.001, 0.003), sleeper(*candidate), images)
+    assert found == pytest.approx(ratio, rel=0.3)

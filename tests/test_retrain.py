@@ -1,0 +1,128 @@
+"""Retraining on new images, and comparing versions: from a folder of images to a verdict."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.image import draw
+from predictor import artifact
+from tests.synthetic import digits
+from training import compare, data, evaluate, retrain
+from training.__main__ import main
+from training.data import Digits
+
+WIDE = ["--overall", "0.6", "--per-digit", "0.95", "--calibration", "0.95", "--slower", "50"]
+SMALL = ["--network", "plain", "--epochs", "4", "--batch-size", "32", "--threads", "1"]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with version 1, trained on made-up digits."""
+
+    def load_training(directory: Path, **_: Any) -> tuple[Digits, Digits]:
+        return digits(256, seed=1), digits(200, seed=2)
+
+    monkeypatch.setattr(data, "load_training", load_training)
+    monkeypatch.setattr(data, "load_test", lambda directory: digits(64, seed=3))
+    monkeypatch.setattr(evaluate, "PROBES", 2)
+    run, models = str(tmp_path / "first"), tmp_path / "mnist"
+    threads = torch.get_num_threads()
+    assert main(["train", "--run", run, "--data", "unused", *SMALL]) == 0
+    assert main(["evaluate", "--run", run, "--data", "unused"]) == 0
+    assert main(["publish", "--run", run, "--store", str(models)]) == 0
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=False)
+    return models
+
+
+@pytest.fixture
+def corrections(tmp_path: Path) -> Path:
+    """A folder of labelled images."""
+    folder = tmp_path / "corrections"
+    folder.mkdir()
+    random = np.random.default_rng(9)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "label"])
+        for index in range(40):
+            page = 255 - draw(random, index % 10, (120, 120), 8)
+            Image.fromarray(page).save(folder / f"{index}.png")
+            rows.writerow([f"{index}.png", index % 10])
+    return folder
+
+
+def retrained(store: Path, new: Path, tmp_path: Path, *limits: str) -> int:
+    run = str(tmp_path / "second")
+    return main(
+        ["retrain", str(new), "--store", str(store), "--run", run, "--data", "unused", *limits]
+    )
+
+
+def test_what_passes_the_gate_is_published(
+    store: Path,
+    corrections: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdict = compare.verdict
+    # So few new images decide nothing: here the gate looks at the old ones alone.
+    monkeypatch.setattr(retrain, "verdict", lambda *a, new, **k: verdict(*a, **k))
+    assert retrained(store, corrections, tmp_path, *WIDE) == 0
+    assert "Good enough." in (tmp_path / "second/report.md").read_text(encoding="utf-8")
+    assert f"STORAGE_URI={(store / '2').as_uri()}/" in capsys.readouterr().out
+    used = artifact.load(store / "2").metadata.training.data
+    assert len(used) == 3, "old, held-out and new digits"
+
+
+def test_what_fails_the_gate_is_not_published(
+    store: Path, corrections: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert retrained(store, corrections, tmp_path, "--overall", "0.0001") == 3
+    assert "Not good enough: " in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_bad_new_images_are_refused_before_any_training(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert retrained(store, tmp_path / "empty", tmp_path) == 1
+    assert "labels.csv" in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+    assert [entry.name for entry in store.iterdir() if entry.name.isdecimal()] == ["1"]
+
+
+def test_an_empty_store_is_nothing_to_begin_from(
+    corrections: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retrained(tmp_path / "mnist", corrections, tmp_path) == 1
+    assert "holds no version to begin from" in capsys.readouterr().err
+
+
+def test_a_version_compares_well_with_itself(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--store", str(store), "--data", "unused", *WIDE]
+    assert main(["compare", "1", "1", *flags]) == 0
+    assert "Good enough." in capsys.readouterr().out
+    assert main(["compare", "1", "1", "--store", str(store), "--data", "unused"]) == 3
+
+
+def test_another_held_out_set_is_not_compared_on(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = (digits(256, seed=4), Digits("made up 2", *_parts(digits(200, seed=5))))
+    monkeypatch.setattr(data, "load_training", lambda directory, **_: other)
+    assert main(["compare", "1", "1", "--store", str(store), "--data", "elsewhere"]) == 1
+    assert "was not trained on the data in elsewhere" in capsys.readouterr().err
+
+
+def _parts(of: Digits) -> tuple[torch.Tensor, torch.Tensor]:
+    return of.images, of.labels

@@ -1,0 +1,58 @@
+"""What training needs to go on after an interruption: the state at the end of an epoch."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+class CheckpointError(Exception):
+    """The checkpoint cannot be gone on from; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint of a run: it fits one training alone, told by its ``identity``."""
+
+    path: Path
+    identity: dict[str, Any]
+    """Settings, data and device of the training."""
+
+    def read(self) -> dict[str, Any] | None:
+        """The state that was written last, if any.
+
+        Raises:
+            CheckpointError: it is of another training, or is damaged.
+        """
+        if not self.path.exists():
+            return None
+        remedy = f"delete {self.path} to begin anew, or choose another directory with --run"
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            identity, state = content["identity"], content["state"]
+        except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error}): {remedy}") from error
+        if identity != self.identity:
+            different = sorted(
+                key for key in self.identity if self.identity[key] != identity.get(key)
+            )
+            raise CheckpointError(
+                f"{self.path} is of an unfinished training with other {', '.join(different)}: "
+                f"finish that one with its own flags, {remedy}"
+            )
+        return dict(state)
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the state, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".part")
+        torch.save({"identity": self.identity, "state": state}, draft)
+        draft.replace(self.path)
+
+    def remove(self) -> None:
+        """The training is done."""
+        self.path.unlink(missing_ok=True)

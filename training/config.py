@@ -1,0 +1,76 @@
+"""The settings of a training: each is a flag of ``train`` and is recorded in the version."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from training.network import NETWORKS
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or out of its range; the message names it."""
+
+
+def _setting(
+    default: float | str,
+    meaning: str,
+    *,
+    least: float = 0,
+    below: float = math.inf,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    limits = {"help": meaning, "least": least, "below": below, "choices": choices}
+    return field(default=default, metadata=limits)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the weights, beside data, code and machine.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    network: str = _setting("broad", "which of training/network.py", choices=tuple(NETWORKS))
+    seed: int = _setting(1, "of weights, batches and the choice of writers")
+    epochs: int = _setting(50, "through all digits", least=1)
+    batch_size: int = _setting(256, "digits per step", least=1)
+    learning_rate: float = _setting(4e-3, "at the top of the cycle")
+    weight_decay: float = _setting(1e-2, "of AdamW")
+    dropout: float = _setting(0.3, "before the last layer", below=1)
+    augmented_share: float = _setting(0.9, "of the digits, changed at random", below=1.01)
+    round_trip_share: float = _setting(0.3, "of the digits, through the transformer", below=1.01)
+    outlier_share: float = _setting(0.15, "outliers per digit, for the reject class", below=1.01)
+    averaged_share: float = _setting(0.05, "of the steps: span of the weights' average", below=1)
+    validation_share: float = _setting(0.1, "of the writers, held out for calibration", below=1)
+    accepted_share: float = _setting(0.996, "of the held-out digits, fixes the threshold", below=1)
+    threads: int = _setting(2, "of torch; another number gives other weights", least=1)
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            least, below, choices = (setting.metadata[k] for k in ("least", "below", "choices"))
+            if choices is not None:
+                if value not in choices:
+                    expected = ", ".join(choices)
+                    raise ConfigError(f"{setting.name} must be one of {expected}, found {value}")
+            elif not least <= value < below:
+                limit = "" if below == math.inf else f" and below {below}"
+                raise ConfigError(f"{setting.name} must be at least {least}{limit}, found {value}")
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, Any]) -> Self:
+        """The settings that a version records as its ``configuration``.
+
+        Raises:
+            ConfigError: they are not the settings that there are now.
+        """
+        names = {setting.name for setting in dataclasses.fields(cls)}
+        if set(recorded) != names:
+            raise ConfigError(
+                "its settings are those of other sources: "
+                f"missing {sorted(names - set(recorded))}, unknown {sorted(set(recorded) - names)}"
+            )
+        return cls(**recorded)

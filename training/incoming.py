@@ -1,0 +1,297 @@
+"""New labelled images: a folder or bucket of image files with ``labels.csv``, checked and split.
+
+All that is wrong with them is reported at once, and nothing is trained on while anything is. What
+merely does not count (no digit to be seen, a picture that is there already) is dropped and said.
+"""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from fsspec.core import url_to_fs
+from numpy.typing import NDArray
+from scipy.stats import chisquare, ks_2samp
+
+from serving.errors import ServingError
+from training.data import Digits
+from transformer import image
+from transformer.image import Picture
+
+LABELS_FILE = "labels.csv"
+HELD_OUT_SHARE = 0.3
+MOST_SHOWN = 20
+"""Lines of problems, and names in a line of the report, that are written out."""
+READERS = 8
+"""Files that are read at a time."""
+
+UNUSABLE = {"no_digit": "no digit is seen", "multiple": "several digits are seen"}
+
+Fetch = Callable[[str], bytes]
+Pictures = NDArray[np.uint8]
+
+
+class IncomingError(Exception):
+    """The new images cannot be trained on; the message lists what to put right."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The new digits in two parts, and what there is to say about them, in Markdown."""
+
+    training: Digits
+    held_out: Digits
+    report: str
+
+
+class Row(NamedTuple):
+    """A line of ``labels.csv``."""
+
+    line: int
+    name: str
+    label: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}, {_plain(self.name)}"
+
+
+class Found(NamedTuple):
+    """A row that is right, with its picture."""
+
+    row: Row
+    picture: Picture
+
+
+def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incoming:
+    """Read ``labels.csv`` and the images that it names, check them, and split them.
+
+    The file has the columns ``image``, a path relative to it, and ``label``, a digit; others are
+    ignored. An image is read as the service reads it. A hash of its picture puts three in ten into
+    the part held out, so that a picture always falls into the same part.
+
+    Args:
+        location: a folder, or a URL such as ``s3://bucket/prefix``.
+        known: digits that are trained, validated or tested on already.
+        reference: the digits trained on, which the report compares the new ones with.
+
+    Raises:
+        IncomingError: anything is wrong, or too few images are left to train and to judge on.
+    """
+    fetch = _fetcher(location)
+    rows = _rows(location, fetch)
+    found, problems = _read_all(rows, fetch)
+    new, dropped, contradictions = _new(found, known)
+    problems += contradictions
+    if problems:
+        raise IncomingError(_listed(location, problems))
+    training: list[Found] = []
+    held_out: list[Found] = []
+    for digest, one in new.items():
+        (held_out if int(digest[:8], 16) < HELD_OUT_SHARE * 16**8 else training).append(one)
+    report = [
+        f"{len(rows):,} images read, {len(rows) - len(new):,} dropped, {len(new):,} kept, "
+        f"{len(held_out):,} of these held out.",
+        *(_dropped(reason, names) for reason, names in dropped.items()),
+    ]
+    if not training or not held_out:
+        raise IncomingError(
+            f"{location}: too few images to train and to judge on, bring more. " + " ".join(report)
+        )
+    parts = _digits("new images, trained on", training), _digits("new images, held out", held_out)
+    report += [_balance(*parts), _drift(np.concatenate([part.images for part in parts]), reference)]
+    return Incoming(*parts, "\n\n".join(report))
+
+
+def _new(
+    found: list[Found], known: Sequence[Digits]
+) -> tuple[dict[str, Found], dict[str, list[str]], list[str]]:
+    """What is new, by the SHA-256 of the picture; what is dropped, by why; what contradicts."""
+    seen = {
+        _digest(pixels): ("known already", f"in the {digits.name}", str(label))
+        for digits in known
+        for pixels, label in zip(digits.images.numpy(), digits.labels.tolist(), strict=True)
+    }
+    new: dict[str, Found] = {}
+    dropped: dict[str, list[str]] = {}
+    contradictions = []
+    for one in found:
+        row, digest = one.row, _digest(one.picture.pixels)
+        if one.picture.status != "ok":
+            dropped.setdefault(UNUSABLE[one.picture.status], []).append(str(row))
+        elif digest not in seen:
+            new[digest] = one
+            seen[digest] = ("there twice", f"in line {row.line}", row.label)
+        else:
+            reason, where, label = seen[digest]
+            dropped.setdefault(reason, []).append(str(row))
+            if row.label != label:
+                contradictions.append(
+                    f"{row}: the label is {row.label}, but the same picture has {label} {where}"
+                )
+    return new, dropped, contradictions
+
+
+def _digest(pixels: Pictures) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+# Reading
+
+
+def _fetcher(location: str) -> Fetch:
+    """A function from a path under the location to the bytes there."""
+    try:
+        files, root = url_to_fs(location)
+    except (ImportError, ValueError, OSError) as error:
+        raise IncomingError(f"{location} cannot be opened: {error}") from error
+
+    def fetch(name: str) -> bytes:
+        try:
+            content: bytes = files.cat_file(f"{root.rstrip('/')}/{name}")
+        except FileNotFoundError:
+            raise IncomingError("the file is missing") from None
+        except Exception as error:  # each store has its own, by no means all of them OSError
+            reason = _plain(" ".join(str(error).split()))
+            raise IncomingError(f"the file cannot be read: {reason}") from error
+        return content
+
+    return fetch
+
+
+def _rows(location: str, fetch: Fetch) -> list[Row]:
+    try:
+        text = fetch(LABELS_FILE).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = reader.fieldnames or []
+        if not {"image", "label"} <= set(columns):
+            raise IncomingError(
+                "expected the columns image and label in the first line, "
+                f"found {_plain(', '.join(columns)) or 'none'}"
+            )
+        # A line that is cut off has None where the table has no more to say.
+        rows = [Row(reader.line_num, row["image"] or "", row["label"] or "") for row in reader]
+    except (IncomingError, csv.Error) as error:
+        raise IncomingError(f"{location}, {LABELS_FILE}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise IncomingError(
+            f"{location}, {LABELS_FILE}: byte {error.start} is not UTF-8; save it as UTF-8"
+        ) from error
+    if not rows:
+        raise IncomingError(f"{location}, {LABELS_FILE}: no images are listed")
+    return rows
+
+
+def _read_all(rows: list[Row], fetch: Fetch) -> tuple[list[Found], list[str]]:
+    """The rows that are right, with their pictures, and what is wrong with the others."""
+
+    def attempt(row: Row) -> Picture | str:
+        try:
+            return image.read(fetch(_checked(row.name)))
+        except (ServingError, IncomingError) as error:
+            return str(error)
+
+    found, problems = [], []
+    with ThreadPoolExecutor(READERS) as pool:
+        for row, picture in zip(rows, pool.map(attempt, rows), strict=True):
+            is_digit = re.fullmatch("[0-9]", row.label.strip())
+            if not is_digit:
+                problems.append(f"{row}: the label must be 0 to 9, found '{_plain(row.label)}'")
+            if isinstance(picture, str):
+                problems.append(f"{row}: {picture}")
+            elif is_digit:
+                found.append(Found(row._replace(label=row.label.strip()), picture))
+    return found, problems
+
+
+def _checked(name: str) -> str:
+    """The name of an image; raises IncomingError if it may lie outside the folder."""
+    path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+    if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
+        raise IncomingError(f"expected a path below the folder of {LABELS_FILE}")
+    return name
+
+
+def _digits(name: str, found: list[Found]) -> Digits:
+    images = np.stack([one.picture.pixels for one in found])
+    return Digits(
+        name, torch.from_numpy(images), torch.tensor([int(one.row.label) for one in found])
+    )
+
+
+# Reporting
+
+
+def _plain(text: str) -> str:
+    """Somebody's text, such that it spoils neither a terminal nor a table."""
+    shown = "".join(c if c.isprintable() and c not in "|`<" else "?" for c in text[:100])
+    return shown if len(text) <= 100 else f"{shown}…"
+
+
+def _listed(location: str, problems: list[str]) -> str:
+    lines = [f"- {problem}" for problem in problems[:MOST_SHOWN]]
+    if len(problems) > MOST_SHOWN:
+        lines.append(f"- and {len(problems) - MOST_SHOWN} more")
+    return "\n".join([f"{location}: put right, and come again:", *lines])
+
+
+def _dropped(reason: str, names: list[str]) -> str:
+    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return f"Dropped, {reason} ({len(names):,}): {'; '.join(names[:MOST_SHOWN])}{more}."
+
+
+def _balance(*parts: Digits) -> str:
+    training, held_out = (np.bincount(part.labels, minlength=10) for part in parts)
+    counts = training + held_out
+    lines = ["| digit | trained on | held out |", "| --- | ---: | ---: |"]
+    lines += [f"| {digit} | {training[digit]} | {held_out[digit]} |" for digit in range(10)]
+    lines += ["", f"As many of each digit? p = {chisquare(counts).pvalue:.2g} (chi-square)."]
+    if not counts.all():
+        absent = ", ".join(str(digit) for digit in np.flatnonzero(counts == 0))
+        lines.append(f"There is none of {absent}.")
+    return "\n".join(lines)
+
+
+def _drift(new: Pictures, reference: Digits) -> str:
+    """Each feature of the pictures, here and in the reference: means and Kolmogorov–Smirnov."""
+    before, now = features(reference.images.numpy()), features(new)
+    lines = [
+        f"| feature | {reference.name}: mean | new: mean | KS | p | |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name, values in now.items():
+        test = ks_2samp(values, before[name], method="asymp")
+        verdict = "differs" if test.statistic > 0.1 and test.pvalue < 0.01 else "alike"
+        means = f"{before[name].mean():.2f} | {values.mean():.2f}"
+        lines.append(f"| {name} | {means} | {test.statistic:.2f} | {test.pvalue:.2g} | {verdict} |")
+    return "\n".join(lines)
+
+
+def features(pictures: Pictures) -> dict[str, NDArray[np.float64]]:
+    """Of each picture (uint8 [N, 28, 28], 255 = ink), float64 [N] by the feature's name.
+
+    Ink: the sum of the pixels, 1 = full ink. Stroke: its mean width, twice the area over the
+    circumference, as in ``transformer.image``. Slant: μ₁₁ / μ₀₂ of the central moments, positive
+    where the digit leans to the left. Width / height: columns with ink over rows with ink.
+    """
+    inside = np.pad(pictures > 127, ((0, 0), (1, 1), (1, 1)))
+    edges = sum(np.diff(inside, axis=axis).sum((1, 2)) for axis in (1, 2))
+    wide, high = (inside.any(axis).sum(1) for axis in (1, 2))
+    ink = pictures.sum((1, 2), np.float64) / 255
+    columns, rows = (pictures.sum(axis, np.float64) / 255 for axis in (1, 2))
+    place = np.arange(image.SIDE)
+    mass = np.maximum(ink, 1e-9)
+    x, y = columns @ place / mass, rows @ place / mass
+    products = np.einsum("nyx,y,x->n", pictures, place.astype(np.float64), place) / 255
+    return {
+        "ink, pixels": ink,
+        "stroke, pixels": 8 / np.pi * inside.sum((1, 2)) / np.maximum(edges, 1),
+        "slant": (products - mass * x * y) / np.maximum(rows @ place**2 - mass * y**2, 1e-9),
+        "width / height": wide / np.maximum(high, 1),
+    }

@@ -1,0 +1,84 @@
+"""Trains on new images beside the old ones, and publishes the result if the gate lets it pass."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training import data, incoming
+from training.compare import held_out_by, load, verdict
+from training.config import Config, ConfigError
+from training.evaluate import evaluate, graph_of
+from training.gate import Limits
+from training.publish import Published, publish
+from training.store import Store
+from training.train import train_on
+
+REPORT_FILE = "report.md"
+
+
+class RetrainError(Exception):
+    """There is nothing to begin from; the message says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report, as Markdown, and what was published, if the gate let it pass."""
+
+    report: str
+    published: Published | None
+
+
+def retrain(
+    new: str,
+    store: Store,
+    *,
+    production: int | None,
+    directory: Path,
+    data_directory: Path,
+    limits: Limits,
+    device: str,
+) -> Outcome:
+    """Train by the production version's settings on MNIST and ``new``; judge; publish.
+
+    The writers held out are those of the production version, and the seed is its seed. The MNIST
+    test set takes no part in the decision.
+
+    Args:
+        new: folder or URL with ``labels.csv``; see ``training.incoming``.
+        production: the version in ``store``; the latest if ``None``.
+        directory: of the run, with ``report.md`` for people.
+
+    Raises:
+        RetrainError: the store is empty, or the version's settings are not known any more.
+        IncomingError: the new images are not what they should be; nothing was trained.
+        CheckpointError, CompareError, DataError, RunError, StoreError: as their names say.
+    """
+    old = load(store, _latest(store) if production is None else production)
+    try:
+        config = Config.of(old.metadata.training.configuration)
+    except ConfigError as error:
+        raise RetrainError(
+            f"version {old.metadata.version} cannot be retrained: {error}; publish one first "
+            "with `python -m training train`, and name it with --production"
+        ) from error
+    held_out = held_out_by(old, data_directory)
+    training, _ = data.load_training(
+        data_directory, validation_share=config.validation_share, seed=config.seed
+    )
+    known = [training, held_out, data.load_test(data_directory)]
+    images = incoming.read(new, known=known, reference=training)
+    train_on(directory, [training, images.training], held_out, config, device=device)
+    candidate = graph_of(directory)
+    judged = verdict(old.graph, candidate, held_out, limits=limits, new=images.held_out)
+    report = f"{images.report}\n\n## The gate\n\n{judged.render()}\n"
+    (directory / REPORT_FILE).write_text(report, encoding="utf-8")
+    if not judged.passed:
+        return Outcome(report, None)
+    evaluate(directory, data_directory)
+    return Outcome(report, publish(directory, store))
+
+
+def _latest(store: Store) -> int:
+    versions = store.versions()
+    if not versions:
+        raise RetrainError(f"{store.location} holds no version to begin from: publish one first")
+    return versions[-1]

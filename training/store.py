@@ -1,0 +1,265 @@
+"""Where published versions are kept: a folder, or an object store that fsspec reaches.
+
+=====================  ========================================================
+``<n>/model.json``     version n exists if and only if this file does
+``<n>/…``              its other files
+``.claims/<n>``        somebody is about to write version n, or was killed at it
+=====================  ========================================================
+
+Why two publishers cannot collide: docs/decisions/store.md.
+"""
+
+import platform
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs  # type: ignore[import-untyped, unused-ignore]
+
+from predictor.artifact import METADATA_FILE
+
+_CLAIMS = ".claims"
+_EXTRAS = {"s3": "s3", "gs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+"""Scheme → the extra of this package that installs its driver."""
+_VERSION = re.compile(rf"([1-9][0-9]*)/{re.escape(METADATA_FILE)}")
+_NUMBERED = re.compile("([1-9][0-9]*)/.*")
+_LEFT_OVER = (
+    "{} is there already: take the next number, or, if its publisher was killed, "
+    "delete what is there of this one"
+)
+
+
+class StoreError(Exception):
+    """The store refuses or cannot be reached, and nothing was published; the message says why."""
+
+
+class Store:
+    """The versions of one model.
+
+    Args:
+        location: a path, or a URL: ``file://``, ``s3://bucket/…``, ``gs://bucket/…``,
+            ``abfs://container@account.dfs.core.windows.net/…``, or ``az://container/…`` with the
+            account in ``AZURE_STORAGE_ACCOUNT_NAME``. The last part is the model's name.
+            Credentials are where the store's own tools look for them.
+
+    Raises:
+        StoreError: such a location is not known, or its driver is not installed.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._scheme = location.partition("://")[0] if "://" in location else "file"
+        self._local = self._scheme == "file"
+        if not self._local and self._scheme not in _EXTRAS:
+            raise StoreError(
+                f"{location}: no store of versions; "
+                f"give a path or one of file://, {', '.join(f'{s}://' for s in _EXTRAS)}"
+            )
+        with self._explained():
+            # Others write to it too, so what was listed once must not be believed again.
+            files, root = url_to_fs(location, use_listings_cache=False, skip_instance_cache=True)
+        self._files: Any = files
+        self._root: str = root.rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return PurePosixPath(self._root).name
+
+    def versions(self) -> list[int]:
+        """The numbers of the versions, ascending; raises StoreError."""
+        with self._explained():
+            return sorted(_numbers(_VERSION, self._names(self._root)))
+
+    def uri(self, version: int) -> str:
+        """The version's place as KServe's ``STORAGE_URI`` has it.
+
+        It ends in a slash, without which KServe's download of version 1 from S3 brings 10 along.
+        """
+        place = f"{self._root}/{version}/"
+        if _EXTRAS.get(self._scheme) == "azure":
+            return f"https://{self._files.account_name}.blob.core.windows.net/{place}"
+        return f"{self._scheme}://{place}"
+
+    @contextmanager
+    def claim(self, version: int | None = None) -> Iterator[int]:
+        """Hold a number that no other publisher can have meanwhile.
+
+        Args:
+            version: the number wanted; ``None`` for the next one that is free, past those that
+                killed publishers still hold.
+
+        Raises:
+            StoreError: the version exists, another publisher holds its number, or the store
+                refuses.
+        """
+        with self._explained():
+            number = self._claim_next() if version is None else self._claim_this(version)
+        try:
+            yield number
+        finally:
+            # A claim that stays does no harm beside its version, and is named to who wants it.
+            with suppress(Exception):
+                self._files.rm_file(self._claim_path(number))
+
+    def write(self, version: int, contents: Mapping[str, bytes]) -> None:
+        """Write a version that is claimed, whole or not at all.
+
+        Args:
+            version: its number.
+            contents: of every file, by its name relative to the version, ``model.json`` included.
+
+        Raises:
+            StoreError: the store refuses, or files of that number are there; none was changed.
+        """
+        with self._explained():
+            if self._local:
+                self._write_folder(version, contents)
+            else:
+                self._write_objects(version, contents)
+
+    def fetch(self, version: int, directory: Path) -> None:
+        """Copy the files of a version to ``directory``; raises StoreError."""
+        with self._explained():
+            place = f"{self._root}/{version}"
+            names = self._names(place)
+            if METADATA_FILE not in names:
+                there = ", ".join(map(str, self.versions())) or "none"
+                raise StoreError(f"{self.location} has no version {version}: there are {there}")
+            for name in names:
+                target = directory / name
+                if not target.resolve().is_relative_to(directory.resolve()):
+                    raise StoreError(f"{self.uri(version)}{name} would be written elsewhere")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._files.get_file(f"{place}/{name}", str(target))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what the drivers raise, each errors of its own, into StoreError."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except ImportError as error:
+            raise StoreError(
+                f"{self.location} needs a driver that is not installed: "
+                f"pip install 'mnist-kserve[{_EXTRAS[self._scheme]}]'"
+            ) from error
+        except Exception as error:
+            said = " ".join(str(error).split()) or type(error).__name__
+            remedy = "" if self._local else "; check the address, the credentials and the network"
+            raise StoreError(f"{self.location}: {said}{remedy}") from error
+
+    def _names(self, folder: str) -> list[str]:
+        """Of the files below the folder, relative to it."""
+        try:
+            found = self._files.find(folder)
+        except FileNotFoundError:
+            return []
+        return [path.removeprefix(f"{folder}/") for path in found]
+
+    def _claim_path(self, number: int) -> str:
+        return f"{self._root}/{_CLAIMS}/{number}"
+
+    def _claim_next(self) -> int:
+        # What a killed publisher left half written is no version, but takes the number.
+        number = 1 + max(_numbers(_NUMBERED, self._names(self._root)), default=0)
+        while not self._try_claim(number):
+            number += 1
+        return number
+
+    def _claim_this(self, number: int) -> int:
+        if number < 1:
+            raise StoreError(f"a version is a positive integer, found {number}")
+        if self._try_claim(number):
+            return number
+        if self._exists(number):
+            raise StoreError(
+                f"{self.location}: version {number} exists already, and a published version "
+                "never changes: take the next number"
+            )
+        raise StoreError(
+            f"{self.location}: version {number} is being published by another; if that publisher "
+            f"was killed, delete {self._scheme}://{self._claim_path(number)}"
+        )
+
+    def _try_claim(self, number: int) -> bool:
+        """False if another holds the number or the version exists."""
+        path = self._claim_path(number)
+        by = f"{platform.node()}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {uuid.uuid4()}\n"
+        if not (_touch(Path(path)) if self._local else self._create_object(path, by.encode())):
+            return False
+        # Who held it before may have published since the versions were listed.
+        if self._exists(number):
+            self._files.rm_file(path)
+            return False
+        return True
+
+    def _exists(self, version: int) -> bool:
+        return bool(self._files.exists(f"{self._root}/{version}/{METADATA_FILE}"))
+
+    def _create_object(self, path: str, content: bytes) -> bool:
+        """False if another is there already; of several callers only one gets True."""
+        try:
+            self._files.pipe_file(path, content, mode="create")
+        except OSError as error:
+            if not (isinstance(error, FileExistsError) or _precondition_failed(error)):
+                raise
+            # A driver that missed the answer asks again, and meets what it has written itself.
+            with suppress(FileNotFoundError):
+                return bool(self._files.cat_file(path) == content)
+            return False
+        return True
+
+    def _write_folder(self, version: int, contents: Mapping[str, bytes]) -> None:
+        target = Path(self._root, str(version))
+        if target.exists():  # where it comes to be meanwhile, the rename fails
+            raise StoreError(_LEFT_OVER.format(target))
+        with tempfile.TemporaryDirectory(dir=self._root, prefix=".writing-") as temporary:
+            draft = Path(temporary, target.name)
+            for name, content in contents.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                (draft / name).write_bytes(content)
+            draft.rename(target)
+
+    def _write_objects(self, version: int, contents: Mapping[str, bytes]) -> None:
+        begun: list[str] = []
+        try:
+            for name in sorted(contents, key=lambda name: name == METADATA_FILE):
+                path = f"{self._root}/{version}/{name}"
+                begun.append(path)
+                if not self._create_object(path, contents[name]):
+                    begun.pop()  # it is not ours to remove
+                    raise StoreError(_LEFT_OVER.format(f"{self._scheme}://{path}"))
+        except BaseException:
+            # Beginning with model.json: if that one stays, the others must.
+            with suppress(Exception):
+                for path in reversed(begun):
+                    with suppress(FileNotFoundError):
+                        self._files.rm_file(path)
+            raise
+
+
+def _numbers(pattern: re.Pattern[str], names: list[str]) -> set[int]:
+    return {int(found[1]) for found in map(pattern.fullmatch, names) if found}
+
+
+def _touch(path: Path) -> bool:
+    """False if there is such a file already; of several callers only one gets True."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _precondition_failed(error: OSError) -> bool:
+    # s3fs makes FileExistsError of AWS's answer, not of that of MinIO, which says a little less.
+    response = getattr(error.__cause__, "response", None) or {}
+    return bool(response.get("Error", {}).get("Code") == "PreconditionFailed")
