@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test lint format clean
+.PHONY: help serve test retrain lint format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -14,6 +14,9 @@ serve: $(VENV)/serve.stamp ## Run the service on this machine (ARGS="--port=9000
 
 test: lint ## Lint, check types, run the tests (ARGS="-k batcher")
 	$(BIN)/python -m pytest $(ARGS)
+
+retrain: $(VENV)/training.stamp ## Train on new images too, judge, publish (ARGS="corrections/")
+	$(BIN)/python -m training retrain $(ARGS)
 
 lint: $(VENV)/test.stamp ## Lint and check types
 	$(BIN)/ruff check
@@ -30,6 +33,11 @@ clean: ## Remove what the targets made, data and runs aside
 $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(VENV)
 	@echo "Installing into $(VENV), a minute or two the first time"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/training.stamp: pyproject.toml constraints.txt | $(VENV)
+	@echo "Installing into $(VENV), a minute or two the first time"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[s3,training]'
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)

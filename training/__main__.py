@@ -25,7 +25,7 @@ from training.train import train
 
 EXAMPLES = """\
 examples:
-  python -m training train                         about half an hour on two cores, minutes on a GPU
+  python -m training train                         long on two cores, minutes on a GPU
   python -m training train --network plain --epochs 2    a quick look
   python -m training evaluate                      prints the metrics, writes the model card
   python -m training publish                       models/mnist/<the next number>
