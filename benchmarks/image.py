@@ -9,9 +9,6 @@ on half 0; ``--half 1`` takes the other.
 
 import argparse
 import contextlib
-import csv
-import hashlib
-import io
 import math
 import statistics
 import time
@@ -26,10 +23,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from predictor.artifact import load
 from training.data import read_idx
+from training.evaluate import uploads
+from training.pages import encode
 from transformer import image, ink
 from transformer.decode import decode
 from transformer.image import Picture
@@ -49,13 +47,7 @@ def hand_drawn(half: int) -> Files:
     folder = SHARED / "hwd1000"
     if not folder.exists():
         return []
-    with (folder / "labels.csv").open() as file:
-        rows = [(folder / row["image"], int(row["label"])) for row in csv.DictReader(file)]
-    return [
-        (path.read_bytes(), label)
-        for path, label in rows
-        if int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 2 == half
-    ]
+    return [(upload.content, upload.label) for upload in uploads(folder, half)]
 
 
 def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list[list[float]]:
@@ -89,14 +81,6 @@ def draw(random: np.random.Generator, digit: int, size: tuple[int, int], pen: fl
         points = np.rint((np.array(line) @ slant.T + place) * 16).astype(np.int32)
         cv2.polylines(page, [points], False, 255, max(1, round(pen)), cv2.LINE_AA, shift=4)
     return page
-
-
-def encode(pixels: NDArray[np.number], form: str = "PNG", **options: int) -> bytes:
-    """The pixels, clipped to 8 bits, as a file."""
-    file = io.BytesIO()
-    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    picture.save(file, form, **options)
-    return file.getvalue()
 
 
 def on_canvas(random: np.random.Generator, digit: int) -> bytes:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
 
 from serving.rest import ERROR_HANDLERS, Endpoints
-from tests import programs
+from tests import programs, runs
 from tests.echo import Echo
 
 # Time is measured in the benchmarks; a busy machine is no defect.
@@ -40,6 +40,13 @@ def client(service: programs.Program) -> Iterator[httpx.Client]:
     """A client of the service."""
     with httpx.Client(base_url=service.url, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[runs.S3]:
+    """A server of S3's protocol on loopback."""
+    with runs.S3().running() as running:
+        yield running
 
 
 @pytest.fixture

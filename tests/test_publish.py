@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,16 +18,10 @@ from training.store import Store, StoreError
 FILES = ["MODEL.md", "figures/confusion.png", "model.json", "model.pt2"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[runs.S3]:
-    with runs.S3().running() as server:
-        yield server
-
-
 @pytest.fixture
-def s3(server: runs.S3, monkeypatch: pytest.MonkeyPatch) -> Store:
+def s3(s3_server: runs.S3, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store that is empty."""
-    return Store(server.use(monkeypatch))
+    return Store(s3_server.use(monkeypatch))
 
 
 @pytest.fixture(params=["folder", "S3"])
@@ -179,16 +172,16 @@ def test_a_full_disk_leaves_nothing_half_written(
     [("403 Forbidden", "InvalidAccessKeyId"), ("500 Internal Server Error", "InternalError")],
 )
 def test_a_store_that_refuses_is_one_line_and_keeps_what_it_has(
-    run: Path, s3: Store, server: runs.S3, refused: str, status: str, code: str
+    run: Path, s3: Store, s3_server: runs.S3, refused: str, status: str, code: str
 ) -> None:
     publish(run, s3)
-    before = server.files()
-    server.refused[refused] = (status, code)
+    before = s3_server.files()
+    s3_server.refused[refused] = (status, code)
     said = f"{code}, says the test; check the address, the credentials and the network"
     with pytest.raises(StoreError, match=rf"^s3://models/team/mnist: (\[Errno \d+\] )?{said}$"):
         publish(run, s3)
-    server.refused.clear()
-    assert server.files() == before
+    s3_server.refused.clear()
+    assert s3_server.files() == before
 
 
 def test_missing_credentials_are_told(

@@ -2,7 +2,6 @@
 
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,16 +15,10 @@ CONTENTS = {"model.json": b"{}", "model.pt2": b"graph", "figures/confusion.png":
 PUBLISHERS = 4
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[runs.S3]:
-    with runs.S3().running() as server:
-        yield server
-
-
 @pytest.fixture
-def s3(server: runs.S3, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3(s3_server: runs.S3, monkeypatch: pytest.MonkeyPatch) -> str:
     """A location that is empty."""
-    return server.use(monkeypatch)
+    return s3_server.use(monkeypatch)
 
 
 @pytest.fixture(params=["folder", "S3"])
@@ -221,9 +214,11 @@ def test_publishers_at_once_get_different_numbers(store: Store) -> None:
     assert set(store.versions()) == set(got)
 
 
-def test_a_server_that_says_less_of_a_claim_taken_is_understood(s3: str, server: runs.S3) -> None:
+def test_a_server_that_says_less_of_a_claim_taken_is_understood(
+    s3: str, s3_server: runs.S3
+) -> None:
     # AWS names the condition that failed; MinIO does not.
-    server.refused["PUT /.claims/1"] = ("412 Precondition Failed", "PreconditionFailed")
+    s3_server.refused["PUT /.claims/1"] = ("412 Precondition Failed", "PreconditionFailed")
     assert add(Store(s3)) == 2
 
 
@@ -245,40 +240,40 @@ def test_a_version_is_written_over_nothing_that_is_there(store: Store, tmp_path:
     assert read(tmp_path / "copy") == CONTENTS
 
 
-def test_what_a_killed_publisher_left_is_passed_over(s3: str, server: runs.S3) -> None:
-    server.put("1/model.pt2", b"half")
+def test_what_a_killed_publisher_left_is_passed_over(s3: str, s3_server: runs.S3) -> None:
+    s3_server.put("1/model.pt2", b"half")
     store = Store(s3)
     with pytest.raises(StoreError, match=r"1/model\.pt2 is there already: take the next number"):
         add(store, 1)
-    assert server.files() == {"1/model.pt2": b"half"}
+    assert s3_server.files() == {"1/model.pt2": b"half"}
     assert add(store) == 2
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_a_write_that_fails_leaves_nothing(s3: str, server: runs.S3, name: str) -> None:
+def test_a_write_that_fails_leaves_nothing(s3: str, s3_server: runs.S3, name: str) -> None:
     store = Store(s3)
     add(store)
-    before = server.files()
-    server.refused[f"PUT /2/{name}"] = ("403 Forbidden", "ExpiredToken")
+    before = s3_server.files()
+    s3_server.refused[f"PUT /2/{name}"] = ("403 Forbidden", "ExpiredToken")
     with pytest.raises(StoreError, match="ExpiredToken, says the test; check .* credentials"):
         add(store)
-    assert server.files() == before
+    assert s3_server.files() == before
 
 
 @pytest.mark.parametrize("name", [".claims/1", *(f"1/{name}" for name in CONTENTS)])
-def test_a_write_whose_answer_is_lost_is_done_once(s3: str, server: runs.S3, name: str) -> None:
-    server.lost.append(f"PUT /{name}")
+def test_a_write_whose_answer_is_lost_is_done_once(s3: str, s3_server: runs.S3, name: str) -> None:
+    s3_server.lost.append(f"PUT /{name}")
     assert add(Store(s3), 1) == 1
-    assert server.lost == []
-    assert server.files() == {f"1/{name}": content for name, content in CONTENTS.items()}
+    assert s3_server.lost == []
+    assert s3_server.files() == {f"1/{name}": content for name, content in CONTENTS.items()}
 
 
-def test_model_json_is_written_last(s3: str, server: runs.S3) -> None:
-    server.refused["PUT /1/model.json"] = ("403 Forbidden", "ExpiredToken")
-    server.refused["DELETE "] = ("403 Forbidden", "ExpiredToken")
+def test_model_json_is_written_last(s3: str, s3_server: runs.S3) -> None:
+    s3_server.refused["PUT /1/model.json"] = ("403 Forbidden", "ExpiredToken")
+    s3_server.refused["DELETE "] = ("403 Forbidden", "ExpiredToken")
     with pytest.raises(StoreError, match="ExpiredToken"):
         add(Store(s3))
-    assert set(server.files()) == {".claims/1", "1/model.pt2", "1/figures/confusion.png"}
+    assert set(s3_server.files()) == {".claims/1", "1/model.pt2", "1/figures/confusion.png"}
 
 
 # Fetching
@@ -291,9 +286,11 @@ def test_a_version_that_is_not_there_is_not_fetched(store: Store, tmp_path: Path
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_name_that_leads_elsewhere_is_refused(s3: str, server: runs.S3, tmp_path: Path) -> None:
-    server.put("1/model.json", b"{}")
-    server.put("1/../../escaped", b"x")
+def test_a_name_that_leads_elsewhere_is_refused(
+    s3: str, s3_server: runs.S3, tmp_path: Path
+) -> None:
+    s3_server.put("1/model.json", b"{}")
+    s3_server.put("1/../../escaped", b"x")
     with pytest.raises(StoreError, match="escaped would be written elsewhere"):
         Store(s3).fetch(1, tmp_path / "a/b")
     assert list(tmp_path.rglob("escaped")) == []

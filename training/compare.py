@@ -5,14 +5,11 @@ from pathlib import Path
 
 from predictor import artifact
 from predictor.artifact import Graph, Model
-from training import data
 from training.data import Digits
 from training.evaluate import answer
 from training.gate import Comparison, Limits, Verdict, judge, time_ratio
+from training.run import training_data
 from training.store import Store
-
-TIMED = 640
-"""Digits whose time is taken."""
 
 
 class CompareError(Exception):
@@ -26,10 +23,10 @@ def compare(
 
     Raises:
         CompareError: the two were not trained with the same writers held out.
-        StoreError, ArtifactError, DataError: a version or the data cannot be had.
+        StoreError, ArtifactError, DataError, RunError: a version or its data cannot be had.
     """
     old, new = load(store, production), load(store, candidate)
-    held_out = held_out_by(old, data_directory)
+    _, held_out = data_of(old, data_directory)
     if new.metadata.training.data.get(held_out.name) != held_out.digest:
         raise CompareError(
             f"versions {production} and {candidate} have other writers held out: train with the "
@@ -45,22 +42,10 @@ def load(store: Store, version: int) -> Model:
         return artifact.load(Path(directory))
 
 
-def held_out_by(model: Model, data_directory: Path) -> Digits:
-    """The digits of the writers that the version has not seen.
-
-    Raises:
-        CompareError: those that the data give are not those that the version records.
-    """
-    training = model.metadata.training
-    share = training.configuration["validation_share"]
-    _, held_out = data.load_training(
-        data_directory, validation_share=float(str(share)), seed=training.seed
-    )
-    if training.data.get(held_out.name) != held_out.digest:
-        raise CompareError(
-            f"version {model.metadata.version} was not trained on the data in {data_directory}"
-        )
-    return held_out
+def data_of(model: Model, data_directory: Path) -> tuple[Digits, Digits]:
+    """MNIST's digits that the version was trained on, and those of the writers held out."""
+    metadata = model.metadata
+    return training_data(metadata.training, data_directory, of=f"version {metadata.version}")
 
 
 def verdict(
@@ -79,7 +64,7 @@ def verdict(
 
     return judge(
         compared(held_out),
-        time_ratio=time_ratio(production, candidate, held_out.images[:TIMED]),
+        time_ratio=time_ratio(production, candidate, held_out.images),
         limits=limits,
         new=None if new is None else compared(new),
     )

@@ -22,7 +22,14 @@ from serving.scores import Scores
 from training import card, data, figures, probes, robustness
 from training.data import DataError, Digits
 from training.figures import Mistake, worst
-from training.run import Run, RunError, check_seeds, read_file, write_figures, write_metrics
+from training.run import (
+    Run,
+    check_seeds,
+    read_file,
+    training_data,
+    write_figures,
+    write_metrics,
+)
 from transformer import image
 from transformer.answer import Answer, make_answer
 from transformer.image import Picture
@@ -67,15 +74,7 @@ def evaluate(
     graph = graph_of(directory)
     others = [(other, Run.read(other)) for other in seeds]
     check_seeds(run, others)
-    configuration: dict[str, Any] = run.provenance.configuration
-    training, validation = data.load_training(
-        data_directory,
-        validation_share=configuration["validation_share"],
-        seed=run.provenance.seed,
-    )
-    used = {digits.name: digits.digest for digits in (training, validation)}
-    if not used.items() <= run.provenance.data.items():  # retraining uses more
-        raise RunError(f"{directory} was not trained on the data in {data_directory}: train again")
+    _, validation = training_data(run.provenance, data_directory, of=str(directory))
     test = data.load_test(data_directory)
     probabilities, accepted = answer(graph, test.images)
     tested = _describe(test, probabilities, accepted)
@@ -124,10 +123,7 @@ def _describe(digits: Digits, probabilities: torch.Tensor, accepted: torch.Tenso
         digest=digits.digest,
         images=len(digits),
         values={
-            "accuracy": _share(right),
-            "calibration_error": calibration_error(confidence, right),
-            "accepted": _share(accepted),
-            "accuracy_of_accepted": _share(right[accepted]) if accepted.any() else None,
+            **_quality(confidence, right, accepted),
             "recall": [
                 int(confusion[i, i]) / count if count else None for i, count in enumerate(rows)
             ],
@@ -144,6 +140,17 @@ def _describe(digits: Digits, probabilities: torch.Tensor, accepted: torch.Tenso
             "confidence_when_right": _distribution(confidence[right]),
         },
     )
+
+
+def _quality(
+    confidence: torch.Tensor, right: torch.Tensor, accepted: torch.Tensor
+) -> dict[str, JsonValue]:
+    return {
+        "accuracy": _share(right),
+        "calibration_error": calibration_error(confidence, right),
+        "accepted": _share(accepted),
+        "accuracy_of_accepted": _share(right[accepted]) if accepted.any() else None,
+    }
 
 
 def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> float:
@@ -236,10 +243,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
         ).hexdigest(),
         images=len(half),
         values={
-            "accuracy": _share(right),
-            "calibration_error": calibration_error(torch.from_numpy(answered.confidence), right),
-            "accepted": _share(accepted),
-            "accuracy_of_accepted": _share(right[accepted]) if accepted.any() else None,
+            **_quality(torch.from_numpy(answered.confidence), right, accepted),
             "status": {
                 status: int((answered.status == status).sum())
                 for status in ("ok", "uncertain", "multiple", "no_digit")

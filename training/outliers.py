@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.pages import encode
+from training.pages import save
 from transformer import image
 
 Grey = NDArray[np.uint8]
@@ -56,7 +56,7 @@ def _picture(random: np.random.Generator, digits: Grey) -> Grey:
         if random.random() < 0.5:
             page = np.asarray(cv2.GaussianBlur(page, (0, 0), random.uniform(0.4, 2)), np.float32)
         paper, ink = random.uniform(170, 255), random.uniform(0, 90)
-        picture = image.read(encode(random, paper + (ink - paper) * page))
+        picture = image.read(save(random, paper + (ink - paper) * page))
         if picture.status == "ok":
             return picture.pixels
     return np.asarray(cv2.resize(page * 255, (image.SIDE, image.SIDE)), np.uint8)

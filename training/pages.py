@@ -50,17 +50,20 @@ def draw(random: np.random.Generator, digit: Grey) -> bytes:
         page = np.asarray(blurred, np.float32)
     if random.random() < 0.4:
         page = page + random.normal(0, random.uniform(0, 8), page.shape).astype(np.float32)
-    return encode(random, page)
+    return save(random, page)
 
 
-def encode(random: np.random.Generator, page: NDArray[np.floating]) -> bytes:
+def save(random: np.random.Generator, page: NDArray[np.floating]) -> bytes:
     """The page (from 0 to 255) as a PNG or JPEG file."""
-    file = io.BytesIO()
-    picture = Image.fromarray(np.clip(page, 0, 255).astype(np.uint8))
     if random.random() < 0.5:
-        picture.save(file, "PNG", compress_level=0)
-    else:
-        picture.save(file, "JPEG", quality=int(random.integers(30, 95)))
+        return encode(page, "PNG", compress_level=0)
+    return encode(page, "JPEG", quality=int(random.integers(30, 95)))
+
+
+def encode(pixels: NDArray[np.number], form: str = "PNG", **options: int) -> bytes:
+    """The pixels, clipped to 8 bits, as a file."""
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, form, **options)
     return file.getvalue()
 
 

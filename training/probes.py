@@ -7,7 +7,6 @@ file, as a user might send it.
 """
 
 import functools
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import JsonValue
+
+from training.pages import encode
 
 Digits = NDArray[np.uint8]
 Random = np.random.Generator
@@ -232,19 +233,13 @@ def _trimmed(digit: Digits) -> Digits:
     return digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def _png(random: Random, ink: NDArray[np.generic]) -> bytes:
+def _png(random: Random, ink: NDArray[np.number]) -> bytes:
     """The ink (from 0 to 1) in some grey on paper of another, either of them the darker."""
     paper, tone = random.uniform(160, 255), random.uniform(0, 100)
     if random.random() < 0.3:
         paper, tone = tone, paper
-    return _encoded(paper + (tone - paper) * np.asarray(ink, np.float64), "PNG")
+    return encode(paper + (tone - paper) * np.asarray(ink, np.float64), "PNG")
 
 
-def _jpeg(random: Random, page: NDArray[np.generic]) -> bytes:
-    return _encoded(page, "JPEG", quality=int(random.integers(50, 96)))
-
-
-def _encoded(page: NDArray[np.generic], form: str, **options: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.clip(page, 0, 255).astype(np.uint8)).save(file, form, **options)
-    return file.getvalue()
+def _jpeg(random: Random, page: NDArray[np.number]) -> bytes:
+    return encode(page, "JPEG", quality=int(random.integers(50, 96)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training import data, incoming
-from training.compare import held_out_by, load, verdict
+from training.compare import data_of, load, verdict
 from training.config import Config, ConfigError
 from training.evaluate import evaluate, graph_of
 from training.gate import Limits
@@ -50,7 +50,7 @@ def retrain(
     Raises:
         RetrainError: the store is empty, or the version's settings are not known any more.
         IncomingError: the new images are not what they should be; nothing was trained.
-        CheckpointError, CompareError, DataError, RunError, StoreError: as their names say.
+        CheckpointError, DataError, RunError, StoreError: as their names say.
     """
     old = load(store, _latest(store) if production is None else production)
     try:
@@ -60,10 +60,7 @@ def retrain(
             f"version {old.metadata.version} cannot be retrained: {error}; publish one first "
             "with `python -m training train`, and name it with --production"
         ) from error
-    held_out = held_out_by(old, data_directory)
-    training, _ = data.load_training(
-        data_directory, validation_share=config.validation_share, seed=config.seed
-    )
+    training, held_out = data_of(old, data_directory)
     known = [training, held_out, data.load_test(data_directory)]
     images = incoming.read(new, known=known, reference=training)
     train_on(directory, [training, images.training], held_out, config, device=device)

@@ -13,11 +13,13 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from predictor.artifact import GRAPH_FILE, Metrics, Provenance
+from training import data
+from training.data import Digits
 
 CARD_FILE = "MODEL.md"
 FIGURES = "figures"
@@ -58,6 +60,27 @@ class Run(BaseModel):
         write_figures(directory, {})
         (directory / GRAPH_FILE).write_bytes(graph)
         (directory / RUN_FILE).write_bytes(self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def training_data(
+    provenance: Provenance, data_directory: Path, *, of: str
+) -> tuple[Digits, Digits]:
+    """MNIST's digits that were trained on, and those of the writers held out.
+
+    Raises:
+        RunError: they are not those that ``provenance`` records; ``of`` names what it is of.
+        DataError: the data is not there or not what it should be.
+    """
+    configuration: dict[str, Any] = provenance.configuration
+    both = data.load_training(
+        data_directory,
+        validation_share=configuration["validation_share"],
+        seed=provenance.seed,
+    )
+    used = {digits.name: digits.digest for digits in both}
+    if not used.items() <= provenance.data.items():  # retraining uses more
+        raise RunError(f"{of} was not trained on the data in {data_directory}: train again")
+    return both
 
 
 def check_seeds(run: Run, others: Sequence[tuple[Path, Run]]) -> None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fsspec.core import url_to_fs  # type: ignore[import-untyped, unused-ignore]
+from fsspec.core import url_to_fs
 
 from predictor.artifact import METADATA_FILE
 
