@@ -69,6 +69,17 @@ def test_missing_data_is_one_line_and_exit_status_1(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_interruption_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load_training(directory: Path, **_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "load_training", load_training)
+    assert main(["train", "--run", str(tmp_path / "run"), "--data", "nowhere"]) == 130
+    assert "interrupted; what was trained goes on" in capsys.readouterr().err
+
+
 def test_the_published_version_and_its_digest_are_printed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,7 +32,8 @@ examples:
   python -m training compare 1 2                   is version 2 as good as version 1?
   python -m training retrain corrections/          train on them too, judge, publish
 
-exit status: 0 done, 1 not done (the message says why), 2 wrong flags, 3 not good enough
+exit status: 0 done, 1 not done (the message says why), 2 wrong flags, 3 not good enough,
+130 interrupted
 """
 
 PROBLEMS = (
@@ -40,6 +41,8 @@ PROBLEMS = (
     OSError, RetrainError, RunError, StoreError,
 )  # fmt: skip
 NOT_GOOD_ENOUGH = 3
+INTERRUPTED = 130
+"""As shells have it for SIGINT."""
 
 Settings = TypeVar("Settings", Config, Limits)
 
@@ -141,6 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PROBLEMS as error:
         print(f"python -m training {flags['command']}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        said = "interrupted; what was trained goes on from its last epoch with the same command"
+        print(f"\npython -m training {flags['command']}: {said}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def run(flags: dict[str, Any]) -> int:
