@@ -1,5 +1,6 @@
 """Serve one version of the model: ``python -m predictor --help``."""
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -22,8 +23,8 @@ example:
 """
 
 
-def main() -> None:
-    """Load the version, then serve it until SIGTERM or SIGINT."""
+def command_line() -> argparse.ArgumentParser:
+    """The flags of the program: KServe's and its own."""
     flags = parser("predictor", "Serve one version of the model.", EPILOG)
     flags.set_defaults(max_body=4 * 2**20)  # 256 images as JSON have less than 1 MiB
     flags.add_argument("--models_dir", default="/models", type=Path, help="Baked-in versions.")
@@ -45,7 +46,12 @@ def main() -> None:
         type=positive,
         help="Threads of one forward pass; the default is the container's CPU limit.",
     )
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    """Load the version, then serve it until SIGTERM or SIGINT."""
+    args = command_line().parse_args()
     torch.set_num_threads(args.torch_threads)
     torch.set_num_interop_threads(1)  # the graph is a chain: nothing in it runs side by side
     try:

@@ -1,5 +1,6 @@
 """Serve the transformer: ``python -m transformer --help``."""
 
+import argparse
 import sys
 
 from kserve import PredictorConfig
@@ -17,8 +18,8 @@ example:
 """
 
 
-def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+def command_line() -> argparse.ArgumentParser:
+    """The flags of the program: KServe's and its own."""
     flags = parser("transformer", "Decode images, ask the predictor, name the digit.", EPILOG)
     flags.add_argument(
         "--max_pixels", default=MAX_PIXELS, type=positive, help="Pixels that an image may have."
@@ -44,7 +45,12 @@ def main() -> None:
     flags.add_argument(
         "--max_calls", default=4, type=positive, help="Calls to the predictor at a time."
     )
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    args = command_line().parse_args()
     if not args.predictor_host:
         sys.exit("transformer: --predictor_host is missing, such as 127.0.0.1:8082")
     config = PredictorConfig(
