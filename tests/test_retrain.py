@@ -1,6 +1,7 @@
 """Retraining on new images, and comparing versions: from a folder of images to a verdict."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,13 @@ def test_what_passes_the_gate_is_published(
     assert retrained(store, corrections, tmp_path, *WIDE) == 0
     assert "Good enough." in (tmp_path / "second/report.md").read_text(encoding="utf-8")
     assert f"STORAGE_URI={(store / '2').as_uri()}/" in capsys.readouterr().out
-    used = artifact.load(store / "2").metadata.training.data
-    assert len(used) == 3, "old, held-out and new digits"
+    published = artifact.load(store / "2").metadata
+    assert len(published.training.data) == 3, "old, held-out and new digits"
+    assert "new images, held out" in [metrics.dataset for metrics in published.metrics]
+    card = (store / "2/MODEL.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| new images, held out \| \d+ \| \d", card, re.MULTILINE)
+    assert "python -m training retrain" in card
+    assert "python -m training train" not in card
 
 
 def test_what_fails_the_gate_is_not_published(

@@ -107,7 +107,8 @@ Made with {libraries}.
 
 def render(run: Run, metrics: tuple[Metrics, ...]) -> str:
     """The page; ``metrics`` as ``evaluate`` returns them."""
-    test, validation, *uploads, disturbed, outliers = metrics
+    test, validation, *others, disturbed, outliers = metrics
+    uploads = [of_set for of_set in others if "status" in of_set.values]
     libraries = run.provenance.libraries.items()
     return PAGE.format(
         run=run,
@@ -121,7 +122,7 @@ def render(run: Run, metrics: tuple[Metrics, ...]) -> str:
             ["setting", "value"],
             [[f"`{key}`", str(value)] for key, value in run.provenance.configuration.items()],
         ),
-        summary=_summary([test, validation, *uploads]),
+        summary=_summary([test, validation, *others]),
         seeds=_seeds(test),
         uploads="".join(map(_uploads, uploads)),
         confidence=_confidence([test, validation]),
@@ -217,6 +218,8 @@ def _outliers(outliers: Metrics) -> str:
 
 def _commands(run: Run, test: Metrics, uploads: list[Metrics]) -> list[str]:
     """What makes this card: ``train`` has a flag for each setting that is not the default."""
+    if len(run.provenance.data) > 2:  # more than MNIST's two parts
+        return ["python -m training retrain <the new images>"]
     defaults = {setting.name: setting.default for setting in dataclasses.fields(Config)}
     flags = "".join(
         f" --{name.replace('_', '-')} {value}"

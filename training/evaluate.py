@@ -56,15 +56,17 @@ def evaluate(
     *,
     seeds: Sequence[Path] = (),
     uploads: Path | None = None,
+    new: Digits | None = None,
 ) -> tuple[Metrics, ...]:
     """Measure the run in ``directory``; write ``metrics.json``, ``MODEL.md`` and figures there.
 
-    Returns what it measured on the MNIST test set, the writers held out, the uploads if any,
-    disturbed digits, and outliers.
+    Returns what it measured on the MNIST test set, the writers held out, the uploads and the new
+    images if any, disturbed digits, and outliers.
 
     Args:
         seeds: runs of the same settings and other seeds; the test set is read by them, too.
         uploads: a folder with ``labels.csv`` (columns ``image``, ``label``); half is measured.
+        new: after retraining, those of the new images that were held out.
 
     Raises:
         RunError: a run is not there, was trained on other data, or with other settings.
@@ -88,6 +90,8 @@ def evaluate(
     if uploads:
         uploaded, mistakes[uploads.absolute().name] = _measure_uploads(graph, uploads)
         metrics.append(uploaded)
+    if new is not None:
+        metrics.append(measure(graph, new))
     measured = (*metrics, _measure_disturbed(graph, test), _measure_outliers(graph, test))
     write_figures(directory, figures.draw(measured, mistakes))
     write_metrics(directory, measured, card=card.render(run, measured))

@@ -70,7 +70,7 @@ def retrain(
     (directory / REPORT_FILE).write_text(report, encoding="utf-8")
     if not judged.passed:
         return Outcome(report, None)
-    evaluate(directory, data_directory)
+    evaluate(directory, data_directory, new=images.held_out)
     return Outcome(report, publish(directory, store))
 
 
