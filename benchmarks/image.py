@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from predictor.artifact import load
 from training.data import read_idx
-from training.evaluate import uploads
 from training.pages import encode
+from training.uploads import read_uploads
 from transformer import image, ink
 from transformer.decode import decode
 from transformer.image import Picture
@@ -47,7 +47,7 @@ def hand_drawn(half: int) -> Files:
     folder = SHARED / "hwd1000"
     if not folder.exists():
         return []
-    return [(upload.content, upload.label) for upload in uploads(folder, half)]
+    return [(upload.content, upload.label) for upload in read_uploads(folder, half)]
 
 
 def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list[list[float]]:

@@ -1,6 +1,7 @@
 """Pictures of digits for tests: drawn by code, and the real data sets where they are at hand."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,15 @@ def mnist_test_set() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def hand_drawn(half: int) -> benchmark.Files:
     """Files and labels of one half (0 or 1) of hwd1000; skips where it is not at hand."""
     return benchmark.hand_drawn(half) or pytest.skip("needs ../shared/data/hwd1000")
+
+
+def write_uploads(folder: Path, count: int = 24) -> Path:
+    """A folder as users' images come: drawn sevens, fours and ones."""
+    folder.mkdir()
+    rows = ["image,label,source"]
+    for index in range(count):
+        digit = (1, 4, 7)[index % 3]
+        (folder / f"{index}.png").write_bytes(encode(draw(digit, 60 + index)))
+        rows.append(f"{index}.png,{digit},scan")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder

@@ -13,18 +13,18 @@ import torch
 from PIL import Image
 
 from predictor.artifact import Graph, Metrics, Provenance
-from tests.digits import draw, encode
+from tests.digits import encode, write_uploads
 from tests.synthetic import digits
 from tests.versions import served
 from training import data, evaluate, probes
 from training.data import DataError, Digits
-from training.evaluate import calibration_error, measure, uploads
+from training.evaluate import calibration_error, measure
 from training.network import export
 from training.robustness import DISTURBANCES
 from training.run import Run, RunError, read_metrics
+from training.uploads import read_uploads
 from transformer.image import read
 
-HWD1000 = Path(__file__).parents[2] / "shared/data/hwd1000"
 TRAINING, VALIDATION, TEST = (digits(40, seed=seed) for seed in (1, 2, 3))
 
 
@@ -62,18 +62,6 @@ def write_run(directory: Path, *, seed: int = 1, graph_seed: int = 0, **settings
     )
     run.write(directory, graph=graph_of(graph_seed))
     return directory
-
-
-def write_uploads(folder: Path, count: int = 24) -> Path:
-    """A folder as users' images come: drawn sevens, fours and ones."""
-    folder.mkdir()
-    rows = ["image,label,source"]
-    for index in range(count):
-        digit = (1, 4, 7)[index % 3]
-        (folder / f"{index}.png").write_bytes(encode(draw(digit, 60 + index)))
-        rows.append(f"{index}.png,{digit},scan")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return folder
 
 
 def says(*answers: Sequence[float], accepted: Sequence[bool]) -> Graph:
@@ -170,7 +158,10 @@ def test_a_run_is_measured_on_these_in_this_order(evaluated: Evaluated) -> None:
     assert [(of_set.dataset, of_set.images) for of_set in evaluated.metrics] == [
         ("made up 3", 40),
         ("made up 2", 40),
-        ("scans, half for scoring, through the transformer", len(uploads(evaluated.uploads, 1))),
+        (
+            "scans, half for scoring, through the transformer",
+            len(read_uploads(evaluated.uploads, 1)),
+        ),
         ("made up 3, disturbed", 30),
         ("outliers", 3 * len(probes.KINDS)),
     ]
@@ -279,33 +270,15 @@ def test_a_run_named_twice_repeats_its_seed(run: Path, tmp_path: Path) -> None:
 # Uploads
 
 
-def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
-    folder = write_uploads(tmp_path / "scans")
-    halves = [uploads(folder, half) for half in (0, 1)]
-    assert sorted(int(u.name[:-4]) for half in halves for u in half) == list(range(24))
-    for half, found in enumerate(halves):
-        assert found
-        for upload in found:
-            assert int(hashlib.sha256(upload.name.encode()).hexdigest(), 16) % 2 == half
-            assert upload.content == (folder / upload.name).read_bytes()
-            assert upload.label == (1, 4, 7)[int(upload.name[:-4]) % 3]
-
-
-@pytest.mark.skipif(not HWD1000.exists(), reason=f"no images at {HWD1000}")
-@pytest.mark.parametrize(("half", "count"), [(0, 494), (1, 506)])
-def test_the_halves_of_hwd1000_stay_the_same(half: int, count: int) -> None:
-    assert len(uploads(HWD1000, half)) == count
-
-
 def test_uploads_have_accuracy_and_the_status_of_each_answer(evaluated: Evaluated) -> None:
     values: Any = evaluated.metrics[2].values
-    images = len(uploads(evaluated.uploads, 1))
+    images = len(read_uploads(evaluated.uploads, 1))
     assert list(values["status"]) == ["ok", "uncertain", "multiple", "no_digit"]
     assert sum(values["status"].values()) == images
     assert values["accepted"] == values["status"]["ok"] / images
     graph = evaluate.graph_of(evaluated.run)
     right = 0
-    for upload in uploads(evaluated.uploads, 1):
+    for upload in read_uploads(evaluated.uploads, 1):
         probabilities, _ = graph(torch.from_numpy(read(upload.content).pixels[None]))
         right += int(probabilities.argmax()) == upload.label
     assert values["accuracy"] == right / images
@@ -313,12 +286,12 @@ def test_uploads_have_accuracy_and_the_status_of_each_answer(evaluated: Evaluate
 
 def test_an_upload_without_a_digit_is_answered_wrong(run: Path, tmp_path: Path) -> None:
     folder = write_uploads(tmp_path / "scans")
-    for upload in uploads(folder, 1):
+    for upload in read_uploads(folder, 1):
         (folder / upload.name).write_bytes(encode(Image.new("L", (60, 60), 255)))
     metrics, mistakes = evaluate._measure_uploads(evaluate.graph_of(run), folder)
     values: Any = metrics.values
     assert mistakes == []
-    assert values["status"]["no_digit"] == len(uploads(folder, 1))
+    assert values["status"]["no_digit"] == len(read_uploads(folder, 1))
     assert (values["accuracy"], values["accepted"], values["calibration_error"]) == (0, 0, 0)
 
 
@@ -348,7 +321,7 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused(
 
 def test_an_upload_that_does_not_decode_is_named(run: Path, tmp_path: Path) -> None:
     folder = write_uploads(tmp_path / "scans")
-    name = uploads(folder, 1)[0].name
+    name = read_uploads(folder, 1)[0].name
     (folder / name).write_bytes(b"no image")
     with pytest.raises(DataError, match=f"{name}: not an image"):
         evaluate.evaluate(run, tmp_path, uploads=folder)

@@ -3,12 +3,11 @@
 Nothing is chosen by these numbers: temperature and threshold are part of the graph.
 """
 
-import csv
 import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from training.run import (
     write_figures,
     write_metrics,
 )
+from training.uploads import read_uploads
 from transformer import image
 from transformer.answer import Answer, make_answer
 from transformer.image import Picture
@@ -40,14 +40,6 @@ DISTURBED = 2000
 """So many digits of the test set, the first ones, are disturbed."""
 PROBES = 300
 """Image files of each kind of outlier."""
-
-
-class Upload(NamedTuple):
-    """An image file of a user, and the digit in it."""
-
-    name: str
-    content: bytes
-    label: int
 
 
 def evaluate(
@@ -178,32 +170,6 @@ def _binned(confidence: torch.Tensor, right: torch.Tensor, bins: int) -> torch.T
     return torch.stack([torch.bincount(index, each.double(), minlength=bins) for each in summed])
 
 
-def uploads(folder: Path, half: int) -> list[Upload]:
-    """One half of the images in a folder, by a hash of the file's name.
-
-    Half 0 is to develop on, half 1 to score on.
-
-    Raises:
-        DataError: ``labels.csv`` or an image is missing, or a label is not a digit.
-    """
-    table = folder / "labels.csv"
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [(row["image"], row["label"]) for row in csv.DictReader(file)]
-        return [
-            Upload(name, (folder / name).read_bytes(), list("0123456789").index(label))
-            for name, label in rows
-            if int(hashlib.sha256(Path(name).name.encode()).hexdigest(), 16) % 2 == half
-        ]
-    except KeyError as error:
-        raise DataError(f"{table} has no column {error}: expected image and label") from error
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(
-            f"{folder} cannot be read: {error}; expected labels.csv with the columns image and "
-            "label, a file in the folder and a digit"
-        ) from error
-
-
 def graph_of(directory: Path) -> Graph:
     """The graph of a run, read as the predictor reads it."""
     return cast("Graph", read_graph(read_file(directory, GRAPH_FILE, writer="train")))
@@ -227,7 +193,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
 
     Where no digit is found, the answer is wrong and its confidence 0.
     """
-    half = uploads(folder, 1)
+    half = read_uploads(folder, 1)
     if not half:
         raise DataError(f"{folder}: none of the images in labels.csv is in the half for scoring")
     pictures = []

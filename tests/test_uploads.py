@@ -1,0 +1,29 @@
+"""Users' images fall into halves by their names."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.digits import write_uploads
+from training.uploads import read_uploads
+
+HWD1000 = Path(__file__).parents[2] / "shared/data/hwd1000"
+
+
+def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    halves = [read_uploads(folder, half) for half in (0, 1)]
+    assert sorted(int(u.name[:-4]) for half in halves for u in half) == list(range(24))
+    for half, found in enumerate(halves):
+        assert found
+        for upload in found:
+            assert int(hashlib.sha256(upload.name.encode()).hexdigest(), 16) % 2 == half
+            assert upload.content == (folder / upload.name).read_bytes()
+            assert upload.label == (1, 4, 7)[int(upload.name[:-4]) % 3]
+
+
+@pytest.mark.skipif(not HWD1000.exists(), reason=f"no images at {HWD1000}")
+@pytest.mark.parametrize(("half", "count"), [(0, 494), (1, 506)])
+def test_the_halves_of_hwd1000_stay_the_same(half: int, count: int) -> None:
+    assert len(read_uploads(HWD1000, half)) == count
