@@ -192,27 +192,35 @@ def visibility(service: Object) -> Iterator[str]:
 
 def policies(objects: list[Object], service: Object) -> Iterator[str]:
     """Every pod is closed but for what a NetworkPolicy opens; Knative's own ways are open."""
-    selector = {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
-    found = [
-        policy["spec"]
-        for policy in of_kind(objects, "NetworkPolicy")
-        if policy["spec"]["podSelector"] == {"matchLabels": selector}
-    ]
-    if not any(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in found):
+    pods = {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
+    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
+    of_all = [spec for spec in specs if spec["podSelector"] == {"matchLabels": pods}]
+    if not any(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in of_all):
         yield "no NetworkPolicy closes the pods"
-    rules = [rule for spec in found for rule in spec.get("ingress", ())]
-    if any(not rule.get("from") for rule in rules):
+    ways_in = [rule for spec in of_all for rule in spec.get("ingress", ())]
+    if any(not rule.get("from") for rule in ways_in):
         yield "a NetworkPolicy lets everybody in"
-    ports = {port["port"] for rule in rules for port in rule.get("ports", ())}
+    ports = {port["port"] for rule in ways_in for port in rule.get("ports", ())}
     if not {8012, 8013, 8112, 9090} <= ports:
         yield f"queue-proxy cannot be reached on all of its ports, only {sorted(ports)}"
-    spaces = {
-        space for rule in rules for peer in rule.get("from", ()) for space in _namespaces(peer)
-    }
-    if "knative-serving" not in spaces:
+    if "knative-serving" not in _namespaces(ways_in, "from"):
         yield "the activator and the autoscaler are shut out"
+    ways_out = [rule for spec in of_all for rule in spec.get("egress", ())]
+    if not any(port["port"] == 53 for rule in ways_out for port in rule.get("ports", ())):
+        yield "names cannot be resolved"
+    transformer = {"matchLabels": {**pods, "component": "transformer"}}
+    to_predictor = [
+        rule
+        for spec in specs
+        if spec["podSelector"] == transformer
+        for rule in spec.get("egress", ())
+    ]
+    if not _namespaces(ways_in, "from") <= _namespaces(to_predictor, "to"):
+        yield "the transformer cannot reach the gateway"
 
 
-def _namespaces(peer: Object) -> list[str]:
-    expressions = peer.get("namespaceSelector", {}).get("matchExpressions", ())
-    return [space for each in expressions for space in each["values"]]
+def _namespaces(rules: list[Object], direction: str) -> set[str]:
+    peers = [peer for rule in rules for peer in rule.get(direction, ())]
+    selectors = [peer.get("namespaceSelector", {}) for peer in peers]
+    expressions = [each for found in selectors for each in found.get("matchExpressions", ())]
+    return {space for each in expressions for space in each["values"]}

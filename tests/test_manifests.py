@@ -117,6 +117,14 @@ def only_the_container_port(objects: list[Object]) -> None:
     policy(objects, "mnist")["ingress"][0]["ports"] = [{"port": 8080, "protocol": "TCP"}]
 
 
+def without_names(objects: list[Object]) -> None:
+    policy(objects, "mnist")["egress"] = []
+
+
+def without_the_gateway(objects: list[Object]) -> None:
+    policy(objects, "mnist-transformer")["egress"] = []
+
+
 SECURITY = "containers.0.securityContext"
 
 
@@ -171,6 +179,8 @@ SECURITY = "containers.0.securityContext"
         (open_to_all, "a NetworkPolicy lets everybody in"),
         (only_from_the_transformer, "the activator and the autoscaler are shut out"),
         (only_the_container_port, "queue-proxy cannot be reached on all of its ports"),
+        (without_names, "names cannot be resolved"),
+        (without_the_gateway, "the transformer cannot reach the gateway"),
     ],
 )
 def test_a_broken_manifest_is_noticed(
