@@ -41,6 +41,9 @@ def command_line() -> argparse.ArgumentParser:
         help="Images waiting or being scored, beyond which requests are refused with 429.",
     )
     flags.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="Where the graph is computed."
+    )
+    flags.add_argument(
         "--torch_threads",
         default=cpu_limit(),
         type=positive,
@@ -52,6 +55,9 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Load the version, then serve it until SIGTERM or SIGINT."""
     args = command_line().parse_args()
+    logs.configure(args.log_level, args.log_format)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
     torch.set_num_threads(args.torch_threads)
     torch.set_num_interop_threads(1)  # the graph is a chain: nothing in it runs side by side
     try:
@@ -63,6 +69,7 @@ def main() -> None:
                 mount_dir=args.mount_dir,
             ),
             digest=os.environ.get("MODEL_DIGEST") or None,
+            device=args.device,
         )
     except ArtifactError as error:
         sys.exit(f"predictor: {error}")
@@ -78,5 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logs.configure()
     main()

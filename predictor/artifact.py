@@ -162,12 +162,13 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
         raise ArtifactError(f"{path} is malformed: {problems}") from error
 
 
-def load(directory: Path, *, digest: str | None = None) -> Model:
+def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> Model:
     """Verify the version in ``directory``, then load it and run its graph once.
 
     Args:
         directory: of the version.
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
+        device: where the graph is computed; what goes in and comes out is in main memory.
 
     Raises:
         ArtifactError: something is missing, malformed or not what its digest says; or the graph
@@ -182,7 +183,7 @@ def load(directory: Path, *, digest: str | None = None) -> Model:
         contents[name] = _read(path)
         _compare(path, contents[name], expected=expected, remedy="fetch or publish it again")
     try:
-        graph = _callable(contents[GRAPH_FILE])
+        graph = _callable(contents[GRAPH_FILE], device)
         _check(graph, metadata)
     except Exception as error:
         # The bytes are the published ones: what is wrong lies between them and this torch.
@@ -193,17 +194,17 @@ def load(directory: Path, *, digest: str | None = None) -> Model:
     return Model(metadata, graph)
 
 
-def _callable(content: bytes) -> Graph:
+def _callable(content: bytes, device: str) -> Graph:
     import torch
 
     from predictor.graph import read_graph
 
-    compute = read_graph(content)
+    compute = read_graph(content, device)
 
     def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.inference_mode():
-            probabilities, accepted = compute(images)
-        return probabilities, accepted
+            probabilities, accepted = compute(images.to(device))
+        return probabilities.cpu(), accepted.cpu()
 
     return graph
 

@@ -43,8 +43,10 @@ MEMORY_FORMATS = {
 Json = dict[str, Any]
 
 
-def read_graph(content: bytes) -> Callable[..., tuple[torch.Tensor, ...]]:
+def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch.Tensor, ...]]:
     """The function that the graph in ``content`` computes, from input tensors to output tensors.
+
+    All of them are on ``device``, whatever the graph was saved on.
 
     Raises:
         ValueError: the graph holds something that is not read here; the message names it.
@@ -60,6 +62,7 @@ def read_graph(content: bytes) -> Callable[..., tuple[torch.Tensor, ...]]:
     module = program["graph_module"]
     graph = fx.Graph()
     values: dict[str, Any] = {}
+    weights = {name: tensor.to(device) for name, tensor in weights.items()}
     lifted = []  # the weights are the graph's first inputs, those of the caller come last
     for number, spec in enumerate(module["signature"]["input_specs"]):
         ((kind, declared),) = spec.items()
@@ -70,8 +73,8 @@ def read_graph(content: bytes) -> Callable[..., tuple[torch.Tensor, ...]]:
         # A name of our own: fx writes code, and nothing in the file may become part of it.
         values[_name(argument)] = graph.placeholder(f"input_{number}")
     for node in module["graph"]["nodes"]:
-        _add(graph, node, values)
-    graph.output(tuple(_value(output, values) for output in module["graph"]["outputs"]))
+        _add(graph, node, values, device)
+    graph.output(tuple(_value(output, values, device) for output in module["graph"]["outputs"]))
     forward = fx.GraphModule(torch.nn.Module(), graph).forward
     return functools.partial(forward, *lifted)
 
@@ -93,7 +96,7 @@ def _tensors(archive: zipfile.ZipFile, folder: str, index: str) -> dict[str, tor
     return tensors
 
 
-def _add(graph: fx.Graph, node: Json, values: dict[str, Any]) -> None:
+def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> None:
     """Append ``node`` to ``graph`` and its results to ``values``."""
     found = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", node["target"])
     function = found and getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
@@ -103,7 +106,7 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any]) -> None:
         return  # repeats what the tracing saw, computes nothing
     positional, keyword = [], {}
     for argument in node["inputs"]:
-        value = _value(argument["arg"], values)
+        value = _value(argument["arg"], values, device)
         if argument["kind"] == KEYWORD:
             if not argument["name"].isidentifier():
                 raise ValueError(f"{argument['name']!r} is no name of an argument")
@@ -127,7 +130,7 @@ def _name(output: Json) -> str:
     return name
 
 
-def _value(argument: Json, values: dict[str, Any]) -> Any:
+def _value(argument: Json, values: dict[str, Any], device: str) -> Any:
     """What an argument of a node stands for: a constant, or an earlier result."""
     ((kind, content),) = argument.items()
     match kind:
@@ -142,14 +145,14 @@ def _value(argument: Json, values: dict[str, Any]) -> Any:
         case "as_name":
             return values[content]
         case "as_sym_int" | "as_optional_tensor":
-            return _value(content, values)
+            return _value(content, values, device)
         case "as_sym_ints" | "as_optional_tensors":
-            return [_value(item, values) for item in content]
+            return [_value(item, values, device) for item in content]
         case "as_scalar_type":
             return DTYPES[content]
         case "as_memory_format":
             return MEMORY_FORMATS[content]
         case "as_device":
-            return torch.device(content["type"])
+            return torch.device(device)
         case _:
             raise ValueError(f"an argument of the kind {kind} is not read here")

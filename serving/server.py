@@ -17,7 +17,7 @@ from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving import grpc
+from serving import grpc, logs
 from serving.model import ServedModel
 from serving.rest import ERROR_HANDLERS, Endpoints
 
@@ -28,6 +28,14 @@ log = logging.getLogger(__name__)
 
 GRACE = 30
 """Seconds that requests in flight have to finish after SIGTERM."""
+
+
+UNUSED = {
+    "access_log_format", "configure_logging", "enable_docs_url", "enable_latency_logging",
+    "enable_predictor_health_check", "event_loop", "log_config_file", "max_asyncio_workers",
+    "max_threads", "protocol",
+}  # fmt: skip
+"""KServe's flags that change nothing here; the controller may give them all the same."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -48,6 +56,18 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
         predictor_protocol="v2",
         predictor_request_timeout_seconds=10,
         predictor_request_retries=1,
+    )
+    for action in flags._actions:
+        if action.dest in UNUSED:
+            action.help = argparse.SUPPRESS
+    flags.add_argument(
+        "--log_level",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        help="The least that is logged.",
+    )
+    flags.add_argument(
+        "--log_format", default="text", choices=logs.FORMATS, help="For a person, or a machine."
     )
     flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
     flags.add_argument(
@@ -75,7 +95,12 @@ class Server(ModelServer):  # type: ignore[misc]
         if args.workers != 1:
             sys.exit("--workers: one to a container, which shares its batches; scale by replicas")
         super().__init__(
-            http_port=args.http_port, grpc_port=args.grpc_port, enable_grpc=args.enable_grpc
+            http_port=args.http_port,
+            grpc_port=args.grpc_port,
+            enable_grpc=args.enable_grpc,
+            timeout_keep_alive=args.timeout_keep_alive,
+            ssl_certfile=args.ssl_certfile,
+            ssl_keyfile=args.ssl_keyfile,
         )
         self.dataplane = DataPlane(self.registered_models)
         self._args = args
@@ -139,6 +164,8 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             server.http_port,
             grace_period=GRACE,
             timeout_keep_alive=server.timeout_keep_alive,
+            ssl_certfile=server.ssl_certfile,
+            ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = host  # the SDK's is 0.0.0.0
 

@@ -45,6 +45,12 @@ def test_torch_itself_reads_the_published_graph() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_all_of_a_graph_is_on_the_device_that_is_asked_for() -> None:
+    compute = read_graph(export(served("folded")), device="meta")
+    outputs = compute(torch.zeros((5, 28, 28), dtype=torch.uint8, device="meta"))
+    assert [output.device.type for output in outputs] == ["meta", "meta"]
+
+
 def test_the_same_graph_gives_the_same_bytes_without_the_paths_of_this_machine() -> None:
     content = export(served("folded"))
     assert content == export(served("folded"))
