@@ -1,11 +1,15 @@
-"""What the manifests must keep to: each rule gives its objections, none if all is well.
+"""What an InferenceService must keep to: each rule gives its objections, none if all is well.
 
-Knative's rules are those of its webhook with the default feature flags. The InferenceService's
-webhook lets all of it through; the service then never gets ready.
+What it needs around it is in ``tests/surroundings.py``. Knative's rules are those of its webhook
+with the default feature flags. The InferenceService's webhook lets all of it through; the service
+then never gets ready.
 """
 
 import argparse
+import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,8 @@ import yaml
 
 import predictor.__main__
 import transformer.__main__
+from serving.server import GRACE
+from tests import programs
 
 Object = dict[str, Any]
 
@@ -52,6 +58,17 @@ def render(path: Path) -> list[Object]:
     return list(yaml.safe_load_all(rendered))
 
 
+def render_overlay(name: str, *options: str) -> list[Object]:
+    """The same of an overlay to which ``options`` of the components are added, as a user would."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(programs.ROOT / "manifests", folder, dirs_exist_ok=True)
+        path = Path(folder) / "overlays" / name / "kustomization.yaml"
+        kustomization = yaml.safe_load(path.read_text(encoding="utf-8"))
+        kustomization["components"] += [f"../../components/{option}" for option in options]
+        path.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+        return render(path.parent)
+
+
 def of_kind(objects: list[Object], kind: str) -> list[Object]:
     return [each for each in objects if each["kind"] == kind]
 
@@ -70,15 +87,14 @@ def objections(objects: list[Object]) -> list[str]:
         spec = component(objects, name)
         found += [
             f"{name}: {objection}"
-            for rule in (knative, restricted, wiring)
+            for rule in (knative, restricted, wiring, images, scaling)
             for objection in rule(spec)
         ]
-        found += [f"{name}: {objection}" for objection in arguments(spec, name, service)]
+        found += [f"{name}: {objection}" for objection in arguments(spec, name, objects)]
         accounts = {each["metadata"]["name"] for each in of_kind(objects, "ServiceAccount")}
         if spec.get("serviceAccountName") not in accounts:
             found.append(f"{name}: its service account is not among {sorted(accounts)}")
     found += visibility(service)
-    found += policies(objects, service)
     return found
 
 
@@ -158,27 +174,62 @@ def wiring(spec: Object) -> Iterator[str]:
         yield f"volumes {sorted(volumes)} are not the mounts {sorted(mounts)}"
 
 
-def arguments(spec: Object, name: str, service: Object) -> Iterator[str]:
+def images(spec: Object) -> Iterator[str]:
+    """Images of which nobody can tell what they are."""
+    for container in spec["containers"]:
+        _, _, name = container["image"].rpartition("/")
+        if not re.fullmatch(r"[\w.-]+((:[\w.-]+)?@sha256:[0-9a-f]{64}|:(?!latest$)[\w.-]+)", name):
+            yield f"its image {name} has neither a tag of its own nor a digest"
+
+
+def scaling(spec: Object) -> Iterator[str]:
+    """Bounds and targets that are left to chance, and pods that are killed while they finish."""
+    if not 0 <= spec.get("minReplicas", -1) <= spec.get("maxReplicas", -1):
+        yield "its replicas are not bounded"
+    if spec.get("scaleMetric") != "concurrency" or not spec.get("scaleTarget"):
+        yield "it does not scale on concurrency"
+    if spec.get("timeout", 0) <= GRACE:
+        yield f"its pods are killed before the {GRACE} s that the program may need to finish"
+
+
+def expanded(container: Object, objects: list[Object]) -> list[str]:
+    """The arguments as Kubernetes gives them: what it does not know of, it leaves as it is."""
+    variables = {each["name"]: each.get("value", "") for each in container.get("env", ())}
+    maps = {each["metadata"]["name"]: each["data"] for each in of_kind(objects, "ConfigMap")}
+    for source in container.get("envFrom", ()):
+        variables |= maps.get(source["configMapRef"]["name"], {})
+    return [
+        re.sub(r"\$\((\w+)\)", lambda found: variables.get(found[1], found[0]), each)
+        for each in container.get("args", ())
+    ]
+
+
+def arguments(spec: Object, name: str, objects: list[Object]) -> Iterator[str]:
     """What the program does not accept, and what disagrees with the rest of the manifest."""
     (container,) = spec["containers"]
+    args = expanded(container, objects)
     flags = COMPONENTS[name]()
     flags.exit_on_error = False
     try:
-        given, surplus = flags.parse_known_args(container.get("args", []))
+        given, surplus = flags.parse_known_args(args)
     except argparse.ArgumentError as error:
         yield f"its arguments are refused: {error}"
         return
     if surplus:
         yield f"its arguments are refused: {surplus}"
     for flag in ("workers", "host", "http_port"):
-        if not any(each.startswith(f"--{flag}=") for each in container.get("args", [])):
+        if not any(each.startswith(f"--{flag}=") for each in args):
             yield f"--{flag} is missing"
+    (service,) = of_kind(objects, "InferenceService")
     if given.model_name != service["metadata"]["name"]:
         yield f"--model_name={given.model_name} is not the name of the InferenceService"
-    probe = container.get("readinessProbe", {}).get("httpGet", {})
-    ports = {port["containerPort"] for port in container.get("ports", ())}
-    if ports != {given.http_port} or probe.get("port") != given.http_port:
-        yield f"port {sorted(ports)}, --http_port={given.http_port} and the probe's disagree"
+    for port in container.get("ports", ()):
+        # Knative takes the name for the protocol that the port speaks.
+        protocol = "grpc" if port.get("name") == "h2c" else "http"
+        if port["containerPort"] != getattr(given, f"{protocol}_port"):
+            yield f"port {port['containerPort']} is not its --{protocol}_port"
+    if container.get("readinessProbe", {}).get("httpGet", {}).get("port") != given.http_port:
+        yield "the readiness probe does not ask its --http_port"
 
 
 def visibility(service: Object) -> Iterator[str]:
@@ -188,39 +239,3 @@ def visibility(service: Object) -> Iterator[str]:
         yield "the predictor has a public route"
     if label in service["spec"]["transformer"].get("labels", {}):
         yield "the transformer has no public route"
-
-
-def policies(objects: list[Object], service: Object) -> Iterator[str]:
-    """Every pod is closed but for what a NetworkPolicy opens; Knative's own ways are open."""
-    pods = {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
-    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
-    of_all = [spec for spec in specs if spec["podSelector"] == {"matchLabels": pods}]
-    if not any(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in of_all):
-        yield "no NetworkPolicy closes the pods"
-    ways_in = [rule for spec in of_all for rule in spec.get("ingress", ())]
-    if any(not rule.get("from") for rule in ways_in):
-        yield "a NetworkPolicy lets everybody in"
-    ports = {port["port"] for rule in ways_in for port in rule.get("ports", ())}
-    if not {8012, 8013, 8112, 9090} <= ports:
-        yield f"queue-proxy cannot be reached on all of its ports, only {sorted(ports)}"
-    if "knative-serving" not in _namespaces(ways_in, "from"):
-        yield "the activator and the autoscaler are shut out"
-    ways_out = [rule for spec in of_all for rule in spec.get("egress", ())]
-    if not any(port["port"] == 53 for rule in ways_out for port in rule.get("ports", ())):
-        yield "names cannot be resolved"
-    transformer = {"matchLabels": {**pods, "component": "transformer"}}
-    to_predictor = [
-        rule
-        for spec in specs
-        if spec["podSelector"] == transformer
-        for rule in spec.get("egress", ())
-    ]
-    if not _namespaces(ways_in, "from") <= _namespaces(to_predictor, "to"):
-        yield "the transformer cannot reach the gateway"
-
-
-def _namespaces(rules: list[Object], direction: str) -> set[str]:
-    peers = [peer for rule in rules for peer in rule.get(direction, ())]
-    selectors = [peer.get("namespaceSelector", {}) for peer in peers]
-    expressions = [each for found in selectors for each in found.get("matchExpressions", ())]
-    return {space for each in expressions for space in each["values"]}

@@ -1,48 +1,53 @@
 """The manifests render, are valid, and keep to the rules; a broken one is noticed."""
 
 import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests import manifests, programs
-from tests.manifests import Object, component, objections, of_kind
+from tests import manifests, programs, surroundings
+from tests.manifests import Object, component, of_kind
 
-BASE = programs.ROOT / "manifests/base"
+MANIFESTS = programs.ROOT / "manifests"
+OVERLAYS = ("development", "production")
+COMPONENTS = ("grpc", "gpu", "retraining")
 SCHEMAS = programs.ROOT.parent / "shared/schemas"
 KUBERNETES = "1.34"
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")
 
 
+@pytest.fixture(
+    scope="module",
+    params=[(overlay, option) for overlay in OVERLAYS for option in ("", *COMPONENTS)],
+    ids=lambda param: "+".join(param).rstrip("+"),
+)
+def rendered(request: pytest.FixtureRequest) -> list[Object]:
+    """An overlay, alone or with one component."""
+    overlay, option = request.param
+    return manifests.render_overlay(overlay, *filter(None, [option]))
+
+
 @pytest.fixture(scope="module")
-def rendered() -> list[Object]:
-    return manifests.render(BASE)
+def production() -> list[Object]:
+    return manifests.render(MANIFESTS / "overlays/production")
 
 
 @pytest.fixture
-def objects(rendered: list[Object]) -> list[Object]:
-    """What the base renders, to be broken."""
-    return copy.deepcopy(rendered)
+def objects(production: list[Object]) -> list[Object]:
+    """A copy of the production overlay, to be broken."""
+    return copy.deepcopy(production)
 
 
-def test_the_base_has_all_that_belongs_to_it(rendered: list[Object]) -> None:
-    assert sorted((each["kind"], each["metadata"]["name"]) for each in rendered) == [
-        ("InferenceService", "mnist"),
-        ("NetworkPolicy", "mnist"),
-        ("NetworkPolicy", "mnist-transformer"),
-        ("ServiceAccount", "mnist-predictor"),
-        ("ServiceAccount", "mnist-transformer"),
-    ]
-
-
-def test_the_base_keeps_to_the_rules(rendered: list[Object]) -> None:
-    assert objections(rendered) == []
+def test_it_keeps_to_the_rules(rendered: list[Object]) -> None:
+    assert manifests.objections(rendered) + surroundings.objections(rendered) == []
 
 
 def test_built_in_kinds_are_valid(rendered: list[Object]) -> None:
@@ -59,16 +64,38 @@ def test_the_inference_service_is_valid(rendered: list[Object]) -> None:
     jsonschema.validate(service, json.loads(path.read_text(encoding="utf-8")))
 
 
+def test_the_base_alone_is_what_one_machine_serves() -> None:
+    base = manifests.render(MANIFESTS / "base")
+    assert sorted((each["kind"], each["metadata"]["name"]) for each in base) == [
+        ("InferenceService", "mnist"),
+        ("NetworkPolicy", "mnist"),
+        ("NetworkPolicy", "mnist-transformer"),
+        ("ServiceAccount", "mnist-predictor"),
+        ("ServiceAccount", "mnist-transformer"),
+    ]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_digest_is_that_of_the_shipped_version(overlay: str) -> None:
+    lines = (MANIFESTS / "overlays" / overlay / "release.env").read_text(encoding="utf-8")
+    release = dict(line.split("=", 1) for line in lines.splitlines() if line[0] != "#")
+    version = release.get("MODEL_VERSION") or Path(release["STORAGE_URI"]).name
+    content = (programs.ROOT / "models/mnist" / version / "model.json").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == release["MODEL_DIGEST"]
+
+
+def test_a_changed_setting_makes_a_new_revision(tmp_path: Path) -> None:
+    shutil.copytree(MANIFESTS, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "overlays/production/kustomization.yaml"
+    before = manifests.render(path.parent)
+    text = path.read_text(encoding="utf-8").replace("LOG_FORMAT=json", "LOG_FORMAT=text")
+    path.write_text(text, encoding="utf-8")
+    assert component(manifests.render(path.parent), "predictor") != component(before, "predictor")
+
+
 def container(objects: list[Object], name: str) -> Object:
     found: Object = component(objects, name)["containers"][0]
     return found
-
-
-def policy(objects: list[Object], name: str) -> Object:
-    found: dict[str, Object] = {
-        each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "NetworkPolicy")
-    }
-    return found[name]
 
 
 def change(path: str, value: Any, name: str = "predictor") -> Callable[[list[Object]], None]:
@@ -97,32 +124,13 @@ def argument(old: str, new: str | None, name: str = "predictor") -> Callable[[li
     return broken
 
 
-def without(kind: str) -> Callable[[list[Object]], None]:
-    def broken(objects: list[Object]) -> None:
-        objects[:] = [each for each in objects if each["kind"] != kind]
-
-    return broken
+def without_accounts(objects: list[Object]) -> None:
+    objects[:] = [each for each in objects if each["kind"] != "ServiceAccount"]
 
 
-def open_to_all(objects: list[Object]) -> None:
-    del policy(objects, "mnist")["ingress"][0]["from"]
-
-
-def only_from_the_transformer(objects: list[Object]) -> None:
-    pods = {"podSelector": {"matchLabels": {"component": "transformer"}}}
-    policy(objects, "mnist")["ingress"][0]["from"] = [pods]
-
-
-def only_the_container_port(objects: list[Object]) -> None:
-    policy(objects, "mnist")["ingress"][0]["ports"] = [{"port": 8080, "protocol": "TCP"}]
-
-
-def without_names(objects: list[Object]) -> None:
-    policy(objects, "mnist")["egress"] = []
-
-
-def without_the_gateway(objects: list[Object]) -> None:
-    policy(objects, "mnist-transformer")["egress"] = []
+def without_settings(objects: list[Object]) -> None:
+    for each in of_kind(objects, "ConfigMap"):
+        each["data"].pop("LOG_FORMAT", None)
 
 
 SECURITY = "containers.0.securityContext"
@@ -162,41 +170,40 @@ SECURITY = "containers.0.securityContext"
         (change("containers.0.resources.limits", {"cpu": "1"}), "limits of cpu and memory"),
         (change("volumes", []), "volumes [] are not the mounts ['tmp']"),
         (change("serviceAccountName", "someone"), "its service account is not among"),
-        (without("ServiceAccount"), "its service account is not among []"),
+        (without_accounts, "its service account is not among []"),
         (argument("--max_batch=64", "--max_bach=64"), "arguments are refused: ['--max_bach=64']"),
         (argument("--max_batch=64", "--max_batch=many"), "arguments are refused: argument"),
         (argument("--workers=1", None, "transformer"), "transformer: --workers is missing"),
         (argument("--host=0.0.0.0", None), "--host is missing"),
         (argument("--model_name=mnist", "--model_name=digits"), "--model_name=digits is not"),
-        (argument("--http_port=8080", "--http_port=9000"), "--http_port=9000 and the probe's"),
-        (change("containers.0.readinessProbe.httpGet.port", 9000), "and the probe's disagree"),
+        (argument("--http_port=8080", "--http_port=9000"), "port 8080 is not its --http_port"),
+        (change("containers.0.readinessProbe.httpGet.port", 9000), "probe does not ask"),
+        (change("containers.0.ports.0.name", "h2c"), "port 8080 is not its --grpc_port"),
+        (change("containers.0.image", "mnist"), "its image mnist has neither a tag"),
+        (change("containers.0.image", "a/mnist:latest"), "its image mnist:latest has neither"),
+        (change("containers.0.image", "a/mnist@sha256:0"), "its image mnist@sha256:0 has neither"),
+        (change("minReplicas", None), "predictor: its replicas are not bounded"),
+        (change("maxReplicas", 1, "transformer"), "transformer: its replicas are not bounded"),
+        (change("scaleTarget", None), "it does not scale on concurrency"),
+        (change("scaleMetric", "rps"), "it does not scale on concurrency"),
+        (change("timeout", 30), "its pods are killed before the 30 s"),
+        (without_settings, "arguments are refused: argument --log_format: invalid choice: '$(LOG_"),
         (change("labels", {}), "the predictor has a public route"),
         (
             change("labels", {"networking.knative.dev/visibility": "cluster-local"}, "transformer"),
             "the transformer has no public route",
         ),
-        (without("NetworkPolicy"), "no NetworkPolicy closes the pods"),
-        (open_to_all, "a NetworkPolicy lets everybody in"),
-        (only_from_the_transformer, "the activator and the autoscaler are shut out"),
-        (only_the_container_port, "queue-proxy cannot be reached on all of its ports"),
-        (without_names, "names cannot be resolved"),
-        (without_the_gateway, "the transformer cannot reach the gateway"),
     ],
 )
 def test_a_broken_manifest_is_noticed(
     objects: list[Object], broken: Callable[[list[Object]], None], objection: str
 ) -> None:
     broken(objects)
-    assert any(objection in each for each in objections(objects)), objections(objects)
+    assert any(objection in each for each in manifests.objections(objects))
 
 
 def test_the_rules_hold_for_both_components(objects: list[Object]) -> None:
     for name in manifests.COMPONENTS:
         container(objects, name)["securityContext"] = {}
-    found = objections(objects)
+    found = manifests.objections(objects)
     assert {each.split(":")[0] for each in found} == {"predictor", "transformer"}
-
-
-def test_no_token_is_given_to_an_account(rendered: list[Object]) -> None:
-    accounts = of_kind(rendered, "ServiceAccount")
-    assert [each["automountServiceAccountToken"] for each in accounts] == [False, False]

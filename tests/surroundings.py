@@ -1,0 +1,138 @@
+"""What an overlay must have around its InferenceService, so that it is reached and stays up.
+
+Each rule gives its objections, none if all is well, as in ``tests/manifests.py``.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import training.__main__
+from tests.manifests import Object, expanded, images, of_kind, restricted, wiring
+
+PODS = {"serving.kserve.io/inferenceservice": "mnist"}
+"""The label that KServe gives to all pods of the service."""
+CLUSTER_KINDS = {"Namespace"}
+
+
+def objections(objects: list[Object]) -> list[str]:
+    """Everything that is wrong with what an overlay renders, the InferenceService aside."""
+    (service,) = of_kind(objects, "InferenceService")
+    found = [*policies(objects, service), *namespaces(objects), *release(objects, service)]
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        found += disruption(budget, service)
+    for job in of_kind(objects, "CronJob"):
+        found += cronjob(job, objects)
+    return found
+
+
+def namespaces(objects: list[Object]) -> Iterator[str]:
+    """All of an overlay is in the one namespace that it makes."""
+    made = {each["metadata"]["name"] for each in of_kind(objects, "Namespace")}
+    used = {
+        each["metadata"].get("namespace") for each in objects if each["kind"] not in CLUSTER_KINDS
+    }
+    if made and used != made:
+        yield f"namespaces {sorted(map(str, used))} are used, {sorted(made)} are made"
+
+
+def release(objects: list[Object], service: Object) -> Iterator[str]:
+    """The ConfigMap that records the release says what the InferenceService runs."""
+    for record in of_kind(objects, "ConfigMap"):
+        if record["metadata"]["name"] != "mnist-release":
+            continue
+        settings = record["data"]
+        predictor = service["spec"]["predictor"]["containers"][0]
+        env = {each["name"]: each.get("value") for each in predictor["env"]}
+        runs = {
+            **{name: env.get(name) for name in ("MODEL_VERSION", "STORAGE_URI", "MODEL_DIGEST")},
+            "PREDICTOR_IMAGE": predictor["image"],
+            "TRANSFORMER_IMAGE": service["spec"]["transformer"]["containers"][0]["image"],
+        }
+        for name, value in runs.items():
+            if value != settings.get(name):
+                yield f"{name} is {value}, the release says {settings.get(name)}"
+        if ("MODEL_VERSION" in settings) == ("STORAGE_URI" in settings):
+            yield "the release names not one version"
+        if not 0 < int(settings.get("CANARY_PERCENT", 0)) <= 100:
+            yield "CANARY_PERCENT is no share of the traffic"
+        if any("canaryTrafficPercent" in each for each in service["spec"].values()):
+            yield "canaryTrafficPercent belongs to the live object"
+
+
+def disruption(budget: Object, service: Object) -> Iterator[str]:
+    """A budget has pods to protect, and still lets a node be drained."""
+    name = budget["metadata"]["name"]
+    labels = budget["spec"]["selector"]["matchLabels"]
+    spec = service["spec"].get(labels.get("component"))
+    if spec is None or labels != {**PODS, "component": labels["component"]}:
+        yield f"{name} selects no pods"
+    elif spec.get("minReplicas", 1) < 2:
+        yield f"{name} protects the only pod"
+    if budget["spec"].get("maxUnavailable") != 1:
+        yield f"{name} may keep a node from being drained"
+
+
+def cronjob(job: Object, objects: list[Object]) -> Iterator[str]:
+    """A job runs a command that the program has, as nobody in particular, and is closed."""
+    name = job["metadata"]["name"]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]
+    spec = pod["spec"]
+    for rule in (restricted, wiring, images):
+        yield from (f"{name}: {objection}" for objection in rule(spec))
+    accounts = {each["metadata"]["name"] for each in of_kind(objects, "ServiceAccount")}
+    if spec.get("serviceAccountName") not in accounts:
+        yield f"{name}: its service account is not among {sorted(accounts)}"
+    selectors = [each["spec"]["podSelector"] for each in of_kind(objects, "NetworkPolicy")]
+    if {"matchLabels": pod["metadata"]["labels"]} not in selectors:
+        yield f"{name}: no NetworkPolicy closes its pods"
+    args = expanded(spec["containers"][0], objects)
+    if any("$(" in each for each in args):
+        yield f"{name}: no variable for {args}"
+    refusal = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refusal):
+            training.__main__.parse(args)
+    except SystemExit:
+        yield f"{name}: its arguments are refused: {refusal.getvalue().splitlines()[-1]}"
+    mounts = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    for flag in ("--data", "--run"):
+        values = [each.partition("=")[2] for each in args if each.startswith(f"{flag}=")]
+        if not any(value.startswith(tuple(mounts)) for value in values):
+            yield f"{name}: {flag} cannot be written"
+
+
+def policies(objects: list[Object], service: Object) -> Iterator[str]:
+    """Every pod is closed but for what a NetworkPolicy opens; Knative's own ways are open."""
+    pods = {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
+    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
+    of_all = [spec for spec in specs if spec["podSelector"] == {"matchLabels": pods}]
+    if not any(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in of_all):
+        yield "no NetworkPolicy closes the pods"
+    ways_in = [rule for spec in of_all for rule in spec.get("ingress", ())]
+    if any(not rule.get("from") for rule in ways_in):
+        yield "a NetworkPolicy lets everybody in"
+    ports = {port["port"] for rule in ways_in for port in rule.get("ports", ())}
+    if not {8012, 8013, 8112, 9090} <= ports:
+        yield f"queue-proxy cannot be reached on all of its ports, only {sorted(ports)}"
+    if "knative-serving" not in _namespaces(ways_in, "from"):
+        yield "the activator and the autoscaler are shut out"
+    ways_out = [rule for spec in of_all for rule in spec.get("egress", ())]
+    if not any(port["port"] == 53 for rule in ways_out for port in rule.get("ports", ())):
+        yield "names cannot be resolved"
+    transformer = {"matchLabels": {**pods, "component": "transformer"}}
+    to_predictor = [
+        rule
+        for spec in specs
+        if spec["podSelector"] == transformer
+        for rule in spec.get("egress", ())
+    ]
+    if not _namespaces(ways_in, "from") <= _namespaces(to_predictor, "to"):
+        yield "the transformer cannot reach the gateway"
+
+
+def _namespaces(rules: list[Object], direction: str) -> set[str]:
+    peers = [peer for rule in rules for peer in rule.get(direction, ())]
+    selectors = [peer.get("namespaceSelector", {}) for peer in peers]
+    expressions = [each for found in selectors for each in found.get("matchExpressions", ())]
+    return {space for each in expressions for space in each["values"]}
