@@ -1,10 +1,11 @@
 # Two commands set everything up on a fresh machine: `make serve` and `make test`.
 
 PYTHON ?= python3
+OVERLAY ?= development
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test retrain lint format clean
+.PHONY: help serve test retrain deploy lint format images try push scan sign pin clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -18,6 +19,10 @@ test: lint ## Lint, check types, run the tests (ARGS="-k batcher")
 retrain: $(VENV)/training.stamp ## Train on new images too, judge, publish (ARGS="corrections/")
 	$(BIN)/python -m training retrain $(ARGS)
 
+deploy: $(VENV)/serve.stamp ## Bring an overlay to the cluster (OVERLAY=production KUBE_CONTEXT=kind)
+	@if [ -f build/images.env ]; then cp build/images.env manifests/overlays/$(OVERLAY)/; fi
+	$(BIN)/python -m rollout deploy manifests/overlays/$(OVERLAY) $(KUBE_CONTEXT:%=--context=%)
+
 lint: $(VENV)/test.stamp ## Lint and check types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -26,6 +31,24 @@ lint: $(VENV)/test.stamp ## Lint and check types
 format: $(VENV)/test.stamp ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+images: ## Build the container images (REGISTRY= TAG= ENGINE= BUILD_ARGS=)
+	@$(PYTHON) -m containers build
+
+try: $(VENV)/test.stamp ## Start each image and send it requests (REGISTRY= TAG= ENGINE=)
+	IMAGES=1 $(BIN)/python -m pytest tests/test_images.py $(ARGS)
+
+push: ## Push the images, write their digests to build/images.env (REGISTRY= TAG=)
+	@$(PYTHON) -m containers push
+
+scan: ## Look for vulnerabilities in the images (needs trivy)
+	@$(PYTHON) -m containers scan
+
+sign: ## Sign the pushed images and attest what is in them (needs cosign, trivy)
+	@$(PYTHON) -m containers sign
+
+pin: ## Pin the base of the images to its present digest (needs skopeo)
+	@$(PYTHON) -m containers pin
 
 clean: ## Remove what the targets made, data and runs aside
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Releases what git says, and undoes nothing that was released since: ``python -m rollout``."""

@@ -1,0 +1,73 @@
+"""The cluster, as ``kubectl`` reaches it."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+Object = dict[str, Any]
+
+MANAGER = "rollout"
+"""The owner of the fields that are applied here, for server-side apply."""
+
+
+class ClusterError(Exception):
+    """``kubectl`` failed; the message is its own."""
+
+
+class Cluster:
+    """One context of the user's kubeconfig, the current one if none is named."""
+
+    def __init__(self, context: str | None = None) -> None:
+        self._context = [] if context is None else [f"--context={context}"]
+
+    def get(self, kind: str, name: str, namespace: str) -> Object | None:
+        """The object, or ``None`` if there is none (no such kind is an error)."""
+        found = self._run(
+            "get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json"
+        )
+        return json.loads(found) if found.strip() else None
+
+    def apply(self, objects: list[Object], *, dry_run: bool = False) -> list[Object]:
+        """Apply server-side and return what the cluster has made of it, or would make.
+
+        Fields that others have set are taken over: what must stay was carried over before.
+        """
+        applied = self._run(
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            f"--field-manager={MANAGER}",
+            *(["--dry-run=server"] if dry_run else []),
+            "--output=json",
+            "--filename=-",
+            content=yaml.safe_dump_all(objects),
+        )
+        made: Object = json.loads(applied)
+        return made["items"] if made["kind"] == "List" else [made]
+
+    def _run(self, *arguments: str, content: str | None = None) -> str:
+        return _kubectl([*self._context, *arguments], content)
+
+
+def render(overlay: str) -> list[Object]:
+    """What ``kubectl apply -k`` would send; no cluster is asked."""
+    return list(yaml.safe_load_all(_kubectl(["kustomize", overlay])))
+
+
+def _kubectl(arguments: Sequence[str], content: str | None = None) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["kubectl", *arguments],  # noqa: S607
+            input=content,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ClusterError("there is no kubectl: see kubernetes.io/docs/tasks/tools") from None
+    if done.returncode:
+        raise ClusterError(done.stderr.strip())
+    return done.stdout

@@ -1,0 +1,124 @@
+"""What an overlay changes on a cluster that has its own mind about the version it runs.
+
+Git says which release it wants, in the overlay's ``release.env`` and ``images.env``; the ConfigMap
+``mnist-release`` records in the cluster what it said last; a canary that is promoted or aborted
+changes the live InferenceService alone. So there are three sides, as in ``kubectl apply``: what git
+has not changed since it was recorded stays as it is live, and what it has changed becomes a canary.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+
+COMPONENTS = ("predictor", "transformer")
+VERSION = ("MODEL_VERSION", "STORAGE_URI", "MODEL_DIGEST")
+"""The variables of the predictor that choose the version."""
+RECORD = "mnist-release"
+PERCENT = "canaryTrafficPercent"
+
+
+class Refused(Exception):
+    """What is asked for would disturb a release; the message says what to do first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The objects to apply, and what they do to the service, in words."""
+
+    objects: list[Object]
+    summary: str
+
+
+def service(objects: list[Object]) -> Object:
+    """The InferenceService among ``objects``."""
+    return _only(objects, "InferenceService")
+
+
+def record(objects: list[Object]) -> Object:
+    """The ConfigMap among ``objects`` that says what git wants."""
+    return _only(objects, "ConfigMap", RECORD)
+
+
+def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]) -> list[Object]:
+    """``rendered`` with the live release wherever git wants what it wanted before.
+
+    Args:
+        rendered: what the overlay says.
+        live: the InferenceService of the cluster.
+        recorded: the settings that were applied last; empty if there were none, and then the
+            live release counts as wanted.
+    """
+    objects = copy.deepcopy(rendered)
+    wanted = record(objects)["data"]
+    recorded = recorded or wanted
+    spec = service(objects)["spec"]
+    for name in COMPONENTS:
+        container, running = _container(spec[name]), _container(live["spec"][name])
+        image = f"{name.upper()}_IMAGE"
+        if wanted.get(image) == recorded.get(image):
+            container["image"] = running["image"]
+        if PERCENT in live["spec"][name]:
+            spec[name][PERCENT] = live["spec"][name][PERCENT]
+    if all(wanted.get(name) == recorded.get(name) for name in VERSION):
+        container, running = _container(spec["predictor"]), _container(live["spec"]["predictor"])
+        versions = [each for each in running["env"] if each["name"] in VERSION]
+        others = [each for each in container["env"] if each["name"] not in VERSION]
+        container["env"] = versions + others
+    # Whoever changed it since it was read is not overwritten.
+    service(objects)["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
+    return objects
+
+
+def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, str]) -> Plan:
+    """How to get from ``live`` to ``after``.
+
+    Args:
+        kept: from ``keep_released``.
+        live: the InferenceService of the cluster.
+        after: what the cluster would make of it, defaults filled in; from a dry run.
+        recorded: see ``keep_released``.
+
+    Raises:
+        Refused: a canary is running, and would be replaced by another.
+    """
+    changed = [name for name in COMPONENTS if after["spec"][name] != live["spec"][name]]
+    if not changed:
+        return Plan(kept, "the service stays as it is")
+    if any(live["spec"][name].get(PERCENT, 100) < 100 for name in COMPONENTS):
+        raise Refused(
+            f"a canary is running, and the {' and the '.join(changed)} would change under it: "
+            "promote or abort it first"
+        )
+    objects = copy.deepcopy(kept)
+    percent = int(record(objects)["data"]["CANARY_PERCENT"])
+    if percent == 100:
+        return Plan(objects, f"the {' and the '.join(changed)} are replaced")
+    first, *waiting = changed
+    spec = service(objects)["spec"]
+    spec[first][PERCENT] = percent
+    summary = f"a canary of the {first} gets {percent} % of the traffic"
+    for name in waiting:
+        # Two splits at once would be four mixtures, of which no evidence could tell two apart.
+        spec[name] = live["spec"][name]
+        settings, image = record(objects)["data"], f"{name.upper()}_IMAGE"
+        settings[image] = recorded.get(image, settings[image])
+        summary += f"; the {name} waits: deploy again when this is promoted"
+    return Plan(objects, summary)
+
+
+def _container(component: Object) -> Object:
+    container: Object = component["containers"][0]
+    return container
+
+
+def _only(objects: list[Object], kind: str, name: str | None = None) -> Object:
+    found = [
+        each
+        for each in objects
+        if each["kind"] == kind and (name is None or each["metadata"]["name"] == name)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"the overlay must render one {kind} {name or ''}, found {len(found)}")
+    return found[0]
