@@ -21,7 +21,7 @@ retrain: $(VENV)/training.stamp ## Train on new images too, judge, publish (ARGS
 
 deploy: $(VENV)/serve.stamp ## Bring an overlay to the cluster (OVERLAY=production KUBE_CONTEXT=kind)
 	@if [ -f build/images.env ]; then cp build/images.env manifests/overlays/$(OVERLAY)/; fi
-	$(BIN)/python -m rollout deploy manifests/overlays/$(OVERLAY) $(KUBE_CONTEXT:%=--context=%)
+	$(BIN)/python -m rollout deploy manifests/overlays/$(OVERLAY) $(KUBE_CONTEXT:%=--context=%) $(ARGS)
 
 lint: $(VENV)/test.stamp ## Lint and check types
 	$(BIN)/ruff check

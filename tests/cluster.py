@@ -6,7 +6,8 @@ It follows the API server where it matters to a release:
   InferenceService. What a manager applied before and leaves out now is removed. What another
   manager has set otherwise is a conflict, unless forced.
 - A ``resourceVersion`` that is not the current one is a conflict. A dry run changes nothing.
-- A webhook fills in defaults, as KServe's does.
+- A webhook fills in defaults, as KServe's does, and each template of the predictor is a revision,
+  ready at once.
 
 Schemas are not checked: the manifests' own tests do that.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import jsonpatch
 import yaml
 
 from tests.manifests import Object
@@ -79,10 +81,16 @@ class Cluster:
             self.managed[path, manager] = applied
         return made
 
-    def patch(self, path: str, patch: Object, manager: str, *, dry: bool) -> Object:
-        """A merge patch (RFC 7386), whose author then owns what it sets."""
+    def patch(self, path: str, patch: Any, manager: str, *, dry: bool) -> Object:
+        """A merge patch (RFC 7386) or a JSON patch (RFC 6902): who sends it owns what it sets."""
         merged = leaves(self.objects[path])
-        changes = leaves(patch)
+        if isinstance(patch, list):
+            after = leaves(jsonpatch.apply_patch(self.objects[path], patch))
+            changes = {
+                at: after.get(at) for at in merged | after if merged.get(at) != after.get(at)
+            }
+        else:
+            changes = leaves(patch)
         for at, value in changes.items():
             merged.pop(at, None) if value is None else merged.update({at: value})
         if not dry:
@@ -96,6 +104,10 @@ class Cluster:
     def _store(self, path: str, made: Object, *, dry: bool) -> Object:
         made = default(made)
         live = self.objects.get(path, {})
+        if made["kind"] == "InferenceService" and template(made) != template(live):
+            revision = f"mnist-predictor-{self._versions + 1:05}"
+            latest = {"latestCreatedRevision": revision, "latestReadyRevision": revision}
+            made["status"] = {"components": {"predictor": latest}}
         if made != live:
             self._versions += not dry
             made["metadata"]["resourceVersion"] = str(self._versions)
@@ -111,6 +123,12 @@ def default(made: Object) -> Object:
         for component in made["spec"].values():
             component["containers"][0].setdefault("terminationMessagePath", "/dev/termination-log")
     return made
+
+
+def template(service: Object) -> Object:
+    """What makes a revision of the predictor."""
+    predictor = service.get("spec", {}).get("predictor", {})
+    return {name: each for name, each in predictor.items() if name != "canaryTrafficPercent"}
 
 
 def leaves(value: Object, at: tuple[str, ...] = ()) -> Leaves:
@@ -218,6 +236,8 @@ def serve(cluster: Cluster, folder: Path) -> Iterator[Path]:
                     made = cluster.patch(parts.path, body, manager, dry=dry)
             except Conflict as conflict:
                 self.fail(409, "Conflict", str(conflict))
+            except jsonpatch.JsonPatchException as refusal:
+                self.fail(422, "Invalid", str(refusal))
             else:
                 self.reply(200, made)
 
