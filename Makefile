@@ -2,13 +2,16 @@
 
 PYTHON ?= python3
 OVERLAY ?= development
+NODE := kindest/node:v1.36.1@sha256:3489c7674813ba5d8b1a9977baea8a6e553784dab7b84759d1014dbd78f7ebd5
+# KServe's own quick install: Knative mode, with Istio as Knative's ingress.
+KSERVE := https://github.com/kserve/kserve/releases/download/v0.20.0/kserve-knative-mode-full-install-with-manifests.sh
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test retrain deploy lint format images try push scan sign pin clean
+.PHONY: help serve test retrain deploy lint format images try push scan sign pin cluster e2e clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 serve: $(VENV)/serve.stamp ## Run the service on this machine (ARGS="--port=9000")
 	@$(BIN)/python -m standalone $(ARGS)
@@ -35,7 +38,7 @@ format: $(VENV)/test.stamp ## Format the code
 images: ## Build the container images (REGISTRY= TAG= ENGINE= BUILD_ARGS=)
 	@$(PYTHON) -m containers build
 
-try: $(VENV)/test.stamp ## Start each image and send it requests (REGISTRY= TAG= ENGINE=)
+try: $(VENV)/test.stamp ## Start each image that buildah built, and ask it (REGISTRY= TAG=)
 	IMAGES=1 $(BIN)/python -m pytest tests/test_images.py $(ARGS)
 
 push: ## Push the images, write their digests to build/images.env (REGISTRY= TAG=)
@@ -49,6 +52,15 @@ sign: ## Sign the pushed images and attest what is in them (needs cosign, trivy)
 
 pin: ## Pin the base of the images to its present digest (needs skopeo)
 	@$(PYTHON) -m containers pin
+
+cluster: ## Make a cluster with KServe on this machine (needs docker, kind, kubectl, jq)
+	kind create cluster --name mnist-kind --image $(NODE)
+	mkdir -p build
+	curl --fail --silent --show-error --location --output build/kserve.sh $(KSERVE)
+	bash build/kserve.sh
+
+e2e: $(VENV)/test.stamp ## Test the service on a cluster, and remove it again (KUBE_CONTEXT=)
+	$(BIN)/python -m pytest -m e2e --exitfirst $(ARGS) tests/e2e
 
 clean: ## Remove what the targets made, data and runs aside
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
