@@ -1,0 +1,39 @@
+# The predictor, and the published versions of the model at /models.
+ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
+
+FROM ${BASE} AS build
+ARG PIP_INDEX_URL=https://pypi.org/simple
+# Wheels without CUDA; whl/cu130 has those with it.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+WORKDIR /build
+COPY constraints.txt containers/install.sh containers/predictor.txt ./
+RUN ./install.sh predictor.txt \
+    aiohttp aiohttp-retry cffi cryptography grpcio-tools Jinja2 MarkupSafe mpmath networkx pillow \
+    pycparser PyJWT sympy uvloop
+COPY predictor /app/predictor
+COPY serving /app/serving
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+
+FROM ${BASE}
+# The base's own pip, and the copy from which Python would install it again.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
+    /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip /usr/share/python-wheels
+COPY --from=build /venv /venv
+COPY --from=build /app /app
+COPY models /models
+ENV PATH=/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONSAFEPATH=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["python", "-m", "predictor"]
+
+ARG SOURCE="" REVISION="" VERSION=""
+LABEL org.opencontainers.image.title="mnist-kserve-predictor" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.version="${VERSION}"

@@ -1,0 +1,172 @@
+"""The Dockerfiles and the tool that builds them, checked without an engine."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import httpx
+import pytest
+from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
+
+from containers.__main__ import BASE, NAMES
+from tests import programs
+from tests.distributions import closure, named
+from tests.programs import ROOT
+
+FOLDER = ROOT / "containers"
+DOCKERFILES = {name: (FOLDER / f"{name}.Dockerfile").read_text() for name in NAMES}
+REMOVED_MODULES = {"kubernetes.aio", "pandas.tests", "torch.test"}
+"""By ``install.sh``, out of distributions that stay."""
+
+
+def instructions(dockerfile: str, name: str) -> list[str]:
+    """The arguments of every instruction of that name."""
+    joined = dockerfile.replace("\\\n", " ")
+    return [line.partition(" ")[2] for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+def copied(dockerfile: str) -> list[str]:
+    """What comes from the repository."""
+    lines = [line.split() for line in instructions(dockerfile, "COPY")]
+    return [path for line in lines if not line[0].startswith("--from") for path in line[:-1]]
+
+
+def requirements(name: str) -> set[str]:
+    lines = (FOLDER / f"{name}.txt").read_text().splitlines()
+    return named([line for line in lines if not line.startswith("#")])
+
+
+def taken_out(name: str) -> set[str]:
+    """What the image does without, though what it asks for would bring it."""
+    [line] = [run for run in instructions(DOCKERFILES[name], "RUN") if "install.sh" in run]
+    return named(line.split()[2:]) | {"pip", "setuptools"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hadolint_finds_nothing(name: str) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    subprocess.run([hadolint, FOLDER / f"{name}.Dockerfile"], check=True)
+
+
+def test_the_base_is_the_same_and_pinned() -> None:
+    found = {BASE.search(dockerfile) for dockerfile in DOCKERFILES.values()}
+    assert None not in found
+    bases = {match[0] for match in found if match}
+    assert len(bases) == 1
+    assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", bases.pop())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_stage(name: str) -> None:
+    stage = DOCKERFILES[name].rpartition("\nFROM ")[2]
+    [user] = instructions(stage, "USER")
+    assert re.fullmatch("[1-9][0-9]*:[1-9][0-9]*", user)  # Kubernetes must see that it is not root
+    # The exec form: a shell in front of it would keep SIGTERM to itself.
+    assert instructions(stage, "ENTRYPOINT") == [f'["python", "-m", "{name}"]']
+    assert "pip install" not in stage
+    assert "install.sh" not in stage
+
+
+def test_only_what_is_copied_reaches_the_engine() -> None:
+    patterns = (ROOT / ".dockerignore").read_text().splitlines()
+    context = {Path(path) for path in exclude_paths(str(ROOT), patterns)}
+    wanted = {Path(path) for dockerfile in DOCKERFILES.values() for path in copied(dockerfile)}
+    files = {path for path in context if (ROOT / path).is_file()}
+    for path in wanted:
+        assert any(found == path or path in found.parents for found in files), path
+    for found in files - {Path(".dockerignore")}:  # always sent
+        assert found in wanted or any(path in wanted for path in found.parents), found
+        assert found.suffix != ".pyc"
+
+
+def test_the_transformer_has_no_torch() -> None:
+    assert "torch" not in closure(requirements("transformer"))
+    assert "torch" in closure(requirements("predictor"))
+
+
+def test_the_lists_ask_for_what_the_project_does() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    drivers = named(extras["s3"] + extras["gcs"] + extras["azure"])
+    serving = named(project["dependencies"])
+    assert requirements("predictor") | requirements("transformer") <= serving
+    assert drivers | named(extras["training"]) <= requirements("training")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_taken_out_would_be_there(name: str) -> None:
+    assert taken_out(name) - {"pip", "setuptools"} <= closure(requirements(name))
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> Callable[[set[str]], dict[str, str]]:
+    """An environment in which only these distributions can be imported, the project aside."""
+
+    def environment(present: set[str]) -> dict[str, str]:
+        absent = REMOVED_MODULES | {
+            module
+            for module, owners in packages_distributions().items()
+            if not named(owners) & (present | {"mnist-kserve"})
+        }
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys\n"
+            f"absent = {absent!r}\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name in absent:\n"
+            "            raise ModuleNotFoundError(f'no module {name} in the image', name=name)\n"
+            "sys.meta_path.insert(0, Finder())\n"
+        )
+        return {"PYTHONPATH": str(tmp_path), "MODEL_VERSION": "1"}
+
+    return environment
+
+
+def test_the_programs_serve_with_what_is_in_the_images(
+    tmp_path: Path, without: Callable[[set[str]], dict[str, str]]
+) -> None:
+    def environment(name: str) -> dict[str, str]:
+        return without(closure(requirements(name)) - taken_out(name))
+
+    models = "--models_dir=models"
+    env = environment("predictor")
+    with programs.program("predictor", tmp_path, models, env=env) as predictor:
+        predictor.wait_for("/v2/models/mnist/ready")
+        there = f"--predictor_host=127.0.0.1:{predictor.http_port}"
+        env = environment("transformer")
+        with programs.program("transformer", tmp_path, there, env=env) as transformer:
+            transformer.wait_for("/")
+            seven = (ROOT / "docs/seven.png").read_bytes()
+            answer = httpx.post(f"{transformer.url}/predict", files={"images": seven})
+            assert answer.json()["predictions"][0]["digit"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("predictor", "torch"), ("transformer", "aiohttp"), ("transformer", "kubernetes")],
+)
+def test_a_program_does_not_start_without_what_it_needs(
+    name: str, needed: str, without: Callable[[set[str]], dict[str, str]]
+) -> None:
+    env = without(closure(requirements(name)) - taken_out(name) - {needed})
+    command = [sys.executable, "-m", name, "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "in the image" in done.stderr
+
+
+def test_training_starts_with_what_is_in_its_image(
+    without: Callable[[set[str]], dict[str, str]],
+) -> None:
+    modules = [f"training.{path.stem}" for path in (ROOT / "training").glob("[a-z]*.py")]
+    program = f"import fsspec, {', '.join(modules)}; fsspec.get_filesystem_class('s3')"
+    env = without(closure(requirements("training")) - taken_out("training"))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
