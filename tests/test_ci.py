@@ -97,6 +97,7 @@ def test_a_job_of_github_shows_the_cluster_the_token_that_github_gives_it(tmp_pa
     with serve(requests) as provider, serve(requests, certificate) as cluster:
         env = {
             "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
             "KUBECONFIG": str(tmp_path / "config"),
             "KUBE_SERVER": cluster,
             "KUBE_CA": base64.b64encode(certificate.read_bytes()).decode(),
