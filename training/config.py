@@ -35,7 +35,7 @@ class Config:
 
     network: str = _setting("broad", "which of training/network.py", choices=tuple(NETWORKS))
     seed: int = _setting(1, "of weights, batches and the choice of writers")
-    epochs: int = _setting(50, "through all digits", least=1)
+    epochs: int = _setting(100, "through all digits", least=1)
     batch_size: int = _setting(256, "digits per step", least=1)
     learning_rate: float = _setting(4e-3, "at the top of the cycle")
     weight_decay: float = _setting(1e-2, "of AdamW")
