@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from containers.__main__ import Images, ask
 from tests.programs import Program, free_port
 
@@ -63,8 +65,12 @@ def started(
         try:
             yield process
         finally:
-            process.kill()
-            process.wait()
+            # Killing unshare would not do: the program has changed its user, and then Linux does
+            # not kill it with its parent. With it ends the namespace, and with that unshare.
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children():
+                    child.kill()
+                process.wait()
     finally:
         ask("buildah", "rm", container)
 
