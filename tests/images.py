@@ -19,6 +19,7 @@ from tests.programs import Program, free_port
 # The program is process 1, as it is in a pod.
 START = """
 set -eu
+if [ -n "$VOLUME" ]; then mkdir -p "$0/work"; fi
 mount --bind "$0" "$0"
 mount -o remount,bind,ro "$0"
 mount -t proc proc "$0/proc"

@@ -111,10 +111,12 @@ def test_nobody_can_write_but_to_tmp(predictor: Program) -> None:
 
 def test_there_is_no_pip_and_no_compiler(predictor: Program) -> None:
     root = Path(f"/proc/{first(predictor).pid}/root")
-    tool = re.compile(r"(g?cc|pip[0-9.]*)(-.+)?|ensurepip|python-wheels")
+    tool = re.compile(r"g?cc(-[0-9.]+)?|pip[0-9.]*(-.+)?|ensurepip|python-wheels")
     places = [*root.glob("usr/**/*"), *root.glob("venv/**/*")]
     assert len(places) > 1000
-    assert [str(path) for path in places if tool.fullmatch(path.name)] == []
+    found = [path for path in places if tool.fullmatch(path.name)]
+    # Debian has a folder of this name for the library that every program needs.
+    assert [str(path) for path in found if path.is_file() or path.name != "gcc"] == []
 
 
 def test_the_modules_are_compiled(transformer: Program) -> None:
