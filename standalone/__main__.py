@@ -3,13 +3,20 @@
 import argparse
 import asyncio
 import io
+import logging
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
-from standalone.manifest import InferenceService, ManifestError, read_manifest
+from aiohttp import web
+
+from standalone.admission import admit
+from standalone.api import application
+from standalone.manifest import ManifestError, read_manifest
+from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied
-from standalone.service import Address, serve
+from standalone.service import Address, Service, check_free
 
 EPILOG = """\
 examples:
@@ -23,10 +30,12 @@ The service is ready.
   Draw a digit:   http://{host}:{http_port}/playground
   Send an image:  curl -F images=@docs/seven.png http://{host}:{http_port}/predict
   Call by gRPC:   {host}:{grpc_port}, V2 protocol, model '{name}'
-{split}
+  Release:        {release}
+
 Ctrl-C stops it.
 """
-NO_SPLIT = "\nEnvoy has no build for this machine: there is no traffic split between versions.\n"
+RELEASE = "kubectl --server=http://127.0.0.1:{api_port} get inferenceservice {name}"
+NO_SPLIT = "Envoy has no build for this machine: there is no traffic split between versions"
 
 
 def main() -> int:
@@ -34,11 +43,13 @@ def main() -> int:
     args = _flags().parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a log may hold what a console cannot show
+    logging.basicConfig(format="standalone: %(message)s")
     address = Address(args.host, args.port, args.grpc_port)
     try:
         service = read_manifest(args.manifest)
-        asyncio.run(_run(service, address, args.models_dir))
-    except (ManifestError, ProcessDied, OSError) as error:
+        check_free(address, args.api_port)
+        asyncio.run(_run(service, address, args.models_dir, args.api_port))
+    except (APIError, ManifestError, ProcessDied, OSError) as error:
         print(f"standalone: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -68,6 +79,7 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
     flags.add_argument("--port", type=int, default=8080, help="The port for HTTP.")
     flags.add_argument("--grpc_port", type=int, default=8081, help="The port for gRPC.")
+    flags.add_argument("--api_port", type=int, default=8001, help="The port for kubectl.")
     return flags
 
 
@@ -90,15 +102,28 @@ def _stop_on_signals() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-async def _run(service: InferenceService, address: Address, models_dir: Path) -> None:
+async def _run(service: Object, address: Address, models_dir: Path, api_port: int) -> None:
     _stop_on_signals()
+    name = service["metadata"]["name"]
 
     def announce(has_envoy: bool) -> None:
-        split = "" if has_envoy else NO_SPLIT
+        release = RELEASE.format(api_port=api_port, name=name) if has_envoy else NO_SPLIT
         here = address._replace(host=address.from_here)
-        print(BANNER.format(**here._asdict(), name=service.name, split=split), flush=True)
+        print(BANNER.format(**here._asdict(), name=name, release=release), flush=True)
 
-    await serve(service, address, models_dir=models_dir, on_ready=announce)
+    objects = Objects(admit)
+    path = f"/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices/{name}"
+    service["metadata"]["namespace"] = "default"
+    objects.create(path, service, "standalone")
+    with tempfile.TemporaryDirectory(prefix="standalone-") as folder:
+        runner = web.AppRunner(application(objects), access_log=None)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", api_port).start()
+            found = Service(objects, path, address, models_dir=models_dir, folder=Path(folder))
+            await found.run(announce)
+        finally:
+            await runner.cleanup()
 
 
 if __name__ == "__main__":

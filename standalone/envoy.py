@@ -1,11 +1,14 @@
 """Envoy's configuration: Knative's ingress on one machine.
 
 Two doors as in the cluster: the public one leads to the transformer, the cluster-local one to
-the predictor's revisions, each with its weight in the traffic.
+the predictor. Which revisions are behind them, with which weights, lies in two files that Envoy
+reads again when another is moved into their place, without losing a request.
 """
 
+import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,25 +17,31 @@ REQUEST_TIMEOUT = "60s"
 IDLE_TIMEOUT = "60s"
 """Less than the 65 s after which the programs close an idle connection."""
 MANY = 100_000
+TYPES = "type.googleapis.com/envoy"
 
 
 class Revision(NamedTuple):
-    """A running process that takes a share of the traffic."""
+    """A running process that takes a share of the traffic, or is reached by a tag alone."""
 
     name: str
-    port: int
     weight: int
+    tag: str | None = None
+    """``prev`` or ``latest``: requests to the host ``<tag>-<service>-<component>`` all go here."""
 
 
 class Door(NamedTuple):
-    """An address on which Envoy listens, and who is behind it."""
+    """An address on which Envoy listens for a component, ``<service>-<component>``."""
 
-    name: str
+    component: str
     host: str
     port: int
-    revisions: list[Revision]
     http2: bool = False
     """Whether the revisions speak HTTP/2, as gRPC does."""
+
+    @property
+    def name(self) -> str:
+        """Of its routes and clusters."""
+        return f"{self.component}-grpc" if self.http2 else self.component
 
 
 def find_envoy() -> str | None:
@@ -40,70 +49,82 @@ def find_envoy() -> str | None:
     return shutil.which("envoy", path=str(Path(sys.executable).parent))
 
 
-def bootstrap(doors: list[Door]) -> dict[str, Any]:
-    """Envoy's bootstrap configuration for ``doors``; there is no admin port."""
+def bootstrap(doors: Sequence[Door], folder: Path) -> dict[str, Any]:
+    """The configuration to start with; there is no admin port. Routes are read from ``folder``."""
+    source = {"path_config_source": {"path": str(folder / "clusters.json")}}
     return {
-        "static_resources": {
-            "listeners": [_listener(door) for door in doors],
-            "clusters": [_cluster(door, revision) for door in doors for revision in door.revisions],
-        }
+        "node": {"id": "standalone", "cluster": "standalone"},
+        "dynamic_resources": {"cds_config": source},
+        "static_resources": {"listeners": [_listener(door, folder) for door in doors]},
     }
 
 
-def _listener(door: Door) -> dict[str, Any]:
+def write_clusters(ports: dict[Door, dict[str, int]], folder: Path) -> None:
+    """Tell Envoy on which port each revision listens, by name.
+
+    One must be there before traffic is routed to it, and as long as some is on its way.
+    """
+    clusters = [
+        _cluster(door, name, port) for door, found in ports.items() for name, port in found.items()
+    ]
+    _write(folder / "clusters.json", "config.cluster.v3.Cluster", clusters)
+
+
+def write_routes(revisions: dict[Door, list[Revision]], folder: Path) -> None:
+    """Send each door's traffic to its ``revisions``; with none it answers 503."""
+    for door, behind in revisions.items():
+        path = folder / f"{door.name}.json"
+        _write(path, "config.route.v3.RouteConfiguration", [_routes(door, behind)])
+
+
+def _write(path: Path, kind: str, resources: list[dict[str, Any]]) -> None:
+    typed = [{"@type": f"{TYPES}.{kind}", **each} for each in resources]
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps({"resources": typed}), encoding="utf-8")
+    draft.replace(path)  # Envoy notices moves only
+
+
+def _routes(door: Door, revisions: list[Revision]) -> dict[str, Any]:
+    everybody = [each for each in revisions if each.weight]
+    split: dict[str, Any] = {"direct_response": {"status": 503}}
+    if everybody:
+        split = {"route": {"weighted_clusters": {"clusters": [
+            {"name": _cluster_name(door, each.name), "weight": each.weight} for each in everybody
+        ]}, "timeout": REQUEST_TIMEOUT}}  # fmt: skip
+    hosts = [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **split}]}]
+    for each in revisions:
+        if each.tag:
+            host = f"{each.tag}-{door.component}"
+            route = {"cluster": _cluster_name(door, each.name), "timeout": REQUEST_TIMEOUT}
+            hosts.append({
+                "name": each.tag,
+                "domains": [host, f"{host}.*", f"{host}:*"],
+                "routes": [{"match": {"prefix": "/"}, "route": route}],
+            })  # fmt: skip
+    return {"name": door.name, "virtual_hosts": hosts}
+
+
+def _listener(door: Door, folder: Path) -> dict[str, Any]:
+    routes = {"path_config_source": {"path": str(folder / f"{door.name}.json")}}
+    router = {"@type": f"{TYPES}.extensions.filters.http.router.v3.Router"}
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network."
-        "http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{TYPES}.extensions.filters.network.http_connection_manager.v3"
+        ".HttpConnectionManager",
         "stat_prefix": door.name,
         "codec_type": "AUTO",
         "use_remote_address": True,
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": door.name,
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": _split(door)}],
-                }
-            ]
-        },
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-                },
-            }
-        ],
+        "rds": {"route_config_name": door.name, "config_source": routes},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
     }
+    name = "envoy.filters.network.http_connection_manager"
     return {
         "name": door.name,
         "address": _address(door.host, door.port),
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": manager,
-                    }
-                ]
-            }
-        ],
+        "filter_chains": [{"filters": [{"name": name, "typed_config": manager}]}],
     }
 
 
-def _split(door: Door) -> dict[str, Any]:
-    return {
-        "weighted_clusters": {
-            "clusters": [
-                {"name": _cluster_name(door, revision), "weight": revision.weight}
-                for revision in door.revisions
-            ]
-        },
-        "timeout": REQUEST_TIMEOUT,
-    }
-
-
-def _cluster(door: Door, revision: Revision) -> dict[str, Any]:
+def _cluster(door: Door, revision: str, port: int) -> dict[str, Any]:
     name = _cluster_name(door, revision)
     protocol = "http2_protocol_options" if door.http2 else "http_protocol_options"
     return {
@@ -118,13 +139,12 @@ def _cluster(door: Door, revision: Revision) -> dict[str, Any]:
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", revision.port)}}]}
+                {"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", port)}}]}
             ],
         },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/"
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": f"{TYPES}.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {protocol: {}},
                 "common_http_protocol_options": {"idle_timeout": IDLE_TIMEOUT},
             }
@@ -132,8 +152,8 @@ def _cluster(door: Door, revision: Revision) -> dict[str, Any]:
     }
 
 
-def _cluster_name(door: Door, revision: Revision) -> str:
-    return f"{door.name}/{revision.name}"
+def _cluster_name(door: Door, revision: str) -> str:
+    return f"{door.name}/{revision}"
 
 
 def _address(host: str, port: int) -> dict[str, Any]:

@@ -28,16 +28,7 @@ class Component:
         return value
 
 
-@dataclass(frozen=True)
-class InferenceService:
-    """A name and its two components."""
-
-    name: str
-    predictor: Component
-    transformer: Component
-
-
-def read_manifest(path: Path) -> InferenceService:
+def read_manifest(path: Path) -> dict[str, Any]:
     """Read an InferenceService with a custom predictor and a custom transformer.
 
     Raises:
@@ -50,20 +41,25 @@ def read_manifest(path: Path) -> InferenceService:
     try:
         if manifest["kind"] != "InferenceService":
             raise ManifestError(f"{path}: expected an InferenceService, got a {manifest['kind']}")
-        name = manifest["metadata"]["name"]
-        spec = manifest["spec"]
-        return InferenceService(
-            name,
-            _component(spec["predictor"]["containers"][0], f"{path}: predictor"),
-            _component(spec["transformer"]["containers"][0], f"{path}: transformer"),
-        )
+        if not isinstance(manifest["metadata"]["name"], str):
+            raise ManifestError(f"{path}: its name is not a string")
+        for name in ("predictor", "transformer"):
+            component(manifest["spec"][name], f"{path}: {name}")
     except (KeyError, IndexError, TypeError) as error:
         raise ManifestError(
             f"{path}: no predictor and transformer with containers: {error}"
         ) from None
+    read: dict[str, Any] = manifest
+    return read
 
 
-def _component(container: Mapping[str, Any], where: str) -> Component:
+def component(spec: Mapping[str, Any], where: str) -> Component:
+    """The container of a component's specification.
+
+    Raises:
+        ManifestError: it needs what one machine does not have; ``where`` begins the message.
+    """
+    container = spec["containers"][0]
     if "command" in container:
         raise ManifestError(f"{where}: 'command' replaces the image's; only 'args' can be run here")
     env = {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 GRACE = 10
 """Seconds between asking a process to stop and making it."""
-NAME_WIDTH = 11
+NAME_WIDTH = 23
 
 
 class ProcessDied(Exception):
@@ -52,27 +52,20 @@ class Processes:
         if process.stdout:
             self._pumps.append(asyncio.create_task(_print_lines(name, process.stdout)))
 
-    async def wait(self) -> None:
-        """Wait until one of the processes ends.
+    async def stop(self, name: str) -> None:
+        """Stop one that is not needed any more."""
+        await _stop(self._processes.pop(name))
+
+    def ended(self, name: str) -> int | None:
+        """The exit status of one that has ended by itself.
 
         Raises:
-            ProcessDied: one has; none of them is meant to.
-            OSError: what they write cannot be printed.
+            OSError: what it writes cannot be printed.
         """
-        ends = {
-            asyncio.create_task(process.wait(), name=name)
-            for name, process in self._processes.items()
-        }
-        try:
-            done, _ = await asyncio.wait([*ends, *self._pumps], return_when=asyncio.FIRST_COMPLETED)
-            for pump in done.intersection(self._pumps):
-                await pump  # raises if it could not print; else its process is about to end
-            ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
-        name = ended.pop().get_name()
-        raise ProcessDied(f"{name} has ended with status {self._processes[name].returncode}")
+        for pump in self._pumps:
+            if pump.done():
+                pump.result()
+        return self._processes[name].returncode
 
 
 def _die_with_parent() -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,15 +15,24 @@ from urllib.request import url2pathname
 
 import httpx
 
-from standalone.envoy import Door, Revision, bootstrap, find_envoy
-from standalone.manifest import Component, InferenceService, ManifestError
-from standalone.processes import Processes
+from standalone import canary
+from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
+from standalone.manifest import Component, ManifestError, component
+from standalone.objects import Object, Objects
+from standalone.processes import ProcessDied, Processes
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+COMPONENTS = ("predictor", "transformer")
 CHOOSING = ("MODEL_VERSION", "MODEL_DIGEST", "STORAGE_URI")
 """The variables that choose the version: those of the user's shell are not meant."""
 START_TIMEOUT = 60
-"""Seconds until every part must be ready."""
+"""Seconds until a revision must be ready, else it has failed."""
+DRAIN = 1
+"""Seconds from when nobody is sent to a revision any more until it is asked to stop."""
+INTERVAL = 0.1
+"""Seconds between looks at the processes."""
 
 
 class Address(NamedTuple):
@@ -38,85 +48,224 @@ class Address(NamedTuple):
         return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
 
 
-async def serve(
-    service: InferenceService,
-    address: Address,
-    *,
-    models_dir: Path,
-    on_ready: Callable[[bool], None],
-) -> None:
-    """Run predictor, transformer and Envoy until cancelled; ``on_ready`` learns if there is Envoy.
+class Service:
+    """Keeps processes and Envoy as the InferenceService at ``path`` of ``objects`` wants them."""
 
-    Raises:
-        ManifestError: the manifest cannot be run on one machine.
-        ProcessDied: a part has ended; the others are stopped.
-        TimeoutError: a part is not ready in time.
-        OSError: a port of ``address`` is taken.
-    """
-    check_free(address)
-    envoy = find_envoy()
-    predictor = _local_address()
-    transformer = _local_address() if envoy else address
-    inside = _local_address() if envoy else predictor
-    over_grpc = service.transformer.flag("predictor_protocol", "v2") == "grpc-v2"
-    inside_port = inside.grpc_port if over_grpc else inside.http_port
-    async with Processes() as processes:
-        # They stop in the reverse order: requests in flight still have what they need.
-        if envoy:
-            doors = _doors(service.name, address, transformer, predictor, inside)
-            config = json.dumps(bootstrap(doors))
-            flags = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "error")
-            await processes.start("envoy", envoy, "--config-yaml", config, *flags, env=os.environ)
-        await processes.start(
-            "predictor",
-            *_command("predictor", service.predictor, predictor),
-            *_model_flags(service.predictor, models_dir),
-            env=_environment(service.predictor),
-        )
-        await processes.start(
-            "transformer",
-            *_command("transformer", service.transformer, transformer),
-            f"--predictor_host={LOOPBACK}:{inside_port}",
-            env=_environment(service.transformer),
-        )
-        ended = asyncio.create_task(processes.wait())
-        ready = asyncio.create_task(
-            _wait_until_ready(
-                {
-                    "predictor": f"http://{LOOPBACK}:{predictor.http_port}"
-                    f"/v2/models/{service.name}/ready",
-                    "transformer": f"http://{address.from_here}:{address.http_port}/",
-                }
-            )
-        )
+    def __init__(
+        self, objects: Objects, path: str, address: Address, *, models_dir: Path, folder: Path
+    ) -> None:
+        """Serve at ``address``; Envoy's files go to ``folder``."""
+        self._objects = objects
+        self._path = path
+        self._name = path.rpartition("/")[2]
+        self._address = address
+        self._models_dir = models_dir
+        self._folder = folder
+        self._components = {name: canary.Component(f"{self._name}-{name}") for name in COMPONENTS}
+        self._ports: dict[str, Address] = {}
+        """Of the revisions that run."""
+        self._started: dict[str, float] = {}
+        self._failures: dict[str, str] = {}
+        """What is wrong with a revision, in words."""
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._envoy = find_envoy()
+        self._inside = _local_address()
+        if not self._envoy:
+            # Without a split there is one revision, and it has the doors' own ports.
+            self._ports = {
+                f"{self._name}-predictor-00001": self._inside,
+                f"{self._name}-transformer-00001": address,
+            }
+
+    async def run(self, on_ready: Callable[[bool], None]) -> None:
+        """Serve until cancelled; ``on_ready`` learns when all is ready, and if there is Envoy.
+
+        Raises:
+            ProcessDied: a part has ended without which there is no service.
+            TimeoutError: the first revisions are not ready in time.
+        """
+        async with Processes() as processes, httpx.AsyncClient(trust_env=False) as client:
+            # They stop in the reverse order: requests in flight still have what they need.
+            if self._envoy:
+                self._write_clusters()
+                write_routes(self._traffic(), self._folder)
+                config = json.dumps(bootstrap(list(self._traffic()), self._folder))
+                flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
+                flags += ["--config-yaml", config]
+                await processes.start("envoy", self._envoy, *flags, env=os.environ)
+            announced = False
+            while True:
+                await self._reconcile(processes, client)
+                if not announced and all(each.rolled_out for each in self._components.values()):
+                    announced = True
+                    on_ready(self._envoy is not None)
+                await asyncio.sleep(INTERVAL)
+
+    async def _reconcile(self, processes: Processes, client: httpx.AsyncClient) -> None:
+        """One look: start what is wanted and missing, notice who is ready, split the traffic,
+        stop what is not needed, and say so in the status."""
+        service = self._objects.get(self._path)
+        before = self._traffic()
+        for name, found in self._components.items():
+            found.update(service, name)
+            for revision in found.needed():
+                if revision.ready is None:
+                    if revision.name not in self._started:
+                        await self._start(processes, name, revision)
+                    else:
+                        await self._look(processes, client, name, revision)
+            found.settle()
+        if self._envoy:
+            if processes.ended("envoy") is not None:
+                raise ProcessDied(f"envoy has ended with status {processes.ended('envoy')}")
+            if self._traffic() != before:
+                write_routes(self._traffic(), self._folder)
+        await self._check(processes)
+        self._objects.set_status(self._path, self._status())
+
+    async def _start(self, processes: Processes, name: str, revision: canary.Revision) -> None:
+        self._started[revision.name] = asyncio.get_running_loop().time()
+        address = self._ports.setdefault(revision.name, _local_address())
+        self._write_clusters()
         try:
-            await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                await ready
-                on_ready(envoy is not None)
-            await ended
-        finally:
-            ended.cancel()
-            ready.cancel()
+            container = component(revision.template["spec"], revision.name)
+            flags = self._flags(name, container)
+        except (ManifestError, KeyError, IndexError, TypeError) as error:
+            self._fail(revision, f"cannot run: {error}")
+            return
+        command = (sys.executable, "-m", name, *container.args)
+        ports = (
+            f"--host={address.host}",
+            f"--http_port={address.http_port}",
+            f"--grpc_port={address.grpc_port}",
+        )
+        # What is different here comes last: of two flags, the later one counts.
+        await processes.start(revision.name, *command, *ports, *flags, env=_environment(container))
+
+    def _flags(self, name: str, container: Component) -> list[str]:
+        if name == "predictor":
+            return _model_flags(container, self._models_dir)
+        over_grpc = container.flag("predictor_protocol", "v2") == "grpc-v2"
+        port = self._inside.grpc_port if over_grpc else self._inside.http_port
+        return [f"--predictor_host={LOOPBACK}:{port}"]
+
+    def _fail(self, revision: canary.Revision, reason: str) -> None:
+        """It will never be ready."""
+        revision.ready = False
+        self._failures[revision.name] = reason
+        log.warning("%s %s", revision.name, reason)
+
+    async def _look(
+        self, processes: Processes, client: httpx.AsyncClient, name: str, revision: canary.Revision
+    ) -> None:
+        """See whether a revision has got ready."""
+        status = processes.ended(revision.name)
+        if status is not None:
+            self._fail(revision, f"has ended with status {status}")
+            return
+        path = f"/v2/models/{self._name}/ready" if name == "predictor" else "/"
+        address = self._ports[revision.name]
+        try:
+            url = f"http://{address.from_here}:{address.http_port}{path}"
+            if (await client.get(url)).is_success:
+                revision.ready = True
+                return
+        except httpx.TransportError:
+            pass  # not yet
+        if asyncio.get_running_loop().time() - self._started[revision.name] > START_TIMEOUT:
+            self._fail(revision, f"is not ready after {START_TIMEOUT} s")
+
+    async def _check(self, processes: Processes) -> None:
+        """Stop the revisions that are not needed; see that the service still has those it is."""
+        needed = {each.name: each for c in self._components.values() for each in c.needed()}
+        for name in [name for name in self._started if name not in needed]:
+            del self._started[name]
+            if name not in self._failures:
+                task = asyncio.create_task(self._stop(processes, name))
+                self._stopping.add(task)
+                task.add_done_callback(self._stopping.discard)
+        for found in self._components.values():
+            serving = [each for each in found.needed() if each.ready]
+            ends = [processes.ended(each.name) for each in serving]
+            if serving and None not in ends:
+                raise ProcessDied(f"{serving[-1].name} has ended with status {ends[-1]}")
+            if not serving and found.latest_created.ready is False:
+                name = found.latest_created.name
+                raise ProcessDied(f"{name} {self._failures[name]}")
+
+    async def _stop(self, processes: Processes, name: str) -> None:
+        await asyncio.sleep(DRAIN)
+        del self._ports[name]
+        self._write_clusters()
+        await processes.stop(name)
+
+    def _doors(self, name: str) -> tuple[Door, Door]:
+        """Where the component is reached, over HTTP and over gRPC."""
+        outside = self._inside if name == "predictor" else self._address
+        component = f"{self._name}-{name}"
+        return (
+            Door(component, outside.host, outside.http_port),
+            Door(component, outside.host, outside.grpc_port, http2=True),
+        )
+
+    def _traffic(self) -> dict[Door, list[Revision]]:
+        """Who is behind each door, with which weights."""
+        return {
+            door: [
+                Revision(target.revision or "", target.percent, target.tag)
+                for target in found.traffic()
+            ]
+            for name, found in self._components.items()
+            for door in self._doors(name)
+        }
+
+    def _write_clusters(self) -> None:
+        """All revisions that run: those to come, and those whose last requests are on their way."""
+        ports = {}
+        for name in COMPONENTS:
+            mine = {
+                revision: address
+                for revision, address in self._ports.items()
+                if revision.startswith(f"{self._name}-{name}-")
+            }
+            http, grpc = self._doors(name)
+            ports[http] = {revision: each.http_port for revision, each in mine.items()}
+            ports[grpc] = {revision: each.grpc_port for revision, each in mine.items()}
+        write_clusters(ports, self._folder)
+
+    def _status(self) -> Object:
+        latest = [each.latest_created.ready for each in self._components.values()]
+        ready = "False" if False in latest else "Unknown" if None in latest else "True"
+        reason = {"reason": "RevisionFailed"} if ready == "False" else {}
+        return {
+            "url": f"http://{self._address.from_here}:{self._address.http_port}",
+            "conditions": [{"type": "Ready", "status": ready, **reason}],
+            "components": {name: each.status() for name, each in self._components.items()},
+        }
 
 
-def check_free(address: Address) -> None:
-    """See that nothing listens on the two ports yet.
+def check_free(address: Address, api_port: int) -> None:
+    """See that nothing listens on the ports yet.
 
     Raises:
         OSError: something does.
     """
+    ports = (
+        ("--port", address.host, address.http_port),
+        ("--grpc_port", address.host, address.grpc_port),
+        ("--api_port", LOOPBACK, api_port),
+    )
     with ExitStack() as probes:
-        for flag, port in (("--port", address.http_port), ("--grpc_port", address.grpc_port)):
+        for flag, host, port in ports:
             probe = probes.enter_context(socket.socket())
             # As the servers do: connections of an earlier run that linger are no obstacle.
             if sys.platform != "win32":
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((address.host, port))
+                probe.bind((host, port))
             except OSError as error:
                 raise OSError(
-                    f"cannot listen on {address.host}:{port} ({error.strerror}); "
+                    f"cannot listen on {host}:{port} ({error.strerror}); "
                     f"choose another port with {flag}"
                 ) from None
 
@@ -128,21 +277,10 @@ def _local_address() -> Address:
         return Address(LOOPBACK, http.getsockname()[1], grpc.getsockname()[1])
 
 
-def _command(program: str, component: Component, address: Address) -> list[str]:
-    """What the container would run, and after it what is different here: of two flags, the later
-    one counts."""
-    return [
-        *(sys.executable, "-m", program, *component.args),
-        f"--host={address.host}",
-        f"--http_port={address.http_port}",
-        f"--grpc_port={address.grpc_port}",
-    ]
-
-
-def _environment(component: Component) -> dict[str, str]:
+def _environment(container: Component) -> dict[str, str]:
     """Ours with the container's, which alone chooses the version."""
     ours = {name: value for name, value in os.environ.items() if name not in CHOOSING}
-    return {**ours, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **component.env}
+    return {**ours, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **container.env}
 
 
 def _model_flags(predictor: Component, models_dir: Path) -> list[str]:
@@ -154,36 +292,3 @@ def _model_flags(predictor: Component, models_dir: Path) -> list[str]:
             raise ManifestError(f"STORAGE_URI {uri}: only file:// can be served on one machine")
         flags.append(f"--mount_dir={url2pathname(parts.path)}")
     return flags
-
-
-def _doors(
-    name: str, address: Address, transformer: Address, predictor: Address, inside: Address
-) -> list[Door]:
-    """The public doors, HTTP and gRPC, and the cluster-local ones."""
-
-    def revisions(component: str, port: int) -> list[Revision]:
-        return [Revision(f"{name}-{component}-00001", port, weight=100)]
-
-    t, p = "transformer", "predictor"
-    return [
-        Door(t, address.host, address.http_port, revisions(t, transformer.http_port)),
-        Door(
-            f"{t}-grpc", address.host, address.grpc_port, revisions(t, transformer.grpc_port), True
-        ),
-        Door(p, LOOPBACK, inside.http_port, revisions(p, predictor.http_port)),
-        Door(f"{p}-grpc", LOOPBACK, inside.grpc_port, revisions(p, predictor.grpc_port), True),
-    ]
-
-
-async def _wait_until_ready(urls: dict[str, str]) -> None:
-    waiting = dict(urls)
-    try:
-        async with asyncio.timeout(START_TIMEOUT), httpx.AsyncClient(trust_env=False) as client:
-            while waiting:
-                for name, url in list(waiting.items()):
-                    with suppress(httpx.TransportError):
-                        if (await client.get(url)).is_success:
-                            del waiting[name]
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise TimeoutError(f"not ready after {START_TIMEOUT} s: {', '.join(waiting)}") from None

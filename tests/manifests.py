@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import kserve
-import kubernetes.client
 import yaml
 
 import predictor.__main__
 import transformer.__main__
 from serving.server import GRACE
+from standalone.admission import unknown
 from tests import programs
 
 Object = dict[str, Any]
@@ -96,25 +96,6 @@ def objections(objects: list[Object]) -> list[str]:
             found.append(f"{name}: its service account is not among {sorted(accounts)}")
     found += visibility(service)
     return found
-
-
-def unknown(value: Any, kind: str, where: str) -> Iterator[str]:
-    """Fields that KServe's own models, and Kubernetes', do not have."""
-    if kind.startswith(("list[", "dict(")):
-        inner = kind[5:-1].split(", ")[-1]
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, each in pairs:
-            yield from unknown(each, inner, f"{where}.{key}")
-        return
-    model = getattr(kserve, kind, None) or getattr(kubernetes.client, kind, None)
-    if model is None:  # a plain value
-        return
-    fields = {model.attribute_map[name]: model.openapi_types[name] for name in model.attribute_map}
-    for key, each in value.items():
-        if key in fields:
-            yield from unknown(each, fields[key], f"{where}.{key}")
-        else:
-            yield f"{where}.{key} is unknown"
 
 
 def knative(spec: Object) -> Iterator[str]:

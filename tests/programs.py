@@ -70,7 +70,9 @@ def program(
     http_port, grpc_port = http_port or free_port(), free_port()
     port_flag = "--port" if module == "standalone" else "--http_port"
     log = folder / f"{module}-{http_port}.log"
-    ports = (f"{port_flag}={http_port}", f"--grpc_port={grpc_port}")
+    ports = [f"{port_flag}={http_port}", f"--grpc_port={grpc_port}"]
+    if module == "standalone":
+        ports.append(f"--api_port={free_port()}")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *args, *ports],

@@ -19,12 +19,12 @@ import pytest
 from rollout import deploy
 from rollout.cluster import Cluster as Client
 from rollout.cluster import ClusterError
+from standalone.objects import Objects
 from tests import cluster, programs
 from tests.manifests import Object, of_kind, render
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to deploy with")
 
-SERVICE = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/mnist"
 OLD_URI, NEW_URI = "s3://mnist-models/mnist/1", "s3://mnist-models/mnist/2"
 OLD_IMAGE, NEW_IMAGE = "mnist-kserve-predictor:0.1.0", "mnist-kserve-predictor:0.2.0"
 
@@ -32,7 +32,7 @@ OLD_IMAGE, NEW_IMAGE = "mnist-kserve-predictor:0.1.0", "mnist-kserve-predictor:0
 class World:
     """A cluster, and a checkout of the manifests that is deployed to it."""
 
-    def __init__(self, checkout: Path, api: cluster.Cluster, kubeconfig: Path) -> None:
+    def __init__(self, checkout: Path, api: Objects, kubeconfig: Path) -> None:
         self.api = api
         self.env = {**os.environ, "KUBECONFIG": str(kubeconfig)}
         self.overlays = checkout / "overlays"
@@ -68,7 +68,7 @@ class World:
 
     def live(self, overlay: str = "production") -> Object:
         name = "mnist" if overlay == "production" else "mnist-development"
-        return self.api.objects[SERVICE.format(name)]
+        return self.api.get(cluster.SERVICE.format(name))
 
     @property
     def predictor(self) -> Object:
@@ -91,7 +91,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     """A cluster to which the production overlay was deployed once."""
     checkout = tmp_path / "manifests"
     shutil.copytree(programs.ROOT / "manifests", checkout)
-    api = cluster.Cluster()
+    api = Objects(cluster.default)
     with cluster.serve(api, tmp_path) as kubeconfig:
         world = World(checkout, api, kubeconfig)
         assert world.deploy().stderr == "rollout: the service is new\n"
@@ -101,7 +101,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_the_first_revision_has_no_percent(world: World) -> None:
     assert world.version == OLD_URI
     assert deploy.PERCENT not in world.predictor
-    kinds = [each["kind"] for each in world.api.objects.values()]
+    kinds = [each["kind"] for each in world.api]
     assert kinds[-1] == "InferenceService"  # what its pods need was there first
 
 
@@ -121,9 +121,9 @@ def test_deploying_again_changes_nothing_whatever_was_released_since(
 ) -> None:
     for uri, percent in steps:
         world.release(uri, percent)
-    before = copy.deepcopy(world.api.objects)
+    before = world.api.list("/")
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
-    assert world.api.objects == before
+    assert world.api.list("/") == before
 
 
 def test_a_new_version_in_git_becomes_a_canary(world: World) -> None:
@@ -141,7 +141,7 @@ def test_the_end_of_a_canary_from_git_is_not_undone(
     world.commit("release.env", OLD_URI, NEW_URI)
     world.deploy()
     world.release(*last)
-    before = copy.deepcopy(world.live())
+    before = world.live()
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
     assert world.live() == before
 
@@ -149,7 +149,7 @@ def test_the_end_of_a_canary_from_git_is_not_undone(
 def test_git_may_catch_up_with_a_promotion(world: World) -> None:
     world.release(NEW_URI, None)
     world.commit("release.env", OLD_URI, NEW_URI)
-    before = copy.deepcopy(world.live())
+    before = world.live()
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
     assert world.live() == before
 
@@ -168,14 +168,14 @@ def test_another_change_in_git_keeps_the_version_that_was_promoted(
 def test_a_running_canary_is_not_replaced(world: World) -> None:
     world.release(NEW_URI, 10)
     world.commit("images.env", OLD_IMAGE, NEW_IMAGE)
-    before = copy.deepcopy(world.api.objects)
+    before = world.api.list("/")
     done = world.deploy()
     assert done.returncode == 3
     assert done.stderr == (
         "rollout: a canary is running, and the predictor would change under it: "
         "promote or abort it first\n"
     )
-    assert world.api.objects == before
+    assert world.api.list("/") == before
 
 
 def test_of_two_changed_components_one_waits_for_the_other(world: World) -> None:
@@ -209,23 +209,21 @@ def test_a_changed_setting_of_both_is_a_canary_too(world: World) -> None:
         each["containers"][0]["envFrom"][0]["configMapRef"]["name"]
         for each in (world.transformer, world.predictor)
     )
-    maps = {
-        each["metadata"]["name"] for each in of_kind([*world.api.objects.values()], "ConfigMap")
-    }
+    maps = {each["metadata"]["name"] for each in of_kind([*world.api], "ConfigMap")}
     assert {old, new} <= maps  # both revisions find their settings
 
 
 def test_a_dry_run_prints_and_changes_nothing(world: World) -> None:
     world.commit("release.env", OLD_URI, NEW_URI)
-    before = copy.deepcopy(world.api.objects)
+    before = world.api.list("/")
     done = world.deploy("--dry-run")
     assert "canaryTrafficPercent: 10" in done.stdout
-    assert world.api.objects == before
+    assert world.api.list("/") == before
 
 
 def test_kubectl_alone_refuses_to_undo_a_release(world: World) -> None:
     world.release(NEW_URI, None)
-    before = copy.deepcopy(world.live())
+    before = world.live()
     done = world.run("kubectl", "apply", "--server-side", "-k", str(world.overlays / "production"))
     assert done.returncode == 1
     assert "conflict with" in done.stderr
@@ -247,7 +245,7 @@ def test_what_changes_in_between_is_not_overwritten(
 
 def test_a_service_that_nobody_recorded_keeps_its_release(world: World) -> None:
     world.release(NEW_URI, None)
-    del world.api.objects["/api/v1/namespaces/mnist/configmaps/mnist-release"]
+    world.api.forget("/api/v1/namespaces/mnist/configmaps/mnist-release")
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
     assert world.version == NEW_URI
 

@@ -10,32 +10,39 @@ from pathlib import Path
 
 import pytest
 
+from standalone import canary
+from standalone.objects import Object, Objects
 from tests import cluster, programs
-from tests.manifests import Object, render
+from tests.manifests import render
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to release with")
 
 PAGE = (programs.ROOT / "docs/release.md").read_text(encoding="utf-8")
-MANAGER = "rollout"
 State = tuple[str, int | None]
 
 
-class Recorder(cluster.Cluster):
-    """Remembers each version and percent that the service had, in order."""
+class Recorder(Objects):
+    """Remembers each version and percent that the service had, in order.
+
+    Every revision is ready at once.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(cluster.default)
         self.states: list[State] = []
+        self._predictor = canary.Component("mnist-predictor")
 
-    def _store(self, path: str, made: Object, *, dry: bool) -> Object:
-        stored = super()._store(path, made, dry=dry)
-        if stored["kind"] == "InferenceService":
-            predictor = stored["spec"]["predictor"]
-            version, digest = (each["value"] for each in predictor["containers"][0]["env"][:2])
-            published = programs.ROOT / "models/mnist" / version / "model.json"
-            assert digest == hashlib.sha256(published.read_bytes()).hexdigest()
-            self.states.append((version, predictor.get("canaryTrafficPercent")))
-        return stored
+    def _store(self, path: str, made: Object) -> Object:
+        self._predictor.update(made, "predictor")
+        self._predictor.latest_created.ready = True
+        self._predictor.settle()
+        made["status"] = {"components": {"predictor": self._predictor.status()}}
+        predictor = made["spec"]["predictor"]
+        version, digest = (each["value"] for each in predictor["containers"][0]["env"][:2])
+        published = programs.ROOT / "models/mnist" / version / "model.json"
+        assert digest == hashlib.sha256(published.read_bytes()).hexdigest()
+        self.states.append((version, predictor.get("canaryTrafficPercent")))
+        return super()._store(path, made)
 
 
 def blocks(heading: str) -> str:
@@ -50,8 +57,7 @@ def api(tmp_path: Path) -> Iterator[Recorder]:
     api = Recorder()
     objects = render(programs.ROOT / "manifests/overlays/development")
     (service,) = (each for each in objects if each["kind"] == "InferenceService")
-    path = "/apis/serving.kserve.io/v1beta1/namespaces/mnist-development/inferenceservices/mnist"
-    api.apply(path, service, MANAGER, force=False, dry=False)
+    api.create(cluster.SERVICE.format("mnist-development"), service, "rollout")
     with cluster.serve(api, tmp_path):
         yield api
 

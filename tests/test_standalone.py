@@ -14,8 +14,8 @@ import psutil
 import pytest
 import yaml
 
-from standalone.envoy import Door, Revision, bootstrap, find_envoy
-from standalone.manifest import ManifestError, read_manifest
+from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
+from standalone.manifest import ManifestError, component, read_manifest
 from tests import programs
 
 MANIFEST = programs.ROOT / "manifests/base/inferenceservice.yaml"
@@ -61,7 +61,9 @@ def test_it_prints_the_page_and_a_curl_line_that_works(service: programs.Program
 
 def test_the_logs_name_their_part(service: programs.Program) -> None:
     for name in ("predictor", "transformer"):
-        assert re.search(rf"^{name} +\| .+Uvicorn running", service.output(), re.MULTILINE)
+        assert re.search(
+            rf"^mnist-{name}-00001 +\| .+Uvicorn running", service.output(), re.MULTILINE
+        )
 
 
 def test_the_arguments_and_the_environment_are_those_of_the_manifest(
@@ -125,7 +127,8 @@ def test_a_part_that_dies_is_named_and_stops_the_rest(tmp_path: Path, name: str)
         parts = descendants(running.process)
         parts[name].kill()
         assert running.process.wait(30) == 1
-        assert f"standalone: {name} has ended with status" in running.output()
+        part = name if name == "envoy" else f"mnist-{name}-00001"
+        assert f"standalone: {part} has ended with status" in running.output()
         assert gone(list(parts.values()))
 
 
@@ -148,7 +151,7 @@ def test_a_model_that_does_not_verify_ends_the_start(tmp_path: Path) -> None:
     with programs.program("standalone", tmp_path, f"--models_dir={tmp_path}") as running:
         assert running.process.wait(60) == 1
         assert "model.json cannot be read" in running.output()
-        assert "predictor has ended with status 1" in running.output()
+        assert "standalone: mnist-predictor-00001 has ended with status 1" in running.output()
 
 
 def test_without_envoy_it_serves_and_says_there_is_no_split(
@@ -187,27 +190,17 @@ def test_without_envoy_it_serves_and_says_there_is_no_split(
         process.stdout.close()
 
 
-def test_traffic_is_split_by_weight() -> None:
-    door = Door("p", "127.0.0.1", 80, [Revision("p-1", 81, 90), Revision("p-2", 82, 10)])
-    config = bootstrap([door])["static_resources"]
-    route = config["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    clusters = route["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
-    assert clusters["weighted_clusters"]["clusters"] == [
-        {"name": "p/p-1", "weight": 90},
-        {"name": "p/p-2", "weight": 10},
-    ]
-    assert [cluster["name"] for cluster in config["clusters"]] == ["p/p-1", "p/p-2"]
-
-
-def test_envoy_takes_the_configuration() -> None:
+def test_envoy_takes_the_configuration(tmp_path: Path) -> None:
     envoy = find_envoy()
     if not envoy:
         pytest.skip("Envoy has no build for this machine")
-    doors = [
-        Door("p", "127.0.0.1", 1080, [Revision("p-1", 81, 90), Revision("p-2", 82, 10)]),
-        Door("p-grpc", "127.0.0.1", 1081, [Revision("p-1", 83, 100)], http2=True),
-    ]
-    config = yaml.safe_dump(bootstrap(doors))
+    doors = {
+        Door("p", "127.0.0.1", 1080): [Revision("p-1", 90, "prev"), Revision("p-2", 10)],
+        Door("p", "127.0.0.1", 1081, http2=True): [],
+    }
+    write_clusters({door: {"p-1": 81, "p-2": 82} for door in doors}, tmp_path)
+    write_routes(doors, tmp_path)
+    config = yaml.safe_dump(bootstrap(list(doors), tmp_path))
     subprocess.run(
         [envoy, "--mode", "validate", "--config-yaml", config], check=True, capture_output=True
     )
@@ -215,10 +208,12 @@ def test_envoy_takes_the_configuration() -> None:
 
 def test_the_manifest_is_read() -> None:
     service = read_manifest(MANIFEST)
-    assert service.name == "mnist"
-    assert service.predictor.env["MODEL_VERSION"] == "1"
-    assert service.transformer.flag("predictor_protocol", "v1") == "v2"
-    assert service.transformer.flag("nothing", "default") == "default"
+    assert service["metadata"]["name"] == "mnist"
+    predictor = component(service["spec"]["predictor"], "predictor")
+    assert predictor.env["MODEL_VERSION"] == "1"
+    transformer = component(service["spec"]["transformer"], "transformer")
+    assert transformer.flag("predictor_protocol", "v1") == "v2"
+    assert transformer.flag("nothing", "default") == "default"
 
 
 @pytest.mark.parametrize(

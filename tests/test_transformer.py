@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from standalone.envoy import Door, Revision, bootstrap, find_envoy
+from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
 from tests import programs
 from tests.digits import draw, encode
 
@@ -73,8 +73,11 @@ async def test_concurrent_requests_share_calls_and_both_pods_get_some(tmp_path: 
         programs.predictor(tmp_path) as two,
         programs.transformer(tmp_path, f"127.0.0.1:{port}") as transformer,
     ):
-        pods = [Revision("one", one.http_port, 50), Revision("two", two.http_port, 50)]
-        config = json.dumps(bootstrap([Door("predictor", "127.0.0.1", port, pods)]))
+        pods = {"one": one.http_port, "two": two.http_port}
+        door = Door("predictor", "127.0.0.1", port)
+        write_clusters({door: pods}, tmp_path)
+        write_routes({door: [Revision(name, 50) for name in pods]}, tmp_path)
+        config = json.dumps(bootstrap([door], tmp_path))
         flags = ("--disable-hot-restart", "--log-level", "off", "--config-yaml", config)
         proxy = await asyncio.create_subprocess_exec(envoy, *flags)
         try:

@@ -1,0 +1,51 @@
+"""What the API server and KServe's webhook refuse of an InferenceService."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from standalone.canary import PERCENT
+from standalone.objects import APIError, Object
+
+
+def admit(made: Object) -> Object:
+    """Let an object pass, as it is.
+
+    Raises:
+        APIError: it is an InferenceService with a field that there is not, without containers, or
+            with a percent that is none.
+    """
+    if made.get("kind") == "InferenceService":
+        written = {key: each for key, each in made.items() if key != "status"}
+        if problems := [*unknown(written, "V1beta1InferenceService", "InferenceService")]:
+            raise APIError(400, "BadRequest", f"strict decoding error: {'; '.join(problems)}")
+        for name in ("predictor", "transformer"):
+            component = made["spec"].get(name) or {}
+            if not component.get("containers"):
+                raise APIError(422, "Invalid", f"spec.{name} has no containers")
+            percent = component.get(PERCENT, 0)
+            if not isinstance(percent, int) or not 0 <= percent <= 100:
+                raise APIError(422, "Invalid", f"spec.{name}.{PERCENT}: {percent} is no percent")
+    return copy.deepcopy(made)
+
+
+def unknown(value: Any, kind: str, where: str) -> Iterator[str]:
+    """Fields that KServe's own models, and Kubernetes', do not have."""
+    import kserve  # slow, and needed only when somebody writes
+    import kubernetes.client
+
+    if kind.startswith(("list[", "dict(")):
+        inner = kind[5:-1].split(", ")[-1]
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, each in pairs:
+            yield from unknown(each, inner, f"{where}.{key}")
+        return
+    model = getattr(kserve, kind, None) or getattr(kubernetes.client, kind, None)
+    if model is None:  # a plain value
+        return
+    fields = {model.attribute_map[name]: model.openapi_types[name] for name in model.attribute_map}
+    for key, each in value.items():
+        if key in fields:
+            yield from unknown(each, fields[key], f"{where}.{key}")
+        else:
+            yield f"{where}.{key} is unknown"

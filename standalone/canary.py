@@ -1,0 +1,144 @@
+"""What KServe's controller and Knative make of one component: revisions, traffic, status.
+
+The rules are those of Knative mode. From KServe 0.20: ``ksvc_reconciler.go`` turns
+``canaryTrafficPercent`` into traffic, and ``PropagateStatus`` in ``inference_service_status.go``
+decides what counts as rolled out. From Knative: ``LatestReadyRevisionName``. Left out: scaling,
+gradual rollout (``rollout-duration``), garbage collection, progress deadlines.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Object = dict[str, Any]
+
+PERCENT = "canaryTrafficPercent"
+TAG_ROUTING = "serving.kserve.io/enable-tag-routing"
+UNCOPIED = {"kubectl.kubernetes.io/last-applied-configuration"}
+"""Annotations that KServe does not copy into the pods' template."""
+
+
+@dataclass
+class Revision:
+    """One template of a component; ``ready`` is ``None`` until it is known."""
+
+    name: str
+    template: Object
+    ready: bool | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A share of the traffic. ``revision`` is ``None`` for the latest ready one."""
+
+    revision: str | None
+    percent: int
+    tag: str | None = None
+
+
+@dataclass
+class Component:
+    """A predictor or transformer: its revisions, the oldest first, and what KServe remembers."""
+
+    name: str
+    revisions: list[Revision] = field(default_factory=list)
+    rolled_out: str | None = None
+    previous_rolled_out: str | None = None
+    percent: int | None = None
+    tag_routing: bool = False
+
+    def update(self, service: Object, component: str) -> None:
+        """Take the specification of ``component`` from ``service``.
+
+        Whatever of it or of the metadata changes makes a revision, the percent alone does not.
+        """
+        metadata = service["metadata"]
+        annotations = metadata.get("annotations", {})
+        spec = service["spec"][component]
+        template = {
+            "annotations": {key: annotations[key] for key in annotations.keys() - UNCOPIED},
+            "labels": metadata.get("labels", {}),
+            "spec": {key: value for key, value in spec.items() if key != PERCENT},
+        }
+        self.percent = spec.get(PERCENT)
+        self.tag_routing = annotations.get(TAG_ROUTING) == "true"
+        if not self.revisions or self.revisions[-1].template != template:
+            name = f"{self.name}-{self._number():05}"
+            self.revisions.append(Revision(name, template))
+
+    def _number(self) -> int:
+        return 1 + int(self.revisions[-1].name.rpartition("-")[2]) if self.revisions else 1
+
+    @property
+    def latest_created(self) -> Revision:
+        """The revision of the template as it is now."""
+        return self.revisions[-1]
+
+    @property
+    def latest_ready(self) -> Revision | None:
+        """The newest revision that is ready."""
+        return next((each for each in reversed(self.revisions) if each.ready), None)
+
+    def targets(self) -> list[Target]:
+        """The traffic that KServe asks of Knative."""
+        latest = "latest" if self.tag_routing else None
+        if self.percent is None or self.rolled_out is None:
+            return [Target(None, 100, latest)]
+        targets = [Target(None, self.percent, latest)]
+        if self.percent < 100:
+            targets.append(Target(self.rolled_out, 100 - self.percent, "prev"))
+        return targets
+
+    def traffic(self) -> list[Target]:
+        """The same with "latest" resolved: none before the first revision is ready."""
+        latest = self.latest_ready
+        if latest is None:
+            return []
+        return [
+            Target(target.revision or latest.name, target.percent, target.tag)
+            for target in self.targets()
+        ]
+
+    def settle(self) -> None:
+        """Decide what is rolled out, until nothing changes any more."""
+        while self._propagate():
+            pass
+
+    def _propagate(self) -> bool:
+        latest = self.latest_ready
+        if latest is None:
+            return False
+        share = self.targets()[0].percent
+        if self.rolled_out != latest.name:
+            if share == 100:
+                self.previous_rolled_out, self.rolled_out = self.rolled_out, latest.name
+                return True
+        elif latest is self.latest_created and share < 100 and self.previous_rolled_out:
+            # KServe takes a percent on a template that is rolled out for a wish to roll it back.
+            self.rolled_out = self.previous_rolled_out
+            return self.rolled_out != latest.name
+        return False
+
+    def needed(self) -> list[Revision]:
+        """The revisions that run: those in the traffic, at 0 % too, and the one to come."""
+        names = {target.revision for target in self.traffic()} | {self.latest_created.name}
+        return [each for each in self.revisions if each.name in names]
+
+    def status(self) -> Object:
+        """The component's part of the InferenceService's status."""
+        latest = self.latest_ready
+        found = {
+            "latestCreatedRevision": self.latest_created.name,
+            "latestReadyRevision": latest.name if latest else None,
+            "latestRolledoutRevision": self.rolled_out,
+            "previousRolledoutRevision": self.previous_rolled_out,
+        }
+        traffic = [
+            {
+                "revisionName": resolved.revision,
+                "latestRevision": target.revision is None,
+                "percent": target.percent,
+                **({"tag": target.tag} if target.tag else {}),
+            }
+            for target, resolved in zip(self.targets(), self.traffic(), strict=False)
+        ]
+        return {**{key: value for key, value in found.items() if value}, "traffic": traffic}

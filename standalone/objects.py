@@ -1,0 +1,198 @@
+"""The objects of a Kubernetes API, and what may be done to them.
+
+It follows the API server where it matters to a release: every change has a new
+``resourceVersion``, and one that names another than the current is a conflict; server-side apply
+merges by field, removes what its manager applied before and leaves out now, and is a conflict where
+another manager has set something else, unless forced. Lists are leaves, as ``containers`` is in the
+CRD of the InferenceService. Left out: deletion, ``managedFields`` in what is shown, strategic merge
+(its patches are taken for merge patches).
+"""
+
+import asyncio
+import copy
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import jsonpatch
+
+Object = dict[str, Any]
+Leaves = dict[tuple[str, ...], Any]
+
+
+class APIError(Exception):
+    """A request is refused: an HTTP status, a reason as Kubernetes names it, a message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class Objects:
+    """All objects by the path of the API under which they are found."""
+
+    def __init__(self, admit: Callable[[Object], Object] = copy.deepcopy) -> None:
+        """``admit`` is the webhook: it fills in defaults, and may raise ``APIError``."""
+        self._admit = admit
+        self._objects: dict[str, Object] = {}
+        self._managed: dict[tuple[str, str], Leaves] = {}
+        self._versions = itertools.count(1)
+        self._watches: list[tuple[str, asyncio.Queue[Object]]] = []
+        self.version = "0"
+        """Of the last change."""
+
+    def __iter__(self) -> Iterator[Object]:
+        return iter(self._objects.values())
+
+    def get(self, path: str) -> Object:
+        """A copy of one object."""
+        try:
+            return copy.deepcopy(self._objects[path])
+        except KeyError:
+            name = path.rpartition("/")[2]
+            raise APIError(404, "NotFound", f'"{name}" not found') from None
+
+    def list(self, prefix: str) -> list[Object]:
+        """Copies of all whose path begins with ``prefix``."""
+        found = [each for path, each in self._objects.items() if path.startswith(prefix)]
+        return copy.deepcopy(found)
+
+    @contextmanager
+    def watch(self, prefix: str) -> Iterator[asyncio.Queue[Object]]:
+        """A queue of events (``type``, ``object``) of what ``list`` would show."""
+        queue: asyncio.Queue[Object] = asyncio.Queue()
+        self._watches.append((prefix, queue))
+        try:
+            yield queue
+        finally:
+            self._watches.remove((prefix, queue))
+
+    def create(self, path: str, wanted: Object, manager: str, *, dry: bool = False) -> Object:
+        """Make an object that is not there yet."""
+        if path in self._objects:
+            raise APIError(409, "AlreadyExists", f'"{path.rpartition("/")[2]}" already exists')
+        return self._change(path, leaves(wanted), manager, dry=dry)
+
+    def replace(self, path: str, wanted: Object, manager: str, *, dry: bool = False) -> Object:
+        """Put another in its place."""
+        self._check_version(path, wanted)
+        # What the server keeps of it is not for a client to change.
+        kept = {at: each for at, each in leaves(self.get(path)).items() if at[0] == "status"}
+        return self._change(path, leaves(wanted) | kept, manager, dry=dry)
+
+    def patch(self, path: str, patch: Any, manager: str, *, dry: bool = False) -> Object:
+        """A merge patch (RFC 7386), or a JSON patch (RFC 6902) if it is a list."""
+        before = self.get(path)
+        if isinstance(patch, list):
+            try:
+                after = leaves(jsonpatch.apply_patch(before, patch))
+            except jsonpatch.JsonPatchException as refusal:
+                raise APIError(
+                    422, "Invalid", f"the server rejected the patch: {refusal}"
+                ) from None
+        else:
+            self._check_version(path, patch)
+            after = leaves(before)
+            for at, value in leaves(patch).items():
+                for old in [each for each in after if each[: len(at)] == at]:
+                    del after[old]
+                if value is not None:
+                    after[at] = value
+        return self._change(path, after, manager, dry=dry)
+
+    def apply(
+        self, path: str, wanted: Object, manager: str, *, force: bool, dry: bool = False
+    ) -> Object:
+        """Server-side apply."""
+        self._check_version(path, wanted)
+        wanted["metadata"].pop("resourceVersion", None)
+        applied, merged = leaves(wanted), leaves(self._objects.get(path, {}))
+        taken = [
+            f'conflict with "{name}": .{".".join(at)}'
+            for (other, name), fields in self._managed.items()
+            for at in sorted(fields.keys() & applied.keys())
+            if other == path and name != manager and merged.get(at) != applied[at]
+        ]
+        if taken and not force:
+            message = f"Apply failed with {len(taken)} conflicts: {', '.join(taken)}"
+            raise APIError(409, "Conflict", message)
+        for at in self._managed.get((path, manager), {}).keys() - applied.keys():
+            merged.pop(at, None)
+        made = self._change(path, merged | applied, manager, dry=dry)
+        if not dry:
+            self._managed[path, manager] = applied
+        return made
+
+    def forget(self, path: str) -> None:
+        """Take an object away."""
+        del self._objects[path]
+
+    def set_status(self, path: str, status: Object) -> None:
+        """What only the controller does."""
+        self._store(path, {**self.get(path), "status": status})
+
+    def _check_version(self, path: str, wanted: Object) -> None:
+        version = wanted.get("metadata", {}).get("resourceVersion")
+        live = self._objects.get(path, {"metadata": {}})["metadata"].get("resourceVersion")
+        if version and version != live:
+            raise APIError(
+                409, "Conflict", "the object has been modified; please apply your changes to the "
+                "latest version and try again",
+            )  # fmt: skip
+
+    def _change(self, path: str, after: Leaves, manager: str, *, dry: bool) -> Object:
+        before = leaves(self._objects.get(path, {}))
+        made = self._admit(tree(after))
+        changed = [at for at in before | after if before.get(at) != after.get(at)]
+        if dry:
+            return made
+        for (other, name), fields in self._managed.items():
+            for at in changed:
+                if other == path and name != manager:
+                    fields.pop(at, None)
+        mine = self._managed.setdefault((path, manager), {})
+        mine |= {at: after[at] for at in changed if at in after}
+        return self._store(path, made)
+
+    def _store(self, path: str, made: Object) -> Object:
+        live = self._objects.get(path)
+        metadata = made["metadata"]
+        if live is None:
+            metadata["uid"] = str(uuid.uuid4())
+            metadata["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            metadata["generation"] = 1
+        elif made == live:
+            return copy.deepcopy(live)
+        elif made.get("spec") != live.get("spec"):
+            metadata["generation"] = live["metadata"]["generation"] + 1
+        self.version = metadata["resourceVersion"] = str(next(self._versions))
+        self._objects[path] = made
+        event = {"type": "MODIFIED" if live else "ADDED", "object": copy.deepcopy(made)}
+        for prefix, queue in self._watches:
+            if path.startswith(prefix):
+                queue.put_nowait(event)
+        return copy.deepcopy(made)
+
+
+def leaves(value: Object, at: tuple[str, ...] = ()) -> Leaves:
+    """The fields of an object by their path; lists and empty maps are leaves."""
+    found: Leaves = {}
+    for key, each in value.items():
+        here = (*at, key)
+        found |= leaves(each, here) if isinstance(each, dict) and each else {here: each}
+    return found
+
+
+def tree(fields: Leaves) -> Object:
+    """The object that has these fields."""
+    made: Object = {}
+    for at, value in fields.items():
+        node = made
+        for key in at[:-1]:
+            node = node.setdefault(key, {})
+        node[at[-1]] = copy.deepcopy(value)
+    return made

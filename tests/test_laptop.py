@@ -1,0 +1,172 @@
+"""A canary on one machine: the real ``kubectl``, Envoy and predictors, version 1 to 2."""
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from standalone.envoy import find_envoy
+from tests import programs
+from tests.programs import Program
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("kubectl") or not find_envoy(), reason="no kubectl, or no Envoy for a split"
+)
+SEVEN = (programs.ROOT / "docs/seven.png").read_bytes()
+OLD, NEW = "mnist-predictor-00001", "mnist-predictor-00002"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Program]:
+    """A service of its own: a canary changes it."""
+    with programs.service(tmp_path) as running:
+        yield running
+
+
+def kubectl(service: Program, *arguments: str, check: bool = True) -> str:
+    server = next(arg for arg in service.process.args if "--api_port" in str(arg))  # type: ignore[union-attr]
+    url = f"--server=http://127.0.0.1:{str(server).partition('=')[2]}"
+    done = subprocess.run(["kubectl", url, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout + done.stderr
+
+
+def patch(service: Program, *operations: dict[str, Any]) -> None:
+    kubectl(service, "patch", "isvc", "mnist", "--type=json", f"--patch={json.dumps(operations)}")
+
+
+def version(number: str) -> list[dict[str, Any]]:
+    path = "/spec/predictor/containers/0/env/0/value"
+    return [{"op": "replace", "path": path, "value": number}]
+
+
+def percent(share: int | None) -> dict[str, Any]:
+    path = "/spec/predictor/canaryTrafficPercent"
+    return {"op": "remove", "path": path} if share is None else {
+        "op": "add", "path": path, "value": share
+    }  # fmt: skip
+
+
+def status(service: Program) -> dict[str, Any]:
+    found = json.loads(kubectl(service, "get", "isvc", "mnist", "--output=json"))["status"]
+    return {**found["components"]["predictor"], "ready": found["conditions"][0]["status"]}
+
+
+def settle(service: Program, revision: str) -> None:
+    """Wait until a revision is the latest and ready."""
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while True:
+        found = status(service)
+        if found["latestCreatedRevision"] == found.get("latestReadyRevision") == revision:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+def answer(service: Program, client: httpx.Client) -> httpx.Response:
+    return client.post(f"{service.url}/v1/models/mnist:predict", content=SEVEN, headers={
+        "Content-Type": "image/png"})  # fmt: skip
+
+
+def versions(service: Program, requests: int) -> Counter[str]:
+    with httpx.Client() as client:
+        answers = [answer(service, client) for _ in range(requests)]
+    return Counter(each.headers["x-model-version"] for each in answers)
+
+
+@contextmanager
+def load(service: Program) -> Iterator[Counter[int]]:
+    """Ask all the time; counts the statuses of the answers."""
+    statuses: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stop.is_set():
+                statuses[answer(service, client).status_code] += 1
+
+    callers = [threading.Thread(target=ask) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield statuses
+    finally:
+        stop.set()
+        for caller in callers:
+            caller.join()
+
+
+def test_a_canary_is_split_promoted_and_loses_no_request(service: Program) -> None:
+    with load(service) as statuses:
+        patch(service, *version("2"), percent(10))
+        settle(service, NEW)
+        found = versions(service, 300)
+        assert 12 <= found["2"] <= 55  # of 30 expected, five standard deviations
+        assert set(found) == {"1", "2"}
+        columns = kubectl(service, "get", "isvc", "mnist").split("\n")[1].split()
+        assert columns[2:7] == ["True", "90", "10", OLD, NEW]
+
+        patch(service, percent(None))
+        settle(service, NEW)
+        time.sleep(1)
+        assert versions(service, 50) == {"2": 50}
+        time.sleep(2)  # the old revision is stopped meanwhile
+    assert set(statuses) == {200}
+
+
+def test_an_abort_in_the_right_order_never_lets_the_canary_serve_again(service: Program) -> None:
+    patch(service, *version("2"), percent(50))
+    settle(service, NEW)
+    assert versions(service, 50).keys() == {"1", "2"}
+    with load(service) as statuses:
+        patch(service, percent(0))
+        time.sleep(1)
+        before = versions(service, 50)
+        patch(service, *version("1"))
+        settle(service, "mnist-predictor-00003")
+        patch(service, percent(None))
+        assert before + versions(service, 100) == {"1": 150}
+    assert set(statuses) == {200}
+
+
+def test_a_version_that_cannot_be_served_takes_no_traffic(service: Program) -> None:
+    patch(service, *version("99"), percent(50))
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while status(service)["ready"] != "False":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert versions(service, 50) == {"1": 50}
+    assert "mnist-predictor-00002 has ended with status 1" in service.output()
+    patch(service, *version("1"), percent(None))
+    settle(service, "mnist-predictor-00003")
+    assert status(service)["ready"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        ({"op": "add", "path": "/spec/predictor/canary", "value": 1}, "canary is unknown"),
+        (percent(101), "101 is no percent"),
+        ({"op": "remove", "path": "/spec/transformer"}, "spec.transformer has no containers"),
+    ],
+)
+def test_what_kserve_refuses_is_refused(
+    service: Program, operation: dict[str, Any], message: str
+) -> None:
+    arguments = ("patch", "isvc", "mnist", "--type=json", f"--patch={json.dumps([operation])}")
+    assert message in kubectl(service, *arguments, check=False)
+
+
+def test_the_manifest_can_be_applied_again(service: Program) -> None:
+    path = str(programs.ROOT / "manifests/base")
+    kubectl(service, "apply", "--server-side", "--force-conflicts", "-k", path)
+    assert status(service)["latestCreatedRevision"] == OLD

@@ -1,0 +1,124 @@
+"""The objects of the API on one machine: versions, patches, conflicts, field by field."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from standalone.objects import APIError, Object, Objects, leaves, tree
+
+PATH = "/api/v1/namespaces/default/configmaps/notes"
+
+
+def notes(**data: str) -> Object:
+    return {"kind": "ConfigMap", "metadata": {"name": "notes"}, "data": data}
+
+
+@pytest.fixture
+def objects() -> Objects:
+    objects = Objects()
+    objects.create(PATH, notes(a="1", b="2"), "me")
+    return objects
+
+
+def refused(code: int, reason: str) -> Any:
+    return pytest.raises(APIError, check=lambda error: (error.code, error.reason) == (code, reason))
+
+
+def test_what_is_not_there_is_not_found(objects: Objects) -> None:
+    with refused(404, "NotFound"):
+        objects.get("/nowhere")
+    with refused(404, "NotFound"):
+        objects.patch("/nowhere", {}, "me")
+
+
+def test_nothing_is_created_twice(objects: Objects) -> None:
+    with refused(409, "AlreadyExists"):
+        objects.create(PATH, notes(), "me")
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"data": {"a": "3", "b": None}},
+        [
+            {"op": "test", "path": "/data/a", "value": "1"},
+            {"op": "replace", "path": "/data/a", "value": "3"},
+            {"op": "remove", "path": "/data/b"},
+        ],
+    ],
+    ids=["merge", "JSON"],
+)
+def test_a_patch_sets_and_removes(objects: Objects, patch: Any) -> None:
+    assert objects.patch(PATH, patch, "me")["data"] == {"a": "3"}
+    assert objects.get(PATH)["metadata"]["resourceVersion"] == "2"
+
+
+def test_a_json_patch_whose_test_fails_changes_nothing(objects: Objects) -> None:
+    before = objects.get(PATH)
+    with refused(422, "Invalid"):
+        objects.patch(PATH, [{"op": "test", "path": "/data/a", "value": "9"}], "me")
+    assert objects.get(PATH) == before
+
+
+@pytest.mark.parametrize("write", ["patch", "replace", "apply"])
+def test_an_old_resource_version_is_a_conflict(objects: Objects, write: str) -> None:
+    old = objects.get(PATH)
+    objects.patch(PATH, {"data": {"a": "3"}}, "somebody")
+    more: dict[str, Any] = {"force": True} if write == "apply" else {}
+    with refused(409, "Conflict"):
+        getattr(objects, write)(PATH, old, "me", **more)
+    assert objects.get(PATH)["data"]["a"] == "3"
+
+
+def test_a_dry_run_shows_and_changes_nothing(objects: Objects) -> None:
+    before = objects.get(PATH)
+    assert objects.patch(PATH, {"data": {"a": "3"}}, "me", dry=True)["data"]["a"] == "3"
+    assert objects.get(PATH) == before
+
+
+def test_apply_removes_what_it_applied_before_and_nothing_else(objects: Objects) -> None:
+    objects.apply(PATH, notes(c="1", d="1"), "git", force=False)
+    assert objects.apply(PATH, notes(d="2"), "git", force=False)["data"] == {
+        "a": "1",
+        "b": "2",
+        "d": "2",
+    }
+
+
+def test_apply_does_not_take_what_another_has_set_unless_forced(objects: Objects) -> None:
+    objects.apply(PATH, notes(c="1"), "git", force=False)
+    objects.patch(PATH, {"data": {"c": "2"}}, "kubectl")
+    with refused(409, "Conflict"):
+        objects.apply(PATH, notes(c="1"), "git", force=False)
+    assert objects.apply(PATH, notes(c="2"), "git", force=False)["data"]["c"] == "2"
+    assert objects.apply(PATH, notes(c="3"), "git", force=True)["data"]["c"] == "3"
+
+
+def test_only_what_changes_has_a_new_version(objects: Objects) -> None:
+    before = objects.get(PATH)
+    objects.patch(PATH, {"data": {"a": "1"}}, "me")
+    objects.set_status(PATH, {"ready": True})
+    objects.set_status(PATH, {"ready": True})
+    assert objects.get(PATH)["metadata"]["resourceVersion"] == "2"
+    assert objects.get(PATH)["metadata"]["generation"] == before["metadata"]["generation"]
+
+
+def test_a_watch_sees_the_changes_under_its_path(objects: Objects) -> None:
+    with objects.watch("/api/v1/namespaces/default") as events:
+        objects.patch(PATH, {"data": {"a": "3"}}, "me")
+        objects.create("/api/v1/namespaces/other/configmaps/x", notes(), "me")
+        assert events.get_nowait()["object"]["data"]["a"] == "3"
+        assert events.empty()
+
+
+VALUES = st.recursive(
+    st.integers() | st.text() | st.lists(st.integers()),
+    lambda inner: st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), VALUES))
+def test_an_object_is_its_fields(value: Object) -> None:
+    assert tree(leaves(value)) == value
