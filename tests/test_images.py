@@ -162,7 +162,14 @@ def test_training_trains(tmp_path: Path, volume: Path) -> None:
     if not (SHARED / "mnist").exists():
         pytest.skip("needs ../shared/data/mnist")
     shutil.copytree(SHARED / "mnist", volume / "data", copy_function=shutil.copyfile)
-    command = ("train", "--network=plain", "--epochs=1", "--data=/work/data", "--run=/work/run")
+    command = (
+        "train",
+        "--network=plain",
+        "--epochs=1",
+        "--round-trip-share=0.01",
+        "--data=/work/data",
+        "--run=/work/run",
+    )
     assert "trained" in training(tmp_path, *command, volume=volume)
 
 
