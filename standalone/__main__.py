@@ -13,6 +13,7 @@ from aiohttp import web
 
 from standalone.admission import admit
 from standalone.api import application
+from standalone.envoy import find_envoy
 from standalone.manifest import ManifestError, read_manifest
 from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied
@@ -119,7 +120,8 @@ async def _run(service: Object, address: Address, models_dir: Path, api_port: in
         runner = web.AppRunner(application(objects), access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", api_port).start()
+            if find_envoy():  # without it there is nothing to release to
+                await web.TCPSite(runner, "127.0.0.1", api_port).start()
             found = Service(objects, path, address, models_dir=models_dir, folder=Path(folder))
             await found.run(announce)
         finally:

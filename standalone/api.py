@@ -1,8 +1,9 @@
 """The Kubernetes API on loopback, as far as ``kubectl`` and Python's client need it for a release.
 
-Get, list, watch, create, replace, patch and server-side apply of the kinds in ``KINDS``, discovery,
-dry runs, and the columns that ``kubectl get isvc`` shows. There is no access control: it listens on
-127.0.0.1 alone.
+Get, list, watch, create, replace, patch, delete (an InferenceService aside: it ends with the
+program) and server-side apply of the kinds in ``KINDS``, discovery, dry runs, and the columns that
+``kubectl get isvc`` shows. There is no access control: it listens on 127.0.0.1 alone, and is deaf
+to web pages that call it by another name.
 """
 
 import asyncio
@@ -41,6 +42,8 @@ def application(objects: Objects) -> web.Application:
     app = web.Application(middlewares=[_explain])
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if request.host.partition(":")[0] not in ("127.0.0.1", "localhost"):
+            raise APIError(403, "Forbidden", "this API is for this machine alone")
         if request.method == "GET" and (document := discovery(request.path)) is not None:
             return web.json_response(document)
         found = PATH.fullmatch(request.path)
@@ -71,7 +74,11 @@ async def _explain(
 
 
 async def _changed(request: web.Request, objects: Objects, found: re.Match[str]) -> Object:
-    """Do what a POST, PUT or PATCH asks for."""
+    """Do what a POST, PUT, PATCH or DELETE asks for."""
+    if request.method == "DELETE":
+        if found["plural"] == "inferenceservices":
+            raise APIError(405, "MethodNotAllowed", "the service ends with the program: stop that")
+        return objects.delete(request.path)
     try:
         body = yaml.safe_load(await request.read())
     except yaml.YAMLError as error:
@@ -229,7 +236,7 @@ def _group(name: str, version: str) -> Object:
 
 
 def _resources(version: str) -> Object:
-    verbs = ["create", "get", "list", "patch", "update", "watch"]
+    verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",

@@ -4,8 +4,8 @@ It follows the API server where it matters to a release: every change has a new
 ``resourceVersion``, and one that names another than the current is a conflict; server-side apply
 merges by field, removes what its manager applied before and leaves out now, and is a conflict where
 another manager has set something else, unless forced. Lists are leaves, as ``containers`` is in the
-CRD of the InferenceService. Left out: deletion, ``managedFields`` in what is shown, strategic merge
-(its patches are taken for merge patches).
+CRD of the InferenceService. Left out: finalizers, ``managedFields`` in what is shown, strategic
+merge (its patches are taken for merge patches).
 """
 
 import asyncio
@@ -127,9 +127,12 @@ class Objects:
             self._managed[path, manager] = applied
         return made
 
-    def forget(self, path: str) -> None:
+    def delete(self, path: str) -> Object:
         """Take an object away."""
+        gone = self.get(path)
         del self._objects[path]
+        self._tell(path, "DELETED", gone)
+        return gone
 
     def set_status(self, path: str, status: Object) -> None:
         """What only the controller does."""
@@ -171,11 +174,13 @@ class Objects:
             metadata["generation"] = live["metadata"]["generation"] + 1
         self.version = metadata["resourceVersion"] = str(next(self._versions))
         self._objects[path] = made
-        event = {"type": "MODIFIED" if live else "ADDED", "object": copy.deepcopy(made)}
+        self._tell(path, "MODIFIED" if live else "ADDED", made)
+        return copy.deepcopy(made)
+
+    def _tell(self, path: str, event: str, found: Object) -> None:
         for prefix, queue in self._watches:
             if path.startswith(prefix):
-                queue.put_nowait(event)
-        return copy.deepcopy(made)
+                queue.put_nowait({"type": event, "object": copy.deepcopy(found)})
 
 
 def leaves(value: Object, at: tuple[str, ...] = ()) -> Leaves:

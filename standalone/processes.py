@@ -53,8 +53,9 @@ class Processes:
             self._pumps.append(asyncio.create_task(_print_lines(name, process.stdout)))
 
     async def stop(self, name: str) -> None:
-        """Stop one that is not needed any more."""
-        await _stop(self._processes.pop(name))
+        """Stop one that is not needed any more, if it was ever started."""
+        if process := self._processes.pop(name, None):
+            await _stop(process)
 
     def ended(self, name: str) -> int | None:
         """The exit status of one that has ended by itself.

@@ -180,10 +180,9 @@ class Service:
         needed = {each.name: each for c in self._components.values() for each in c.needed()}
         for name in [name for name in self._started if name not in needed]:
             del self._started[name]
-            if name not in self._failures:
-                task = asyncio.create_task(self._stop(processes, name))
-                self._stopping.add(task)
-                task.add_done_callback(self._stopping.discard)
+            task = asyncio.create_task(self._stop(processes, name))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
         for found in self._components.values():
             serving = [each for each in found.needed() if each.ready]
             ends = [processes.ended(each.name) for each in serving]

@@ -245,7 +245,8 @@ def test_what_changes_in_between_is_not_overwritten(
 
 def test_a_service_that_nobody_recorded_keeps_its_release(world: World) -> None:
     world.release(NEW_URI, None)
-    world.api.forget("/api/v1/namespaces/mnist/configmaps/mnist-release")
+    world.run("kubectl", "delete", "configmap", "mnist-release", "-n", "mnist", "--wait=false")
+    assert "mnist-release" not in {each["metadata"]["name"] for each in world.api}
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
     assert world.version == NEW_URI
 

@@ -105,11 +105,19 @@ def test_only_what_changes_has_a_new_version(objects: Objects) -> None:
     assert objects.get(PATH)["metadata"]["generation"] == before["metadata"]["generation"]
 
 
+def test_what_is_deleted_is_gone(objects: Objects) -> None:
+    assert objects.delete(PATH)["data"] == {"a": "1", "b": "2"}
+    with refused(404, "NotFound"):
+        objects.delete(PATH)
+
+
 def test_a_watch_sees_the_changes_under_its_path(objects: Objects) -> None:
     with objects.watch("/api/v1/namespaces/default") as events:
         objects.patch(PATH, {"data": {"a": "3"}}, "me")
         objects.create("/api/v1/namespaces/other/configmaps/x", notes(), "me")
         assert events.get_nowait()["object"]["data"]["a"] == "3"
+        objects.delete(PATH)
+        assert events.get_nowait()["type"] == "DELETED"
         assert events.empty()
 
 

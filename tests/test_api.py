@@ -1,0 +1,65 @@
+"""The Kubernetes API on one machine: what ``kubectl`` does not show of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from standalone.objects import Objects
+from tests import cluster
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+NOTES = {"kind": "ConfigMap", "metadata": {"name": "notes"}, "data": {"a": "1"}}
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[httpx.Client]:
+    with cluster.serve(Objects(), tmp_path) as kubeconfig:
+        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+        with httpx.Client(base_url=content["clusters"][0]["cluster"]["server"]) as client:
+            yield client
+
+
+def test_objects_are_made_found_and_deleted(client: httpx.Client) -> None:
+    made = client.post(MAPS, json=NOTES).json()
+    assert made["metadata"]["namespace"] == "default"
+    assert client.get(f"{MAPS}/notes").json() == made
+    assert client.get("/api/v1/configmaps").json()["items"] == [made]
+    assert client.get("/api/v1/namespaces/other/configmaps").json()["items"] == []
+    chosen = client.get(MAPS, params={"fieldSelector": "metadata.name=else"})
+    assert chosen.json()["items"] == []
+    assert client.delete(f"{MAPS}/notes").is_success
+    assert client.get(f"{MAPS}/notes").status_code == 404
+
+
+def test_names_can_be_made_up(client: httpx.Client) -> None:
+    event = {"kind": "Event", "metadata": {"generateName": "rollout-"}}
+    made = [client.post("/api/v1/namespaces/default/events", json=event) for _ in range(2)]
+    assert len({each.json()["metadata"]["name"] for each in made}) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code", "message"),
+    [
+        ("GET", "/api/v1/namespaces/default/pods", "", 404, "could not find"),
+        ("GET", "/favicon.ico", "", 404, "could not find"),
+        ("POST", MAPS, "[", 400, "the body cannot be read"),
+        ("POST", MAPS, "", 400, "the body is no object"),
+        ("PATCH", f"{MAPS}/notes", "{}", 404, '"notes" not found'),
+        ("PUT", f"{MAPS}/notes", "[]", 405, "PUT is not done here"),
+        ("DELETE", cluster.SERVICE.format("default"), "", 405, "stop that"),
+    ],
+)
+def test_what_cannot_be_done_is_a_status(
+    client: httpx.Client, method: str, path: str, body: str, code: int, message: str
+) -> None:
+    answer = client.request(method, path, content=body)
+    assert answer.status_code == answer.json()["code"] == code
+    assert message in answer.json()["message"]
+
+
+def test_a_web_page_of_another_name_is_refused(client: httpx.Client) -> None:
+    assert client.get(MAPS, headers={"Host": "rebound.example.com"}).status_code == 403
+    assert client.get(MAPS, headers={"Host": "localhost:8001"}).is_success
