@@ -1,17 +1,20 @@
 """Serve one version of the model: ``python -m predictor --help``."""
 
-import argparse
-import os
-import sys
-from pathlib import Path
+from serving.start import quick_imports
 
-import torch
+with quick_imports(__name__):
+    import argparse
+    import os
+    import sys
+    from pathlib import Path
 
-from predictor.artifact import ArtifactError, load, select_directory
-from predictor.model import Predictor
-from serving import logs
-from serving.cpu import cpu_limit
-from serving.server import Server, parser, positive
+    import torch
+
+    from predictor.artifact import ArtifactError, load, select_directory
+    from predictor.model import Predictor
+    from serving import logs
+    from serving.cpu import cpu_limit
+    from serving.server import Server, parser, positive
 
 EPILOG = """\
 The version served is the one in /mnt/models if STORAGE_URI is set (KServe puts it there), else

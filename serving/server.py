@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -115,8 +114,6 @@ class Server(ModelServer):  # type: ignore[misc]
         if add_routes:
             add_routes(kserve.model_server.app, endpoints)
         endpoints.add_to(kserve.model_server.app)
-        # What the imports left is there to stay: no collection need look through it again.
-        gc.freeze()
         asyncio.run(self._serve_model(model))
 
     async def _serve_model(self, model: ServedModel) -> None:

@@ -147,7 +147,7 @@ def test_the_programs_serve_with_what_is_in_the_images(
 
 @pytest.mark.parametrize(
     ("name", "needed"),
-    [("predictor", "torch"), ("transformer", "aiohttp"), ("transformer", "kubernetes")],
+    [("predictor", "torch"), ("transformer", "aiohttp"), ("transformer", "fastapi")],
 )
 def test_a_program_does_not_start_without_what_it_needs(
     name: str, needed: str, without: Callable[[set[str]], dict[str, str]]

@@ -1,16 +1,19 @@
 """Serve the transformer: ``python -m transformer --help``."""
 
-import argparse
-import sys
+from serving.start import quick_imports
 
-from kserve import PredictorConfig
+with quick_imports(__name__):
+    import argparse
+    import sys
 
-from serving import logs
-from serving.server import Server, parser, positive
-from transformer.client import connect
-from transformer.decode import MAX_PIXELS
-from transformer.model import Transformer
-from transformer.routes import add_routes
+    from kserve import PredictorConfig
+
+    from serving import logs
+    from serving.server import Server, parser, positive
+    from transformer.client import connect
+    from transformer.decode import MAX_PIXELS
+    from transformer.model import Transformer
+    from transformer.routes import add_routes
 
 EPILOG = """\
 example:

@@ -1,0 +1,184 @@
+"""How long a user waits for a service that was at zero: ``python -m benchmarks.coldstart``.
+
+Starts each case in turn, and prints a Markdown table: the time from the start of the processes to
+the first right answer, and the processor time that they took until then, which is what a pod with
+one processor waits for. The ratios are to a bare process that imports torch, reads the graph and
+runs it once.
+"""
+
+import argparse
+import base64
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from tests import programs
+from transformer import image
+
+INTERVAL = 0.01
+"""Seconds between two looks whether a program is there."""
+PICTURE = (programs.ROOT / "docs/seven.png").read_bytes()
+FILE = {"image": {"b64": base64.b64encode(PICTURE).decode()}}
+PIXELS = image.read(PICTURE).pixels.tolist()
+CLIENT = httpx.Client(timeout=programs.START_TIMEOUT)
+
+BARE = """
+import torch
+from predictor.graph import read_graph
+with open("models/mnist/1/model.pt2", "rb") as file:
+    graph = read_graph(file.read())
+with torch.inference_mode():
+    print(graph(torch.zeros(1, 28, 28, dtype=torch.uint8)), flush=True)
+input()
+"""
+
+
+class Start(NamedTuple):
+    """What one start took, in seconds."""
+
+    wall: float
+    processor: float
+
+
+def taken(begin: float, *processes: "subprocess.Popen[bytes]") -> Start:
+    """From ``begin`` until now."""
+    wall = time.perf_counter() - begin
+    used = [psutil.Process(process.pid).cpu_times() for process in processes]
+    return Start(wall, sum(times.user + times.system for times in used))
+
+
+def wait_for_seven(instance: object, *started: programs.Program) -> None:
+    """Ask the first program when all are there, as Knative does, and see that it is right."""
+    for program in started:
+        while not listens(program):
+            if program.process.poll() is not None:
+                sys.exit(f"ended with {program.process.returncode}:\n{program.output()}")
+            time.sleep(INTERVAL)
+    url = f"{started[0].url}/v1/models/mnist:predict"
+    answer = CLIENT.post(url, json={"instances": [instance]}).raise_for_status()
+    (prediction,) = answer.json()["predictions"]
+    scores = prediction.get("probabilities")  # all that a predictor says
+    if prediction.get("digit", scores and scores.index(max(scores))) != 7:
+        sys.exit(f"a wrong answer: {answer.text}")
+
+
+def listens(program: programs.Program) -> bool:
+    """Whether it takes connections; both servers do so only when they are ready."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", program.http_port)) == 0
+
+
+def bare(folder: Path) -> Start:
+    """The least that a predictor does."""
+    begin = time.perf_counter()
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", BARE],
+        cwd=programs.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        if not (process.stdout and process.stdout.readline()):
+            sys.exit("the bare process failed")
+        start = taken(begin, process)
+        process.communicate(b"\n")
+    return start
+
+
+def predictor(folder: Path) -> Start:
+    """Ours, asked for the scores of the picture as the model sees it."""
+    begin = time.perf_counter()
+    env = {"MODEL_VERSION": "1"}
+    with programs.program("predictor", folder, "--models_dir=models", env=env) as one:
+        wait_for_seven(PIXELS, one)
+        return taken(begin, one.process)
+
+
+def transformer(folder: Path) -> Start:
+    """Ours, in front of a predictor that runs already."""
+    with programs.predictor(folder) as other:
+        begin = time.perf_counter()
+        host = f"--predictor_host=127.0.0.1:{other.http_port}"
+        with programs.program("transformer", folder, host) as one:
+            wait_for_seven(FILE, one)
+            return taken(begin, one.process)
+
+
+def pair(folder: Path) -> Start:
+    """Both of ours at once."""
+    port, env = programs.free_port(), {"MODEL_VERSION": "1"}
+    models, host = "--models_dir=models", f"--predictor_host=127.0.0.1:{port}"
+    begin = time.perf_counter()
+    with (
+        programs.program("predictor", folder, models, env=env, http_port=port) as last,
+        programs.program("transformer", folder, host) as first,
+    ):
+        wait_for_seven(FILE, first, last)
+        return taken(begin, first.process, last.process)
+
+
+def documented(folder: Path) -> Start:
+    """Both of KServe's documentation at once."""
+    module, name, port = "benchmarks.documented", "--model_name=mnist", programs.free_port()
+    host = f"--predictor_host=127.0.0.1:{port}"
+    begin = time.perf_counter()
+    with (
+        programs.program(module, folder, "predictor", name, http_port=port) as last,
+        programs.program(module, folder, "transformer", name, host) as first,
+    ):
+        wait_for_seven(FILE, first, last)
+        return taken(begin, first.process, last.process)
+
+
+CASES = {
+    "bare process": bare,
+    "our predictor": predictor,
+    "our transformer": transformer,
+    "our pair": pair,
+    "KServe's documented pair": documented,
+}
+
+
+def row(name: str, starts: list[Start], base: list[Start]) -> str:
+    """Medians, spread and ratios of one case."""
+    cells = [name]
+    for times, reference in zip(zip(*starts, strict=True), zip(*base, strict=True), strict=True):
+        median = statistics.median(times)
+        cells += [
+            f"{median:.2f} ({min(times):.2f}–{max(times):.2f})",
+            f"{median / statistics.median(reference):.2f}",
+        ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="starts of each (default 9)")
+    rounds = parser.parse_args().rounds
+    starts: dict[str, list[Start]] = {name: [] for name in CASES}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(rounds + 1):
+            for name, case in CASES.items():
+                start = case(Path(folder))
+                if number:  # the first round brings the files into memory
+                    starts[name].append(start)
+    print(f"{len(os.sched_getaffinity(0))} processors, {rounds} starts of each")
+    print("| started | to the answer, s | ratio | processor time, s | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, found in starts.items():
+        print(row(name, found, starts["bare process"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""A quick start: nearly all of it is imports (docs/decisions/coldstart.md)."""
+
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+UNUSED = (
+    "kserve.api.kserve_client",  # for who talks to Kubernetes
+    "pandas",  # for who wants requests as data frames
+    "torch._meta_registrations",  # for compilers: operators on tensors without data
+)
+"""Modules that the SDK and torch import, and that no request needs."""
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+
+class _StandIn(ModuleType):
+    """Has a class of every name: enough to annotate with, and nothing is an instance of it."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+@contextmanager
+def quick_imports(importer: str) -> Iterator[None]:
+    """Import what is in the block without ``UNUSED``, and without garbage collection.
+
+    After the block whoever imports one of ``UNUSED`` gets it.
+
+    Args:
+        importer: ``__name__`` of the caller. Unless it is run as a program, nothing is left out.
+    """
+    if importer != "__main__":
+        yield
+        return
+    gc.disable()
+    if BLAS_THREADS not in os.environ:
+        # NumPy's threads for linear algebra spin while they have nothing to do, and no request
+        # has work for them. Torch, where it has an OpenBLAS of its own, is not told.
+        os.environ[BLAS_THREADS] = "1"
+        importlib.import_module("numpy")
+        del os.environ[BLAS_THREADS]
+    stand_ins = {name: _StandIn(name) for name in UNUSED if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    yield
+    for name in stand_ins:
+        del sys.modules[name]
+    # What the imports left is there to stay: no collection need look through it.
+    gc.freeze()
+    gc.enable()

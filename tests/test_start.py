@@ -1,0 +1,54 @@
+"""What is spared at the start is imported without it, and is there for whoever wants it later."""
+
+import subprocess
+import sys
+
+import pytest
+
+from serving.start import UNUSED
+from tests.programs import ROOT
+
+IMPORTS = """
+import gc, sys
+from serving.start import UNUSED, quick_imports
+with quick_imports({importer!r}):
+    import torch
+    import kserve.model_server
+    print(gc.isenabled())
+print(gc.isenabled())
+print(*[name for name in UNUSED if name in sys.modules])
+"""
+
+
+def run(program: str) -> list[str]:
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def test_the_programs_import_without_what_is_unused() -> None:
+    assert run(IMPORTS.format(importer="__main__")) == ["False", "True", ""]
+
+
+def test_what_is_called_unused_would_be_imported() -> None:
+    assert run(IMPORTS.format(importer="a test")) == ["True", "True", " ".join(UNUSED)]
+
+
+@pytest.mark.parametrize(
+    ("use", "seen"),
+    [
+        ("import pandas; print(len(pandas.DataFrame([1, 2])))", "2"),
+        ("from kserve.api.kserve_client import KServeClient as C; print(C.get.__name__)", "get"),
+        ("import torch._meta_registrations as m; print(m.register_meta.__name__)", "register_meta"),
+    ],
+)
+def test_whoever_wants_it_gets_it(use: str, seen: str) -> None:
+    assert run(IMPORTS.format(importer="__main__") + use)[-1] == seen
+
+
+def test_a_placeholder_is_no_type_of_anything() -> None:
+    check = (
+        "from kserve.utils.utils import get_predict_response as f, pd\n"
+        "print(isinstance({}, pd.DataFrame))"
+    )
+    assert run(IMPORTS.format(importer="__main__") + check)[-1] == "False"
