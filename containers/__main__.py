@@ -97,12 +97,12 @@ class Images:
         if not self._registry:
             raise Problem("REGISTRY is not set: where shall the images go? Such as ghcr.io/owner")
         lines = [
-            f"{name.upper()}_IMAGE={self._repository(name)}@{self._push(self.reference(name))}\n"
+            f"{name.upper()}_IMAGE={self._repository(name)}@{self._push(self.reference(name))}"
             for name in NAMES
         ]
         BUILD.mkdir(exist_ok=True)
-        PUSHED.write_text("".join(lines))
-        print(f"{PUSHED}:", *lines, sep="\n", end="")
+        PUSHED.write_text("\n".join(lines) + "\n")
+        print(f"{PUSHED}:", *lines, sep="\n")
 
     def scan(self) -> None:
         """Look for vulnerabilities in all of them; raises Problem if one can be repaired."""

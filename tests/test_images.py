@@ -167,6 +167,7 @@ def test_training_trains(tmp_path: Path, volume: Path) -> None:
         "--network=plain",
         "--epochs=1",
         "--round-trip-share=0.01",
+        "--threads=1",  # two, on a busy machine, wait for each other
         "--data=/work/data",
         "--run=/work/run",
     )

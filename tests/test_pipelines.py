@@ -195,9 +195,9 @@ def test_actionlint_objects_to_nothing(actionlint: Path) -> None:
 
 
 def test_actionlint_objects_to_a_mistake(actionlint: Path, tmp_path: Path) -> None:
-    folder = broken(tmp_path, CD, "steps.push.outputs", "steps.pushed.outputs")
+    folder = broken(tmp_path, CD, "steps.digests.outputs", "steps.digest.outputs")
     (found,) = actionlint_complaints(actionlint, folder)
-    assert 'property "pushed" is not defined' in found
+    assert 'property "digest" is not defined' in found
 
 
 def test_zizmor_objects_to_nothing() -> None:
