@@ -162,6 +162,27 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
         raise ArtifactError(f"{path} is malformed: {problems}") from error
 
 
+def verify(directory: Path, *, digest: str | None = None) -> tuple[Metadata, dict[str, bytes]]:
+    """Read ``model.json`` and all files that it lists, and see that none has changed.
+
+    Args:
+        directory: of the version.
+        digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
+
+    Raises:
+        ArtifactError: something is missing, malformed or not what its digest says.
+    """
+    metadata = read_metadata(directory, digest=digest)
+    if GRAPH_FILE not in metadata.files:
+        raise ArtifactError(f"{directory / METADATA_FILE} lists no {GRAPH_FILE}: there is no graph")
+    contents = {}
+    for name, expected in metadata.files.items():
+        path = directory / name
+        contents[name] = _read(path)
+        _compare(path, contents[name], expected=expected, remedy="fetch or publish it again")
+    return metadata, contents
+
+
 def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> Model:
     """Verify the version in ``directory``, then load it and run its graph once.
 
@@ -174,14 +195,7 @@ def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> 
         ArtifactError: something is missing, malformed or not what its digest says; or the graph
             does not load here or does not do what ``model.json`` declares.
     """
-    metadata = read_metadata(directory, digest=digest)
-    if GRAPH_FILE not in metadata.files:
-        raise ArtifactError(f"{directory / METADATA_FILE} lists no {GRAPH_FILE}: there is no graph")
-    contents = {}
-    for name, expected in metadata.files.items():
-        path = directory / name
-        contents[name] = _read(path)
-        _compare(path, contents[name], expected=expected, remedy="fetch or publish it again")
+    metadata, contents = verify(directory, digest=digest)
     try:
         graph = _callable(contents[GRAPH_FILE], device)
         _check(graph, metadata)

@@ -1,1 +1,1 @@
-"""Releases what git says, and undoes nothing that was released since: ``python -m rollout``."""
+"""Releases versions by canary, and undoes nothing that was released: ``python -m rollout``."""

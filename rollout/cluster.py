@@ -3,18 +3,14 @@
 import json
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 import yaml
 
-Object = dict[str, Any]
+from rollout.canary import Object
+from rollout.errors import ClusterError
 
 MANAGER = "rollout"
 """The owner of the fields that are applied here, for server-side apply."""
-
-
-class ClusterError(Exception):
-    """``kubectl`` failed; the message is its own."""
 
 
 class Cluster:

@@ -8,19 +8,14 @@ has not changed since it was recorded stays as it is live, and what it has chang
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
-Object = dict[str, Any]
+from rollout import canary
+from rollout.canary import COMPONENTS, PERCENT, VERSION, Object
+from rollout.errors import Refused
+from rollout.record import RECORD as RELEASES
+from rollout.record import RELEASE, begin
 
-COMPONENTS = ("predictor", "transformer")
-VERSION = ("MODEL_VERSION", "STORAGE_URI", "MODEL_DIGEST")
-"""The variables of the predictor that choose the version."""
 RECORD = "mnist-release"
-PERCENT = "canaryTrafficPercent"
-
-
-class Refused(Exception):
-    """What is asked for would disturb a release; the message says what to do first."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
     changed = [name for name in COMPONENTS if after["spec"][name] != live["spec"][name]]
     if not changed:
         return Plan(kept, "the service stays as it is")
-    if any(live["spec"][name].get(PERCENT, 100) < 100 for name in COMPONENTS):
+    if canary.running(live):
         raise Refused(
             f"a canary is running, and the {' and the '.join(changed)} would change under it: "
             "promote or abort it first"
@@ -98,6 +93,7 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
     first, *waiting = changed
     spec = service(objects)["spec"]
     spec[first][PERCENT] = percent
+    objects.append(_begun(live, first, spec[first]))
     summary = f"a canary of the {first} gets {percent} % of the traffic"
     for name in waiting:
         # Two splits at once would be four mixtures, of which no evidence could tell two apart.
@@ -106,6 +102,17 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
         settings[image] = recorded.get(image, settings[image])
         summary += f"; the {name} waits: deploy again when this is promoted"
     return Plan(objects, summary)
+
+
+def _begun(live: Object, name: str, wanted: Object) -> Object:
+    """The ConfigMap from which ``rollout abort`` knows what to go back to."""
+    template = {key: value for key, value in wanted.items() if key != PERCENT}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": RELEASES, "namespace": live["metadata"]["namespace"]},
+        "data": {RELEASE: begin(live, name, template).model_dump_json()},
+    }
 
 
 def _container(component: Object) -> Object:

@@ -91,6 +91,9 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
         body.setdefault("metadata", {}).setdefault("namespace", found["namespace"])
     match request.method, request.content_type:
         case "POST", _ if isinstance(body, dict) and not found["name"]:
+            # The path says what it is: Python's client leaves it out.
+            version: str = found["core"] or found["group"]
+            body = {"apiVersion": version, "kind": KINDS[version][found["plural"]], **body}
             metadata = body.get("metadata", {})
             if "generateName" in metadata and "name" not in metadata:
                 metadata["name"] = f"{metadata['generateName']}{int(objects.version):05}"

@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from aiohttp import web
 
+from standalone import canary
 from standalone.admission import admit
 from standalone.api import application
 from standalone.objects import Object, Objects
@@ -24,6 +27,71 @@ def default(made: Object) -> Object:
             container = made["spec"][name]["containers"][0]
             container.setdefault("terminationMessagePath", "/dev/termination-log")
     return made
+
+
+class Controller(Objects):
+    """Objects with KServe's and Knative's controllers behind them.
+
+    They look at the InferenceService after every second time that somebody has read it: what is
+    read is as old as their last look, a status that lags, as in a cluster.
+    """
+
+    def __init__(self, path: str, slowness: int = 2) -> None:
+        """``slowness``: looks that a revision takes to get ready."""
+        super().__init__(default)
+        self._path = path
+        self._slowness = slowness
+        self._age: Counter[str] = Counter()
+        self._reads = 0
+        self.never_ready: set[str] = set()
+        """Values of MODEL_VERSION."""
+        self.traffic: list[dict[str, int]] = []
+        """The percentages by version, after each look."""
+        self.components = {
+            name: canary.Component(f"mnist-{name}") for name in ("predictor", "transformer")
+        }
+
+    def get(self, path: str) -> Object:
+        found = super().get(path)
+        if path == self._path:
+            self._reads += 1
+            if self._reads % 2 == 0:
+                self.look()
+        return found
+
+    def patch(self, path: str, patch: Any, manager: str, *, dry: bool = False) -> Object:
+        self._reads = -2  # the two reads inside are none of a client
+        try:
+            return super().patch(path, patch, manager, dry=dry)
+        finally:
+            self._reads = 0
+
+    def look(self) -> None:
+        """What a controller does when it is woken."""
+        service = super().get(self._path)
+        for name, component in self.components.items():
+            component.update(service, name)
+            latest = component.latest_created
+            self._age[latest.name] += 1
+            slow = self._age[latest.name] <= self._slowness
+            if not slow and version(latest.template["spec"]) not in self.never_ready:
+                latest.ready = True
+            component.settle()
+        shares: dict[str, int] = {}
+        predictor = self.components["predictor"]
+        templates = {each.name: each.template["spec"] for each in predictor.revisions}
+        for target in predictor.traffic():
+            served = version(templates[target.revision or ""])
+            shares[served] = shares.get(served, 0) + target.percent
+        self.traffic.append(shares)
+        status = {name: each.status() for name, each in self.components.items()}
+        self._store(self._path, {**service, "status": {"components": status}})
+
+
+def version(component: Object) -> str:
+    """The version of a predictor's template; empty for a transformer."""
+    env = {each["name"]: each["value"] for each in component["containers"][0].get("env", ())}
+    return str(env.get("MODEL_VERSION", ""))
 
 
 @contextmanager

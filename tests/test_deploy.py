@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from rollout import deploy
+from rollout.canary import PERCENT
 from rollout.cluster import Cluster as Client
-from rollout.cluster import ClusterError
+from rollout.errors import ClusterError
 from standalone.objects import Objects
 from tests import cluster, programs
 from tests.manifests import Object, of_kind, render
@@ -100,7 +101,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_the_first_revision_has_no_percent(world: World) -> None:
     assert world.version == OLD_URI
-    assert deploy.PERCENT not in world.predictor
+    assert PERCENT not in world.predictor
     kinds = [each["kind"] for each in world.api]
     assert kinds[-1] == "InferenceService"  # what its pods need was there first
 
@@ -130,8 +131,8 @@ def test_a_new_version_in_git_becomes_a_canary(world: World) -> None:
     world.commit("release.env", OLD_URI, NEW_URI)
     done = world.deploy()
     assert done.stderr == "rollout: a canary of the predictor gets 10 % of the traffic\n"
-    assert (world.version, world.predictor[deploy.PERCENT]) == (NEW_URI, 10)
-    assert deploy.PERCENT not in world.transformer
+    assert (world.version, world.predictor[PERCENT]) == (NEW_URI, 10)
+    assert PERCENT not in world.transformer
 
 
 @pytest.mark.parametrize("last", [(NEW_URI, None), (OLD_URI, None)], ids=["promoted", "aborted"])
@@ -182,13 +183,13 @@ def test_of_two_changed_components_one_waits_for_the_other(world: World) -> None
     world.commit("images.env", ":0.1.0", ":0.2.0")
     waits = "; the transformer waits: deploy again when this is promoted\n"
     assert world.deploy().stderr.endswith(waits)
-    assert world.predictor[deploy.PERCENT] == 10
+    assert world.predictor[PERCENT] == 10
     assert world.transformer["containers"][0]["image"].endswith(":0.1.0")
 
     world.patch(canaryTrafficPercent=None)
     assert "a canary of the transformer gets 10 %" in world.deploy().stderr
-    assert world.transformer[deploy.PERCENT] == 10
-    assert deploy.PERCENT not in world.predictor
+    assert world.transformer[PERCENT] == 10
+    assert PERCENT not in world.predictor
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
 
 
@@ -199,7 +200,7 @@ def test_at_100_percent_all_is_replaced_at_once(world: World) -> None:
     assert done.stderr == "rollout: the predictor and the transformer are replaced\n"
     for component in world.live("development")["spec"].values():
         assert component["containers"][0]["image"].endswith(":next")
-        assert deploy.PERCENT not in component
+        assert PERCENT not in component
 
 
 def test_a_changed_setting_of_both_is_a_canary_too(world: World) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -32,10 +33,14 @@ def service(tmp_path: Path) -> Iterator[Program]:
         yield running
 
 
+def api(service: Program) -> str:
+    flag = next(arg for arg in service.process.args if "--api_port" in str(arg))  # type: ignore[union-attr]
+    return f"http://127.0.0.1:{str(flag).partition('=')[2]}"
+
+
 def kubectl(service: Program, *arguments: str, check: bool = True) -> str:
-    server = next(arg for arg in service.process.args if "--api_port" in str(arg))  # type: ignore[union-attr]
-    url = f"--server=http://127.0.0.1:{str(server).partition('=')[2]}"
-    done = subprocess.run(["kubectl", url, *arguments], capture_output=True, text=True, check=False)
+    command = ["kubectl", f"--server={api(service)}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout + done.stderr
 
@@ -136,6 +141,26 @@ def test_an_abort_in_the_right_order_never_lets_the_canary_serve_again(service: 
         patch(service, percent(None))
         assert before + versions(service, 100) == {"1": 150}
     assert set(statuses) == {200}
+
+
+def rollout(service: Program, *arguments: str) -> int:
+    command = [sys.executable, "-m", "rollout", f"--server={api(service)}", *arguments]
+    return subprocess.run(command, cwd=programs.ROOT, check=False).returncode
+
+
+def test_the_command_drives_a_canary_and_loses_no_request(service: Program) -> None:
+    with load(service) as statuses:
+        assert rollout(service, "start", "2", "--percent=50") == 0
+        assert versions(service, 50).keys() == {"1", "2"}
+        assert rollout(service, "abort", "--reason=a trial") == 0
+        assert versions(service, 50) == {"1": 50}
+        assert rollout(service, "start", "2", "--percent=10") == 0
+        assert rollout(service, "promote") == 0
+        time.sleep(1)
+        assert versions(service, 50) == {"2": 50}
+    assert set(statuses) == {200}
+    assert "CanaryPromoted" in kubectl(service, "get", "events", "--output=yaml")
+    assert "mnist-rollout" in kubectl(service, "get", "configmaps")
 
 
 def test_a_version_that_cannot_be_served_takes_no_traffic(service: Program) -> None:

@@ -1,0 +1,179 @@
+"""One InferenceService and what lies beside it, through the Kubernetes client."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kubernetes.config
+import urllib3
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from rollout.canary import Object
+from rollout.cluster import MANAGER
+from rollout.errors import ClusterError, Conflict, Unreachable
+from rollout.record import RECORD, Record, now
+
+TIMEOUT = 10
+"""Seconds for an answer."""
+GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
+INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class API:
+    """An InferenceService by name; whoever speaks to it has the rights of the kubeconfig."""
+
+    def __init__(
+        self,
+        name: str,
+        namespace: str | None = None,
+        *,
+        context: str | None = None,
+        server: str | None = None,
+    ) -> None:
+        """Connect: to ``server`` if given, as ``kubectl --server`` does, else by kubeconfig.
+
+        Raises:
+            ClusterError: there is no such kubeconfig or context.
+        """
+        try:
+            self._client, preset = _connect(context, server)
+        except kubernetes.config.ConfigException as error:
+            raise ClusterError(f"no cluster is configured: {error}") from None
+        self.name = name
+        self.namespace = namespace or preset
+        self._custom = client.CustomObjectsApi(self._client)
+        self._core = client.CoreV1Api(self._client)
+        self._place = (GROUP, API_VERSION, self.namespace, PLURAL, name)
+
+    def service(self) -> Object:
+        """The InferenceService as it is live."""
+        with self._explained():
+            found: Any = self._custom.get_namespaced_custom_object(
+                *self._place, _request_timeout=TIMEOUT
+            )
+        return dict(found)
+
+    def patch(self, change: Object, *, dry_run: bool = False) -> Object:
+        """Apply a merge patch.
+
+        Raises:
+            Conflict: the object has changed since the patch was made.
+        """
+        with self._explained():
+            made: Any = self._custom.patch_namespaced_custom_object(
+                *self._place,
+                body=change,
+                field_manager=MANAGER,
+                _content_type="application/merge-patch+json",
+                _request_timeout=TIMEOUT,
+                dry_run="All" if dry_run else None,
+            )
+        return dict(made)
+
+    def record(self) -> Record:
+        """What was remembered; an empty record if nothing was."""
+        try:
+            with self._explained():
+                found = self._core.read_namespaced_config_map(
+                    RECORD, self.namespace, _request_timeout=TIMEOUT
+                )
+        except _NotFound:
+            return Record()
+        return Record.read(found.data or {})
+
+    def save(self, record: Record) -> None:
+        """Remember ``record``."""
+        data = record.data()
+        try:
+            with self._explained():
+                self._core.patch_namespaced_config_map(
+                    RECORD,
+                    self.namespace,
+                    {"data": data},
+                    field_manager=MANAGER,
+                    _content_type="application/merge-patch+json",
+                    _request_timeout=TIMEOUT,
+                )
+        except _NotFound:
+            new = client.V1ConfigMap(
+                metadata=client.V1ObjectMeta(name=RECORD),
+                data=data,
+            )
+            with self._explained():
+                self._core.create_namespaced_config_map(
+                    self.namespace, new, field_manager=MANAGER, _request_timeout=TIMEOUT
+                )
+
+    def announce(self, reason: str, message: str, *, warning: bool = False) -> None:
+        """Make a Kubernetes Event on the InferenceService; ``kubectl describe`` shows it."""
+        with self._explained():
+            service = self.service()["metadata"]
+            event = client.CoreV1Event(
+                metadata=client.V1ObjectMeta(name=f"{self.name}.{uuid.uuid4().hex[:16]}"),
+                involved_object=client.V1ObjectReference(
+                    api_version=f"{GROUP}/{API_VERSION}",
+                    kind="InferenceService",
+                    name=self.name,
+                    namespace=self.namespace,
+                    uid=service.get("uid"),
+                ),
+                reason=reason,
+                message=message[:1024],  # what Kubernetes takes
+                type="Warning" if warning else "Normal",
+                source=client.V1EventSource(component=MANAGER),
+                first_timestamp=now(),
+                last_timestamp=now(),
+                count=1,
+            )
+            self._core.create_namespaced_event(self.namespace, event, _request_timeout=TIMEOUT)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the client's errors into ours."""
+        try:
+            yield
+        except ApiException as error:
+            message = f"the API server: {_message(error)}"
+            if error.status == 404:
+                raise _NotFound(message) from None
+            if error.status == 409:
+                raise Conflict(message) from None
+            if error.status == 429 or (error.status or 0) >= 500:
+                raise Unreachable(message) from None
+            raise ClusterError(message) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            host = self._client.configuration.host
+            raise Unreachable(f"the API server at {host} does not answer: {error}") from None
+
+
+class _NotFound(ClusterError):
+    pass
+
+
+def _connect(context: str | None, server: str | None) -> tuple[client.ApiClient, str]:
+    """A client, and the namespace that goes with it."""
+    if server:
+        return client.ApiClient(client.Configuration(host=server.rstrip("/"))), "default"
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        configuration = client.Configuration()
+        kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
+            client_configuration=configuration
+        )
+        return client.ApiClient(configuration), INSIDE.read_text(encoding="utf-8").strip()
+    contexts, active = kubernetes.config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    chosen = next((each for each in contexts if each["name"] == context), active)
+    made = kubernetes.config.new_client_from_config(context=context)  # type: ignore[no-untyped-call]
+    return made, chosen["context"].get("namespace", "default")
+
+
+def _message(error: ApiException) -> str:
+    """What the server says; its answers are Status objects."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.status} {error.reason}"

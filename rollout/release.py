@@ -1,0 +1,181 @@
+"""A release by hand: open a canary, promote it, take it back.
+
+What is done is decided by the live object alone, again at every step, so that each command can be
+interrupted and called again; the record only knows the template to go back to.
+"""
+
+import time
+from collections.abc import Callable
+
+from rollout import canary
+from rollout.api import API
+from rollout.canary import Object
+from rollout.errors import Conflict, Refused, RolloutError
+from rollout.record import Record, begin
+
+INTERVAL = 0.5
+"""Seconds between two looks at the service."""
+ATTEMPTS = 5
+"""At a patch, since the controller writes the status, and with it the resource version."""
+
+Say = Callable[[str], None]
+
+
+def start(
+    api: API, component: str, template: Object, percent: int, *, timeout: int, say: Say
+) -> None:
+    """Send ``percent`` of the traffic to ``template``, and wait until it gets that.
+
+    Raises:
+        Refused: see ``canary.start``.
+        Conflict: somebody else has changed the service meanwhile.
+        RolloutError: it does not get ready in ``timeout`` seconds.
+    """
+    service = api.service()
+    canary.start(service, component, template, percent)  # refused before anything is written
+    record = api.record()
+    record.release = release = begin(service, component, template)
+    api.save(record)
+    _patch(api, service, lambda live: canary.start(live, component, template, percent))
+    record.note("started", release, percent)
+    api.save(record)
+    text = (
+        f"canary of the {component}: {release.canary} gets {percent} %, {release.stable} the rest"
+    )
+    api.announce("CanaryStarted", text)
+    say(f"{text}; waiting until it is ready")
+    try:
+        _wait(api, lambda live: canary.read(live, component).is_settled, timeout)
+    except TimeoutError:
+        raise RolloutError(
+            f"the canary is not ready after {timeout} s. It takes no traffic until it is: look at"
+            " its pods, or abort"
+        ) from None
+    say("it is ready, and the traffic is split")
+
+
+def promote(api: API, *, timeout: int, say: Say) -> None:
+    """Give the canary everything, and wait until it has that.
+
+    Raises:
+        Refused: see ``canary.promote``.
+        Conflict: somebody else has changed the service meanwhile.
+        RolloutError: the traffic has not moved in ``timeout`` seconds.
+    """
+    service = api.service()
+    canary.promote(service)
+    live = canary.running(service)
+    assert live is not None  # noqa: S101 - else it was refused
+    record = api.record()
+    release = record.release or begin(service, live.name, live.template)
+    _patch(api, service, canary.promote)
+    record.note("promoted", release, 100)
+    record.release = None
+    api.save(record)
+    api.announce("CanaryPromoted", f"{canary.describe(live.template)} of the {live.name} gets all")
+    try:
+        _wait(api, lambda found: canary.read(found, live.name).is_settled, timeout)
+    except TimeoutError:
+        raise RolloutError(
+            f"promoted, but after {timeout} s Knative has not moved all the traffic: see status"
+        ) from None
+    say(f"promoted: {canary.describe(live.template)} of the {live.name} gets all the traffic")
+
+
+def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
+    """Take the canary back, in the order of ``canary.abort``; called again, it goes on.
+
+    Raises:
+        Refused: there is no canary, or nobody knows what to go back to; its traffic is taken away
+            all the same.
+        RolloutError: the stable template is not ready in ``timeout`` seconds.
+    """
+    service = api.service()
+    live = canary.running(service)
+    if live is None:
+        raise Refused("no canary is running: there is nothing to abort")
+    record = api.record()
+    release = record.release
+    if release is None or not release.is_of(live):
+        _patch(api, service, lambda found: canary.patch(found, live.name, live.template, 0))
+        raise Refused(
+            f"the canary of the {live.name} gets nothing any more. It was not started by rollout,"
+            " which cannot know what to go back to: docs/release.md says how, under 'Or roll back'"
+        )
+    name, stable = release.component, release.stable_template
+
+    def step(found: Object) -> bool:
+        live = canary.read(found, name)
+        if live.template != stable and live.created != release.canary_revision:
+            release.canary_revision = live.created
+            api.save(record)
+        change = next_of_abort(found, record)
+        if change is not None:
+            try:
+                api.patch(change)
+            except Conflict:
+                return False  # look again at what it is now
+            say(_words(change["spec"][name], release.stable))
+        return canary.is_aborted(found, name, stable)
+
+    try:
+        _wait(api, step, timeout)
+    except TimeoutError:
+        raise RolloutError(
+            f"the canary gets nothing, but {release.stable} is not ready again after {timeout} s:"
+            " see status, and call abort again"
+        ) from None
+    record.note("aborted", release, 0, reason)
+    record.release = None
+    api.save(record)
+    api.announce("CanaryAborted", f"{release.canary} of the {name}: {reason}", warning=True)
+    say(f"aborted: {release.stable} of the {name} gets all the traffic")
+
+
+def next_of_abort(service: Object, record: Record) -> Object | None:
+    """The next patch on the way back, or ``None`` while there is none to make."""
+    release = record.release
+    if release is None:
+        live = canary.running(service)
+        return canary.patch(service, live.name, live.template, 0) if live else None
+    return canary.abort(
+        service,
+        release.component,
+        release.stable_template,
+        stable_revision=release.stable_revision,
+        bad=release.canary_revision,
+    )
+
+
+def _words(change: Object, stable: str) -> str:
+    """What a step of an abort does."""
+    if "containers" in change:
+        return f"{stable} is back in the template; waiting until it is ready"
+    if change[canary.PERCENT] == 0:
+        return "the canary gets nothing any more"
+    return "the percent is removed"
+
+
+def _patch(api: API, planned: Object, make: Callable[[Object], Object]) -> None:
+    """Apply what ``make`` makes of the service, unless its spec is not ``planned`` any more."""
+    service = planned
+    for _ in range(ATTEMPTS):
+        try:
+            api.patch(make(service))
+        except Conflict:
+            service = api.service()
+            if service["spec"] != planned["spec"]:
+                break
+        else:
+            return
+    raise Conflict(
+        "somebody else is changing the service; nothing was done. See status, then try again"
+    )
+
+
+def _wait(api: API, done: Callable[[Object], bool], timeout: int) -> None:
+    deadline = time.monotonic() + timeout
+    while not done(api.service()):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(INTERVAL)

@@ -1,0 +1,82 @@
+"""A version of the model to release: where the predictor finds it, and its digest."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from predictor.artifact import METADATA_FILE, ArtifactError, verify
+from rollout.errors import Refused
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the predictor's variables say of a version."""
+
+    variable: str
+    """``MODEL_VERSION`` for one in the image, ``STORAGE_URI`` for one in a store."""
+    value: str
+    digest: str
+    """SHA-256 of its ``model.json``."""
+
+
+def find(
+    template: Object, wanted: str, *, name: str, models_dir: Path, digest: str | None
+) -> Version:
+    """The version ``wanted``, kept as that of ``template`` is: in the image or in a store.
+
+    What can be read from here is verified. With ``digest``, what cannot be read is taken on trust:
+    the predictor refuses any other file, and a revision that does not get ready takes no traffic.
+
+    Args:
+        template: the predictor's, as it is live.
+        wanted: a number, or the URI of a version in a store.
+        name: of the model.
+        models_dir: where the versions in the image lie on this machine.
+        digest: SHA-256 of the version's ``model.json``, if it is known.
+
+    Raises:
+        Refused: there is no such version, it is damaged, or nobody can tell.
+    """
+    env = {each["name"]: each.get("value") for each in template["containers"][0].get("env", ())}
+    uri = env.get("STORAGE_URI")
+    if "://" in wanted:
+        uri = wanted
+    elif not wanted.isdecimal():
+        raise Refused(f"{wanted!r} is no version: give a number, or the URI of one in a store")
+    elif uri:
+        uri = f"{uri.rstrip('/').rpartition('/')[0]}/{wanted}"
+    if uri is None:
+        directory = models_dir / name / wanted
+        if digest and not models_dir.is_dir():
+            return Version("MODEL_VERSION", wanted, digest)
+        return Version("MODEL_VERSION", wanted, _verified(directory, digest))
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        digest = _verified(Path(url2pathname(parts.path)), digest)
+    return Version("STORAGE_URI", uri, digest or _fetched(uri))
+
+
+def _verified(directory: Path, digest: str | None) -> str:
+    try:
+        verify(directory, digest=digest)
+    except ArtifactError as error:
+        raise Refused(f"the version does not verify: {error}") from None
+    return hashlib.sha256((directory / METADATA_FILE).read_bytes()).hexdigest()
+
+
+def _fetched(uri: str) -> str:
+    try:
+        import fsspec  # not needed where the digest is given
+
+        with fsspec.open(f"{uri}/{METADATA_FILE}") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except Exception as error:  # each store's driver has errors of its own
+        raise Refused(
+            f"{uri}/{METADATA_FILE} cannot be read from here ({type(error).__name__}: {error});"
+            " give the digest that publishing printed, with --digest"
+        ) from None

@@ -1,0 +1,330 @@
+"""A release by the command, against the API of ``tests/cluster.py`` with a controller behind it."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollout import __main__ as command
+from rollout import canary, release
+from rollout.api import API
+from rollout.errors import Unreachable
+from tests import cluster, programs
+
+PATH = cluster.SERVICE.format("default")
+
+
+class World:
+    """A service that serves version 1, and the command."""
+
+    def __init__(self, api: cluster.Controller, server: str) -> None:
+        self.api = api
+        self.server = server
+
+    def run(self, *arguments: str) -> int:
+        return command.main([f"--server={self.server}", "--namespace=default", *arguments])
+
+    def start(self, *arguments: str) -> int:
+        return self.run("start", *(arguments or ("2", "--percent=10")), "--timeout=20")
+
+    @property
+    def service(self) -> dict[str, Any]:
+        return self.api.get(PATH)
+
+    def patch(self, **predictor: Any) -> None:
+        """What somebody else does with kubectl."""
+        self.api.patch(PATH, {"spec": {"predictor": predictor}}, "somebody")
+
+    def served(self, since: int = 0) -> set[str]:
+        """The versions that had traffic from a look of the controller on."""
+        return {
+            name
+            for shares in self.api.traffic[since:]
+            for name, percent in shares.items()
+            if percent
+        }
+
+    def taken_away(self, since: int) -> int:
+        """The look at which the canary had nothing for the first time after ``since``."""
+        looks = enumerate(self.api.traffic[since:], since)
+        return next(look for look, shares in looks if not shares.get("2"))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(release, "INTERVAL", 0.005)
+    monkeypatch.chdir(programs.ROOT)
+    api = cluster.Controller(PATH)
+    path = programs.ROOT / "manifests/base/inferenceservice.yaml"
+    service = yaml.safe_load(path.read_text(encoding="utf-8"))
+    service["metadata"]["namespace"] = "default"
+    api.create(PATH, service, "kubectl")
+    for _ in range(5):
+        api.look()
+    with cluster.serve(api, tmp_path) as kubeconfig:
+        config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+        yield World(api, config["clusters"][0]["cluster"]["server"])
+
+
+def test_a_canary_gets_its_share_when_start_returns(world: World) -> None:
+    assert world.start() == 0
+    assert world.api.traffic[-1] == {"2": 10, "1": 90}
+    env = world.service["spec"]["predictor"]["containers"][0]["env"]
+    assert [each["name"] for each in env] == ["MODEL_VERSION", "MODEL_DIGEST", "MALLOC_TOP_PAD_"]
+    assert world.served() == {"1", "2"}
+
+
+def test_version_and_percent_are_one_patch(world: World) -> None:
+    """Else the version alone would have everything for a while, or the percent be the trap."""
+    since = len(world.api.traffic)
+    assert world.start() == 0
+    assert all(shares.get("2", 0) <= 10 for shares in world.api.traffic[since:])
+
+
+def test_a_promoted_version_gets_everything(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    assert world.run("promote") == 0
+    assert world.api.traffic[-1] == {"2": 100}
+    assert canary.PERCENT not in world.service["spec"]["predictor"]
+    assert world.run("history") == 0
+    assert "version 1 → version 2  100 %" in capsys.readouterr().out
+
+
+def test_an_aborted_version_never_serves_again(world: World) -> None:
+    assert world.start() == 0
+    since = len(world.api.traffic)
+    assert world.run("abort", "--reason=slow") == 0
+    predictor = world.service["spec"]["predictor"]
+    assert canary.PERCENT not in predictor
+    assert cluster.version(predictor) == "1"
+    for _ in range(5):
+        world.api.look()
+    assert world.served(world.taken_away(since)) == {"1"}
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_an_abort_may_be_interrupted_at_any_moment_and_called_again(
+    world: World, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.start() == 0
+    since = len(world.api.traffic)
+    calls = iter(range(1000))
+
+    def interrupt(method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            return method(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("service", "patch", "save", "record"):
+            patched.setattr(API, name, interrupt(getattr(API, name)))
+        assert world.run("abort") in (0, 130)
+    assert world.run("abort") in (0, 3)  # 3: it was done already
+    assert world.served(world.taken_away(since)) == {"1"}
+    assert canary.PERCENT not in world.service["spec"]["predictor"]
+    assert cluster.version(world.service["spec"]["predictor"]) == "1"
+
+
+def test_an_abort_waits_until_the_revision_of_the_canary_is_known(world: World) -> None:
+    """Before, nobody could tell it from the one that restores the stable template."""
+    service = world.service
+    stable = canary.read(service, "predictor").template
+    service["spec"]["predictor"] = {**canary.with_image(stable, "bad"), canary.PERCENT: 0}
+    known = {"stable_revision": "mnist-predictor-00001", "bad": "mnist-predictor-00001"}
+    assert canary.abort(service, "predictor", stable, **known) is None
+    service["status"]["components"]["predictor"]["latestCreatedRevision"] = "mnist-predictor-00002"
+    patch = canary.abort(service, "predictor", stable, **known)
+    assert patch
+    assert canary.PERCENT not in patch["spec"]["predictor"]  # it stays 0
+
+
+def test_a_version_that_never_gets_ready_takes_nothing_and_can_be_aborted(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.api.never_ready.add("2")
+    assert world.run("start", "2", "--percent=50", "--timeout=1") == 1
+    assert "takes no traffic until it is" in capsys.readouterr().err
+    assert world.run("promote") == 3
+    assert world.run("abort") == 0
+    assert world.served() == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("1", "--percent=10"), None),  # with its digest, which the template had not
+        (("7", "--percent=10"), "does not verify: models/mnist/7/model.json cannot be read"),
+        (("two", "--percent=10"), "'two' is no version"),
+        (("2", "--percent=10", f"--digest={'0' * 64}"), "SHA-256 expected 000"),
+        (("--percent=10",), "runs this already"),
+        (("2", "--component=transformer", "--percent=10"), "the predictor's; give an --image"),
+        (("s3:///nowhere/2", "--percent=10"), "give the digest"),
+    ],
+)
+def test_what_cannot_be_a_canary_is_refused(
+    world: World,
+    arguments: tuple[str, ...],
+    message: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = world.service["spec"]
+    assert world.start(*arguments) == (3 if message else 0)
+    if message:
+        assert message in capsys.readouterr().err
+        assert world.service["spec"] == before
+
+
+def test_a_second_canary_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.start() == 0
+    assert world.start("1", "--percent=50") == 3
+    assert world.start("--image=other", "--component=transformer", "--percent=50") == 3
+    assert capsys.readouterr().err.count("a canary of the predictor is running at 10 %") == 2
+
+
+@pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
+def test_standard_mode_is_refused(
+    world: World, mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotation = {"metadata": {"annotations": {"serving.kserve.io/deploymentMode": mode}}}
+    world.api.patch(PATH, annotation, "somebody")
+    assert world.start() == 3
+    assert "KServe ignores the percent" in capsys.readouterr().err
+
+
+def test_nothing_to_promote_or_abort_is_refused(world: World) -> None:
+    assert world.run("promote") == 3
+    assert world.run("abort") == 3
+
+
+def test_a_canary_at_0_percent_cannot_be_promoted(world: World) -> None:
+    """Removing the percent then would give everything to what is being taken back."""
+    assert world.start() == 0
+    world.patch(canaryTrafficPercent=0)
+    assert world.run("promote") == 3
+
+
+def test_the_canary_of_somebody_else_loses_its_traffic_but_not_its_template(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
+    containers[0]["env"][0]["value"] = "2"
+    world.patch(containers=containers, canaryTrafficPercent=50)
+    for _ in range(5):
+        world.api.look()
+    assert world.run("abort") == 3
+    assert "cannot know what to go back to" in capsys.readouterr().err
+    world.api.look()
+    assert world.api.traffic[-1] == {"2": 0, "1": 100}
+
+
+def test_a_record_of_an_older_release_is_not_believed(world: World) -> None:
+    assert world.start() == 0
+    world.patch(canaryTrafficPercent=None)  # promoted with kubectl
+    for _ in range(5):
+        world.api.look()
+    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
+    containers[0]["image"] = "other"
+    world.patch(containers=containers, canaryTrafficPercent=50)
+    for _ in range(5):
+        world.api.look()
+    assert world.run("abort") == 3
+    assert cluster.version(world.service["spec"]["predictor"]) == "2"
+
+
+def test_who_else_changes_the_service_is_not_overwritten(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = API.patch
+
+    def late(api: API, *args: Any, **kwargs: Any) -> Any:
+        world.patch(minReplicas=3)
+        return ours(api, *args, **kwargs)
+
+    monkeypatch.setattr(API, "patch", late)
+    assert world.start() == 1
+    assert "somebody else is changing the service; nothing was done" in capsys.readouterr().err
+    assert world.service["spec"]["predictor"]["minReplicas"] == 3
+    assert canary.PERCENT not in world.service["spec"]["predictor"]
+
+
+def test_a_controller_that_writes_the_status_meanwhile_is_no_conflict(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, writes = API.patch, iter(range(2))
+
+    def late(api: API, *args: Any, **kwargs: Any) -> Any:
+        if next(writes, None) is not None:
+            status = world.service["status"]
+            world.api.set_status(PATH, {**status, "seen": len(world.api.traffic)})
+        return ours(api, *args, **kwargs)
+
+    monkeypatch.setattr(API, "patch", late)
+    assert world.start() == 0
+
+
+@pytest.mark.parametrize("arguments", [("start", "2", "--percent=10"), ("promote",), ("abort",)])
+def test_a_dry_run_prints_the_patch_and_changes_nothing(
+    world: World, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[0] != "start":
+        assert world.start() == 0
+    before = world.api.list("/")
+    capsys.readouterr()
+    assert world.run(*arguments, "--dry-run") == 0
+    patch = yaml.safe_load(capsys.readouterr().out)
+    percent = {"start": 10, "promote": None, "abort": 0}[arguments[0]]
+    assert patch["spec"]["predictor"][canary.PERCENT] == percent
+    assert patch["metadata"]["resourceVersion"]
+    after = world.api.list("/")
+    assert [each["spec"] for each in after if "spec" in each] == [
+        each["spec"] for each in before if "spec" in each
+    ]
+
+
+def test_status_shows_both_versions(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.start() == 0
+    capsys.readouterr()
+    assert world.run("status") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    stable, latest = ("mnist-predictor-00001", "mnist-predictor-00002")
+    assert rows[1] == ["predictor", "stable", "version", "1", stable, "90", "%", "90", "%", "yes"]
+    assert rows[2] == ["predictor", "canary", "version", "2", latest, "10", "%", "10", "%", "yes"]
+    assert world.run("status", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["wanted"] for each in found["revisions"]] == [90, 10, 100]
+
+
+def test_a_release_is_told_in_events(world: World) -> None:
+    assert world.start() == 0
+    assert world.run("abort", "--reason=it is slow") == 0
+    events = [each for each in world.api if each["kind"] == "Event"]
+    assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
+    assert events[1]["message"] == "version 2 of the predictor: it is slow"
+    assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
+
+
+def test_an_api_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    server = f"http://127.0.0.1:{programs.free_port()}"
+    assert command.main([f"--server={server}", "status"]) == 1
+    assert f"the API server at {server} does not answer" in capsys.readouterr().err
+    with pytest.raises(Unreachable):
+        API("mnist", server=server).service()
+
+
+def test_the_service_alone_is_changed_and_only_its_specification(world: World) -> None:
+    """A note on its metadata would make new revisions of both components."""
+    before = world.service["metadata"]
+    assert world.start() == 0
+    after = world.service["metadata"]
+    for changing in ("resourceVersion", "generation"):
+        del before[changing], after[changing]
+    assert before == after
