@@ -213,12 +213,18 @@ def _callable(content: bytes, device: str) -> Graph:
 
     from predictor.graph import read_graph
 
-    compute = read_graph(content, device)
+    compute: Callable[..., tuple[torch.Tensor, ...]] = read_graph(content, device)
+    if device == "cuda":
+        from predictor.replay import Replay
+
+        # TF32 keeps 10 bits: its answers would not be those that were evaluated and calibrated.
+        torch.backends.cudnn.allow_tf32 = False
+        compute = Replay(compute)
 
     def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.inference_mode():
-            probabilities, accepted = compute(images.to(device))
-        return probabilities.cpu(), accepted.cpu()
+            probabilities, accepted = compute(images)
+        return probabilities, accepted
 
     return graph
 

@@ -1,0 +1,83 @@
+"""The predictor's graph on a GPU, beside the CPU: ``python -m benchmarks.device``.
+
+For each published version and number of images in a batch, how many images a second one thread
+computes, memory to memory, as the predictor does: on the CPU, on the GPU with its kernels launched
+one by one, and with the replay of ``predictor/replay.py``. Then how far the answers are from the
+CPU's, with TF32 too.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from predictor.artifact import GRAPH_FILE, Graph, load
+from predictor.graph import read_graph
+from tests.synthetic import digits
+
+BATCHES = (1, 8, 64, 256)
+ROUNDS, SECONDS = 5, 0.3
+
+
+def images_per_second(graph: Graph, batch: torch.Tensor) -> float:
+    """The median of some rounds."""
+    rates = []
+    graph(batch)
+    for _ in range(ROUNDS):
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < SECONDS:
+            graph(batch)
+            count += len(batch)
+        rates.append(count / elapsed)
+    return statistics.median(rates)
+
+
+def launched(directory: Path) -> Graph:
+    """The graph on the GPU without a replay."""
+    compute = read_graph((directory / GRAPH_FILE).read_bytes(), "cuda")
+
+    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            probabilities, accepted = compute(images.cuda())
+        return probabilities.cpu(), accepted.cpu()
+
+    return graph
+
+
+def compare(ours: Graph, theirs: Graph, images: torch.Tensor) -> str:
+    """How far two graphs' answers are from one another."""
+    (expected, sure), (found, accepted) = ours(images), theirs(images)
+    difference = (expected - found).abs().max().item()
+    changed = int((expected.argmax(1) != found.argmax(1)).sum() + (sure != accepted).sum())
+    return f"up to {difference:.1g} in a probability, {changed} of {len(images)} answers"
+
+
+def main() -> None:
+    """Print a Markdown table, and the differences of each version."""
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU here, or torch has no CUDA")
+    torch.set_num_threads(1)
+    images = digits(4096, seed=1).images
+    differences = []
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}; images/s\n")
+    print(
+        "| version | images | CPU, one thread | GPU, launched | GPU, replayed | replayed/launched |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for directory in sorted(Path("models/mnist").iterdir()):
+        ours, theirs = load(directory).graph, load(directory, device="cuda").graph
+        single = launched(directory)
+        for batch in BATCHES:
+            rates = [images_per_second(each, images[:batch]) for each in (ours, single, theirs)]
+            cells = " | ".join(f"{rate:,.0f}" for rate in rates)
+            print(f"| {directory.name} | {batch} | {cells} | {rates[2] / rates[1]:.1f} |")
+        differences.append(f"version {directory.name}: {compare(ours, theirs, images)}")
+        torch.backends.cudnn.allow_tf32 = True
+        differences.append(f"the same with TF32: {compare(ours, launched(directory), images)}")
+    print("\n" + "\n".join(differences))
+
+
+if __name__ == "__main__":
+    main()
