@@ -143,6 +143,38 @@ def test_an_abort_in_the_right_order_never_lets_the_canary_serve_again(service: 
     assert set(statuses) == {200}
 
 
+def test_kubectl_edit_changes_the_service(
+    service: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBE_EDITOR", """sed -i 's/value: "1"/value: "2"/'""")
+    assert "edited" in kubectl(service, "edit", "isvc", "mnist")
+    settle(service, NEW)
+    time.sleep(1)
+    assert versions(service, 20) == {"2": 20}
+
+
+def test_the_tag_hosts_lead_to_one_revision_each(service: Program) -> None:
+    kubectl(service, "annotate", "isvc", "mnist", "serving.kserve.io/enable-tag-routing=true")
+    settle(service, NEW)
+    # The canary of the transformer takes one image at a time, and is known by that.
+    args = "/spec/transformer/containers/0/args/-"
+    share = {"op": "add", "path": "/spec/transformer/canaryTrafficPercent", "value": 50}
+    patch(service, {"op": "add", "path": args, "value": "--max_instances=1"}, share)
+    statuses = {"mnist-transformer": {200, 413}, "prev-mnist-transformer": {200}}
+    statuses["latest-mnist-transformer"] = {413}
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while (found := {host: asked_by(service, host) for host in statuses}) != statuses:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+
+
+def asked_by(service: Program, host: str) -> set[int]:
+    """The statuses that two images get from a host, asked several times."""
+    files = [("images", SEVEN), ("images", SEVEN)]
+    with httpx.Client(headers={"Host": host}) as client:
+        return {client.post(f"{service.url}/predict", files=files).status_code for _ in range(20)}
+
+
 def rollout(service: Program, *arguments: str) -> int:
     command = [sys.executable, "-m", "rollout", f"--server={api(service)}", *arguments]
     return subprocess.run(command, cwd=programs.ROOT, check=False).returncode
