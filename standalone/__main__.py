@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from standalone.admission import admit
+from standalone.admission import admit_one
 from standalone.api import application
 from standalone.envoy import find_envoy
 from standalone.manifest import ManifestError, read_manifest
@@ -112,7 +112,7 @@ async def _run(service: Object, address: Address, models_dir: Path, api_port: in
         here = address._replace(host=address.from_here)
         print(BANNER.format(**here._asdict(), name=name, release=release), flush=True)
 
-    objects = Objects(admit)
+    objects = Objects(admit_one(name))
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices/{name}"
     service["metadata"]["namespace"] = "default"
     objects.create(path, service, "standalone")

@@ -1,7 +1,7 @@
 """What the API server and KServe's webhook refuse of an InferenceService."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from standalone.canary import PERCENT
@@ -27,6 +27,19 @@ def admit(made: Object) -> Object:
             if not isinstance(percent, int) or not 0 <= percent <= 100:
                 raise APIError(422, "Invalid", f"spec.{name}.{PERCENT}: {percent} is no percent")
     return copy.deepcopy(made)
+
+
+def admit_one(name: str) -> Callable[[Object], Object]:
+    """``admit`` where one InferenceService is served: another is refused, not stored in vain."""
+
+    def admit_here(made: Object) -> Object:
+        found = made.get("metadata", {})
+        place = (found.get("namespace"), found.get("name"))
+        if made.get("kind") == "InferenceService" and place != ("default", name):
+            raise APIError(422, "Invalid", f"this machine serves {name} in namespace default alone")
+        return admit(made)
+
+    return admit_here
 
 
 def unknown(value: Any, kind: str, where: str) -> Iterator[str]:

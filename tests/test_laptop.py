@@ -223,7 +223,10 @@ def test_what_kserve_refuses_is_refused(
     assert message in kubectl(service, *arguments, check=False)
 
 
-def test_the_manifest_can_be_applied_again(service: Program) -> None:
-    path = str(programs.ROOT / "manifests/base")
-    kubectl(service, "apply", "--server-side", "--force-conflicts", "-k", path)
+def test_the_manifest_can_be_applied_again_but_no_other_service(service: Program) -> None:
+    apply = ("apply", "--server-side", "--force-conflicts", "-k")
+    kubectl(service, *apply, str(programs.ROOT / "manifests/base"))
     assert status(service)["latestCreatedRevision"] == OLD
+    overlay = str(programs.ROOT / "manifests/overlays/development")
+    message = kubectl(service, *apply, overlay, check=False)
+    assert "this machine serves mnist in namespace default alone" in message
