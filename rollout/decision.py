@@ -1,0 +1,243 @@
+"""Whether a canary may go on: a decision on evidence, valid however often one looks.
+
+The unit is the *call* that the split routed, bad if it holds a bad answer, and never the image: the
+images of a merged call are one draw of the split, and counted one by one they fake evidence.
+
+If both versions are equally good, each bad call is the canary's with a probability equal to its
+wanted share of the calls. Against that stands a mixture of worse canaries, a beta-binomial; the
+ratio of the two likelihoods is an e-value, whose expectation is at most 1 as long as the canary is
+no worse, at any time one may choose to stop (Lindon and Malek, "Anytime-valid inference for
+multinomial count data", arXiv 2011.03567; Lindon et al., "Rapid regression detection in software
+deployments", arXiv 2205.14762). By Ville's inequality it ever exceeds 1/α with a probability of at
+most α. E-values of steps multiply, each under its own split.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from scipy.special import betaincc, betaln
+
+GUARDRAILS = ("failed", "slow", "unsure")
+"""What makes a call bad: answered with 5xx or 429; slower than the objective; with an answer that
+is not accepted."""
+TESTS = len(GUARDRAILS) + 1
+"""That can condemn; the error α is divided among them. The last one is that of lost calls."""
+DISTANCE = 0.1
+"""The Jensen-Shannon distance of two mixes of digits that is worth a look."""
+
+
+class Verdict(Enum):
+    """What to do with the canary."""
+
+    HEALTHY = "healthy"
+    HOLD = "hold"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one version did in one step."""
+
+    calls: int
+    """That it has answered."""
+    bad: Mapping[str, int]
+    """By guardrail."""
+    digits: tuple[int, ...] = (0,) * 10
+    """Of the first image of each call, so that the unit stays the call."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A period with one wanted split."""
+
+    share: float
+    """Of the calls that the canary is to get, between 0 and 1."""
+    stable: Arm
+    canary: Arm
+    lost: int = 0
+    """Calls that nobody answered, or a proxy did: whose they were is unknown."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Images whose digit is known, and on which the versions disagree."""
+
+    stable_right: int
+    canary_right: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look at the evidence."""
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict with all of its evidence."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+
+
+def log_e_value(canary: Any, total: Any, share: float, *, one_sided: bool) -> Any:
+    """The logarithm of the e-value against "each of ``total`` is the canary's by ``share``".
+
+    Args:
+        canary: how many of them are the canary's; a number or an array.
+        total: how many there are; likewise.
+        share: the probability under the null hypothesis.
+        one_sided: whether the alternative is "more than ``share``", and not "another".
+
+    The alternative mixes all probabilities evenly: those above ``share``, or all of them.
+    One-sided, the null hypothesis may be "at most ``share``": each likelihood ratio then only gets
+    smaller.
+    """
+    canary = np.asarray(canary, float)
+    others = np.asarray(total, float) - canary
+    mixed = betaln(canary + 1, others + 1)
+    if one_sided:
+        with np.errstate(divide="ignore"):
+            mixed = mixed + np.log(betaincc(canary + 1, others + 1, share)) - math.log1p(-share)
+    return mixed - canary * math.log(share) - others * math.log1p(-share)
+
+
+def judge(
+    steps: Sequence[Step], *, alpha: float = 0.05, minimum: int = 100, labels: Labels | None = None
+) -> Decision:
+    """Decide on all steps so far, the present one last.
+
+    Args:
+        steps: at least one.
+        alpha: the probability with which a canary that is no worse may ever be condemned.
+        minimum: calls that the canary must have answered in the present step to go on.
+        labels: of images that both versions have seen, if there are some.
+
+    A mismatch of the split holds, whatever else is seen: nothing that was counted can be trusted.
+    """
+    limit = math.log(TESTS / alpha)
+    split = _split(steps, limit)
+    if split.verdict is not Verdict.HEALTHY:
+        return Decision(split.verdict, (split,))
+    checks = [split, *(_guardrail(steps, name, limit) for name in GUARDRAILS)]
+    checks.append(_digits(steps[-1], limit))
+    if labels:
+        checks.append(_labelled(labels, limit))
+    checks.append(_enough(steps[-1], minimum))
+    verdicts = {check.verdict for check in checks}
+    worst = next(each for each in (Verdict.BAD, Verdict.HOLD, Verdict.HEALTHY) if each in verdicts)
+    return Decision(worst, tuple(checks))
+
+
+def _split(steps: Sequence[Step], limit: float) -> Check:
+    """Whether the calls were divided as wanted, and if not, whether the canary loses its calls."""
+
+    def evidence(lost: int) -> float:
+        """With ``lost`` times the lost calls on the canary's side."""
+        return sum(
+            float(
+                log_e_value(
+                    step.canary.calls + lost * step.lost,
+                    step.stable.calls + step.canary.calls + lost * step.lost,
+                    step.share,
+                    one_sided=False,
+                )
+            )
+            for step in steps
+        )
+
+    now = steps[-1]
+    total = now.stable.calls + now.canary.calls
+    text = f"the canary answered {now.canary.calls} of {total} calls, wanted {now.share:.0%}"
+    if evidence(0) < limit:
+        return Check("split", Verdict.HEALTHY, text)
+    expected = sum(step.share * (step.stable.calls + step.canary.calls) for step in steps)
+    if sum(step.canary.calls for step in steps) < expected and evidence(1) < limit:
+        lost = sum(step.lost for step in steps)
+        return Check("split", Verdict.BAD, f"{text}; the {lost} calls that were lost were its own")
+    return Check("split", Verdict.HOLD, f"{text}: the split is not what it should be")
+
+
+def _guardrail(steps: Sequence[Step], name: str, limit: float) -> Check:
+    """Whether more of the bad calls are the canary's than its share."""
+    evidence = 0.0
+    for step in steps:
+        canary = step.canary.bad[name]
+        total = canary + step.stable.bad[name]
+        evidence += float(log_e_value(canary, total, step.share, one_sided=True))
+    bad, calls = (
+        [sum(numbers) for numbers in zip(*pairs, strict=True)]
+        for pairs in (
+            [(step.canary.bad[name], step.stable.bad[name]) for step in steps],
+            [(step.canary.calls, step.stable.calls) for step in steps],
+        )
+    )
+    text = f"canary {bad[0]} of {calls[0]} calls, stable {bad[1]} of {calls[1]}"
+    odds = f"{_odds(evidence)} that it is no accident; {_odds(limit)} would condemn"
+    verdict = Verdict.BAD if evidence >= limit else Verdict.HEALTHY
+    return Check(name, verdict, f"{text} ({odds})")
+
+
+def _digits(step: Step, limit: float) -> Check:
+    """Whether the versions see another mix of digits: significant, and large enough to matter."""
+    pairs = list(zip(step.canary.digits, step.stable.digits, strict=True))
+    # The mean of e-values is an e-value.
+    each = [float(log_e_value(one, one + two, step.share, one_sided=False)) for one, two in pairs]
+    evidence = float(np.logaddexp.reduce(each)) - math.log(len(each))
+    distance = jensen_shannon(step.canary.digits, step.stable.digits)
+    shifted = evidence >= limit and distance >= DISTANCE
+    text = f"Jensen-Shannon distance {distance:.2f} between the predicted digits"
+    if shifted:
+        text += f": more than {DISTANCE}, and no accident ({_odds(evidence)}); look at them"
+    return Check("digits", Verdict.HOLD if shifted else Verdict.HEALTHY, text)
+
+
+def _labelled(labels: Labels, limit: float) -> Check:
+    """McNemar's test, by the sequential form of the sign test on the disagreements."""
+    total = labels.stable_right + labels.canary_right
+    evidence = float(log_e_value(labels.stable_right, total, 0.5, one_sided=True))
+    verdict = Verdict.BAD if evidence >= limit else Verdict.HEALTHY
+    text = f"of {total} labelled disagreements the stable version is right in {labels.stable_right}"
+    return Check("labels", verdict, f"{text} ({_odds(evidence)} that it is better)")
+
+
+def _enough(step: Step, minimum: int) -> Check:
+    """No traffic is no evidence."""
+    calls = step.canary.calls
+    if calls == 0:
+        return Check("sample", Verdict.HOLD, "the canary has had no traffic: no evidence")
+    if calls < minimum:
+        return Check("sample", Verdict.HOLD, f"{calls} of the {minimum} calls that are needed")
+    return Check("sample", Verdict.HEALTHY, f"{calls} calls, {minimum} are needed")
+
+
+def jensen_shannon(one: Sequence[int], two: Sequence[int]) -> float:
+    """The Jensen-Shannon distance of two mixes, 0 (the same) to 1; 0 if one of them is empty.
+
+    The square root of the divergence to base 2: Endres and Schindelin, IEEE Transactions on
+    Information Theory 49 (2003), 1858-1860.
+    """
+    if not sum(one) or not sum(two):
+        return 0.0
+    first, second = (np.asarray(each, float) / sum(each) for each in (one, two))
+    middle = (first + second) / 2
+
+    def divergence(mix: Any) -> float:
+        there = mix > 0
+        return float((mix[there] * np.log2(mix[there] / middle[there])).sum())
+
+    return math.sqrt(max(0.0, (divergence(first) + divergence(second)) / 2))
+
+
+def _odds(evidence: float) -> str:
+    """An e-value in words."""
+    if evidence <= 0:
+        return "no evidence"
+    return f"{math.exp(min(evidence, 13.8)):,.0f} to 1" + (" and more" if evidence > 13.8 else "")
