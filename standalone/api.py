@@ -89,11 +89,12 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
     manager = query.get("fieldManager") or request.headers.get("User-Agent", "?").split("/")[0]
     if isinstance(body, dict) and found["namespace"] and request.content_type != _MERGE:
         body.setdefault("metadata", {}).setdefault("namespace", found["namespace"])
+    if isinstance(body, dict) and request.method in ("POST", "PUT"):
+        # The path says what it is: Python's client leaves it out.
+        version: str = found["core"] or found["group"]
+        body = {"apiVersion": version, "kind": KINDS[version][found["plural"]], **body}
     match request.method, request.content_type:
         case "POST", _ if isinstance(body, dict) and not found["name"]:
-            # The path says what it is: Python's client leaves it out.
-            version: str = found["core"] or found["group"]
-            body = {"apiVersion": version, "kind": KINDS[version][found["plural"]], **body}
             metadata = body.get("metadata", {})
             if "generateName" in metadata and "name" not in metadata:
                 metadata["name"] = f"{metadata['generateName']}{int(objects.version):05}"

@@ -34,6 +34,17 @@ def test_objects_are_made_found_and_deleted(client: httpx.Client) -> None:
     assert client.get(f"{MAPS}/notes").status_code == 404
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_the_path_says_the_kind_where_the_body_does_not(client: httpx.Client, method: str) -> None:
+    """Python's client leaves it out."""
+    if method == "PUT":
+        client.post(MAPS, json=NOTES)
+    path = MAPS if method == "POST" else f"{MAPS}/notes"
+    assert client.request(method, path, json={"metadata": {"name": "notes"}}).is_success
+    (found,) = client.get(MAPS).json()["items"]
+    assert (found["apiVersion"], found["kind"]) == ("v1", "ConfigMap")
+
+
 def test_names_can_be_made_up(client: httpx.Client) -> None:
     event = {"kind": "Event", "metadata": {"generateName": "rollout-"}}
     made = [client.post("/api/v1/namespaces/default/events", json=event) for _ in range(2)]
