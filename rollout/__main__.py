@@ -11,9 +11,9 @@ import yaml
 
 from rollout import canary, deploy, release, show
 from rollout.api import API
-from rollout.canary import Object
 from rollout.cluster import Cluster, render
 from rollout.errors import Refused, RolloutError
+from rollout.template import Object, with_image, with_version
 from rollout.version import find
 
 EXAMPLES = """\
@@ -144,13 +144,15 @@ def run_start(args: argparse.Namespace) -> None:
             models_dir=args.models_dir,
             digest=args.digest,
         )
-        template = canary.with_version(template, version)
+        template = with_version(template, version)
     if args.image:
-        template = canary.with_image(template, args.image)
+        template = with_image(template, args.image)
     if args.dry_run:
         preview(api, canary.start(service, args.component, template, args.percent))
     else:
-        release.start(api, args.component, template, args.percent, timeout=args.timeout, say=say)
+        release.start(
+            api, service, args.component, template, args.percent, timeout=args.timeout, say=say
+        )
 
 
 def run_promote(args: argparse.Namespace) -> None:

@@ -13,10 +13,10 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from rollout.canary import Object
 from rollout.cluster import MANAGER
 from rollout.errors import ClusterError, Conflict, Unreachable
 from rollout.record import RECORD, Record, now
+from rollout.template import Object
 
 TIMEOUT = 10
 """Seconds for an answer."""
@@ -88,48 +88,45 @@ class API:
 
     def save(self, record: Record) -> None:
         """Remember ``record``."""
-        data = record.data()
         try:
             with self._explained():
                 self._core.patch_namespaced_config_map(
                     RECORD,
                     self.namespace,
-                    {"data": data},
+                    {"data": record.data()},
                     field_manager=MANAGER,
                     _content_type="application/merge-patch+json",
                     _request_timeout=TIMEOUT,
                 )
         except _NotFound:
-            new = client.V1ConfigMap(
-                metadata=client.V1ObjectMeta(name=RECORD),
-                data=data,
-            )
+            new = client.V1ConfigMap(metadata=client.V1ObjectMeta(name=RECORD), data=record.data())
             with self._explained():
                 self._core.create_namespaced_config_map(
                     self.namespace, new, field_manager=MANAGER, _request_timeout=TIMEOUT
                 )
 
-    def announce(self, reason: str, message: str, *, warning: bool = False) -> None:
+    def announce(
+        self, service: Object, reason: str, message: str, *, warning: bool = False
+    ) -> None:
         """Make a Kubernetes Event on the InferenceService; ``kubectl describe`` shows it."""
+        event = client.CoreV1Event(
+            metadata=client.V1ObjectMeta(name=f"{self.name}.{uuid.uuid4().hex[:16]}"),
+            involved_object=client.V1ObjectReference(
+                api_version=f"{GROUP}/{API_VERSION}",
+                kind="InferenceService",
+                name=self.name,
+                namespace=self.namespace,
+                uid=service["metadata"]["uid"],
+            ),
+            reason=reason,
+            message=message[:1024],  # what Kubernetes takes
+            type="Warning" if warning else "Normal",
+            source=client.V1EventSource(component=MANAGER),
+            first_timestamp=now(),
+            last_timestamp=now(),
+            count=1,
+        )
         with self._explained():
-            service = self.service()["metadata"]
-            event = client.CoreV1Event(
-                metadata=client.V1ObjectMeta(name=f"{self.name}.{uuid.uuid4().hex[:16]}"),
-                involved_object=client.V1ObjectReference(
-                    api_version=f"{GROUP}/{API_VERSION}",
-                    kind="InferenceService",
-                    name=self.name,
-                    namespace=self.namespace,
-                    uid=service.get("uid"),
-                ),
-                reason=reason,
-                message=message[:1024],  # what Kubernetes takes
-                type="Warning" if warning else "Normal",
-                source=client.V1EventSource(component=MANAGER),
-                first_timestamp=now(),
-                last_timestamp=now(),
-                count=1,
-            )
             self._core.create_namespaced_event(self.namespace, event, _request_timeout=TIMEOUT)
 
     @contextmanager

@@ -5,20 +5,14 @@ made for: whoever changed the object in between makes the API server refuse them
 keep were seen on KServe in Knative mode: docs/release.md explains each.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from rollout.errors import Refused
-from rollout.version import Version
-
-Object = dict[str, Any]
+from rollout.template import Object
 
 COMPONENTS = ("predictor", "transformer")
 PERCENT = "canaryTrafficPercent"
-VERSION = ("MODEL_VERSION", "STORAGE_URI", "MODEL_DIGEST")
-"""The variables of the predictor that choose the version."""
 STANDARD = ("Standard", "RawDeployment")
 """The deployment modes, by their new and old name, in which KServe ignores the percent."""
 
@@ -135,8 +129,8 @@ def patch(service: Object, name: str, template: Object, percent: int | None) -> 
     return {"metadata": {"resourceVersion": version}, "spec": {name: change}}
 
 
-def promote(service: Object) -> Object:
-    """The patch that gives the canary everything.
+def to_promote(service: Object) -> Component:
+    """The component whose canary may be promoted.
 
     Raises:
         Refused: there is none, or it is not one to be promoted.
@@ -154,6 +148,12 @@ def promote(service: Object) -> Object:
             f"the canary of the {live.name} is not ready (latest revision {live.created}, ready"
             f" {live.ready}): wait for it, or abort"
         )
+    return live
+
+
+def promote(service: Object) -> Object:
+    """The patch that gives the canary everything; refused as by ``to_promote``."""
+    live = to_promote(service)
     return patch(service, live.name, live.template, None)
 
 
@@ -204,34 +204,3 @@ def difference(before: Object, after: Object) -> Object:
         elif key not in before or old != value:
             change[key] = value
     return change
-
-
-def with_version(template: Object, version: Version) -> Object:
-    """``template`` with another version of the model."""
-    changed = copy.deepcopy(template)
-    container = changed["containers"][0]
-    others = [each for each in container["env"] if each["name"] not in VERSION]
-    container["env"] = [
-        {"name": version.variable, "value": version.value},
-        {"name": "MODEL_DIGEST", "value": version.digest},
-        *others,
-    ]
-    return changed
-
-
-def with_image(template: Object, image: str) -> Object:
-    """``template`` with another image."""
-    changed = copy.deepcopy(template)
-    changed["containers"][0]["image"] = image
-    return changed
-
-
-def describe(template: Object) -> str:
-    """What a template serves, in words: its version, or its image where there is none."""
-    container = template["containers"][0]
-    values = {each["name"]: each.get("value") for each in container.get("env", ())}
-    if version := values.get("MODEL_VERSION"):
-        return f"version {version}"
-    if uri := values.get("STORAGE_URI"):
-        return f"version {uri.rstrip('/').rpartition('/')[2]}"
-    return str(container["image"])

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from rollout.canary import Object
 from rollout.errors import ClusterError
+from rollout.template import Object
 
 MANAGER = "rollout"
 """The owner of the fields that are applied here, for server-side apply."""

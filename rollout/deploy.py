@@ -10,10 +10,11 @@ import copy
 from dataclasses import dataclass
 
 from rollout import canary
-from rollout.canary import COMPONENTS, PERCENT, VERSION, Object
+from rollout.canary import COMPONENTS, PERCENT
 from rollout.errors import Refused
 from rollout.record import RECORD as RELEASES
 from rollout.record import RELEASE, begin
+from rollout.template import VERSION, Object, choose_version, container
 
 RECORD = "mnist-release"
 
@@ -50,17 +51,15 @@ def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]
     recorded = recorded or wanted
     spec = service(objects)["spec"]
     for name in COMPONENTS:
-        container, running = _container(spec[name]), _container(live["spec"][name])
         image = f"{name.upper()}_IMAGE"
         if wanted.get(image) == recorded.get(image):
-            container["image"] = running["image"]
+            container(spec[name])["image"] = container(live["spec"][name])["image"]
         if PERCENT in live["spec"][name]:
             spec[name][PERCENT] = live["spec"][name][PERCENT]
     if all(wanted.get(name) == recorded.get(name) for name in VERSION):
-        container, running = _container(spec["predictor"]), _container(live["spec"]["predictor"])
-        versions = [each for each in running["env"] if each["name"] in VERSION]
-        others = [each for each in container["env"] if each["name"] not in VERSION]
-        container["env"] = versions + others
+        running = container(live["spec"]["predictor"])["env"]
+        released = [each for each in running if each["name"] in VERSION]
+        choose_version(spec["predictor"], released)
     # Whoever changed it since it was read is not overwritten.
     service(objects)["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
     return objects
@@ -113,11 +112,6 @@ def _begun(live: Object, name: str, wanted: Object) -> Object:
         "metadata": {"name": RELEASES, "namespace": live["metadata"]["namespace"]},
         "data": {RELEASE: begin(live, name, template).model_dump_json()},
     }
-
-
-def _container(component: Object) -> Object:
-    container: Object = component["containers"][0]
-    return container
 
 
 def _only(objects: list[Object], kind: str, name: str | None = None) -> Object:

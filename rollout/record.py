@@ -13,12 +13,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rollout.canary import Component, Object, describe, read
+from rollout.canary import Component, read
+from rollout.template import Object, describe
 
 RECORD = "mnist-rollout"
 """The ConfigMap."""
 RELEASE, HISTORY = "release", "history"
 """Its keys."""
+UNKNOWN = "?"
+"""What is served by a stable version that nobody has recorded."""
 LENGTH = 100
 """Entries that the history keeps."""
 
@@ -37,10 +40,6 @@ class Release(BaseModel):
     """Known once it is being taken back."""
     begun: datetime
     by: str
-
-    def is_of(self, live: Component) -> bool:
-        """Whether it is the canary that is live, and not one that was ended by other means."""
-        return (self.component, self.stable_revision) == (live.name, live.rolled_out)
 
 
 class Entry(BaseModel):
@@ -75,6 +74,13 @@ class Record(BaseModel):
         """As the ConfigMap's data."""
         history = "\n".join(entry.model_dump_json() for entry in self.history[-LENGTH:])
         return {RELEASE: self.release.model_dump_json() if self.release else "", HISTORY: history}
+
+    def release_of(self, live: Component) -> Release | None:
+        """The release, if it is the canary that is live and not one that ended by other means."""
+        release = self.release
+        if release and (release.component, release.stable_revision) == (live.name, live.rolled_out):
+            return release
+        return None
 
     def note(self, action: str, release: Release, percent: int, reason: str = "") -> None:
         """Add a line to the history."""

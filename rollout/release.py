@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from rollout import canary
 from rollout.api import API
-from rollout.canary import Object
 from rollout.errors import Conflict, Refused, RolloutError
-from rollout.record import Record, begin
+from rollout.record import UNKNOWN, Record, Release, begin
+from rollout.template import Object, describe
 
 INTERVAL = 0.5
 """Seconds between two looks at the service."""
@@ -22,16 +22,24 @@ Say = Callable[[str], None]
 
 
 def start(
-    api: API, component: str, template: Object, percent: int, *, timeout: int, say: Say
+    api: API,
+    service: Object,
+    component: str,
+    template: Object,
+    percent: int,
+    *,
+    timeout: int,
+    say: Say,
 ) -> None:
     """Send ``percent`` of the traffic to ``template``, and wait until it gets that.
+
+    ``service`` is what ``template`` was made from: a later change of it is a conflict.
 
     Raises:
         Refused: see ``canary.start``.
         Conflict: somebody else has changed the service meanwhile.
         RolloutError: it does not get ready in ``timeout`` seconds.
     """
-    service = api.service()
     canary.start(service, component, template, percent)  # refused before anything is written
     record = api.record()
     record.release = release = begin(service, component, template)
@@ -42,7 +50,7 @@ def start(
     text = (
         f"canary of the {component}: {release.canary} gets {percent} %, {release.stable} the rest"
     )
-    api.announce("CanaryStarted", text)
+    api.announce(service, "CanaryStarted", text)
     say(f"{text}; waiting until it is ready")
     try:
         _wait(api, lambda live: canary.read(live, component).is_settled, timeout)
@@ -63,23 +71,25 @@ def promote(api: API, *, timeout: int, say: Say) -> None:
         RolloutError: the traffic has not moved in ``timeout`` seconds.
     """
     service = api.service()
-    canary.promote(service)
-    live = canary.running(service)
-    assert live is not None  # noqa: S101 - else it was refused
+    live = canary.to_promote(service)
     record = api.record()
-    release = record.release or begin(service, live.name, live.template)
+    release = record.release_of(live)
+    if release is None:
+        release = begin(service, live.name, live.template)
+        release.stable = UNKNOWN
     _patch(api, service, canary.promote)
     record.note("promoted", release, 100)
     record.release = None
     api.save(record)
-    api.announce("CanaryPromoted", f"{canary.describe(live.template)} of the {live.name} gets all")
+    promoted = f"{describe(live.template)} of the {live.name}"
+    api.announce(service, "CanaryPromoted", f"{promoted} gets all")
     try:
         _wait(api, lambda found: canary.read(found, live.name).is_settled, timeout)
     except TimeoutError:
         raise RolloutError(
             f"promoted, but after {timeout} s Knative has not moved all the traffic: see status"
         ) from None
-    say(f"promoted: {canary.describe(live.template)} of the {live.name} gets all the traffic")
+    say(f"promoted: {promoted} gets all the traffic")
 
 
 def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
@@ -95,9 +105,9 @@ def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
     if live is None:
         raise Refused("no canary is running: there is nothing to abort")
     record = api.record()
-    release = record.release
-    if release is None or not release.is_of(live):
-        _patch(api, service, lambda found: canary.patch(found, live.name, live.template, 0))
+    release = record.release_of(live)
+    if release is None:
+        _patch(api, service, lambda found: _without_traffic(found, live))
         raise Refused(
             f"the canary of the {live.name} gets nothing any more. It was not started by rollout,"
             " which cannot know what to go back to: docs/release.md says how, under 'Or roll back'"
@@ -109,7 +119,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
         if live.template != stable and live.created != release.canary_revision:
             release.canary_revision = live.created
             api.save(record)
-        change = next_of_abort(found, record)
+        change = _back(found, release)
         if change is not None:
             try:
                 api.patch(change)
@@ -128,16 +138,27 @@ def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
     record.note("aborted", release, 0, reason)
     record.release = None
     api.save(record)
-    api.announce("CanaryAborted", f"{release.canary} of the {name}: {reason}", warning=True)
+    why = f"{release.canary} of the {name}: {reason}"
+    api.announce(service, "CanaryAborted", why, warning=True)
     say(f"aborted: {release.stable} of the {name} gets all the traffic")
 
 
 def next_of_abort(service: Object, record: Record) -> Object | None:
-    """The next patch on the way back, or ``None`` while there is none to make."""
-    release = record.release
+    """The patch that ``abort`` would make now, or ``None`` if there is none to make."""
+    live = canary.running(service)
+    if live is None:
+        return None
+    release = record.release_of(live)
     if release is None:
-        live = canary.running(service)
-        return canary.patch(service, live.name, live.template, 0) if live else None
+        return _without_traffic(service, live)
+    return _back(service, release)
+
+
+def _without_traffic(service: Object, live: canary.Component) -> Object:
+    return canary.patch(service, live.name, live.template, 0)
+
+
+def _back(service: Object, release: Release) -> Object | None:
     return canary.abort(
         service,
         release.component,

@@ -3,10 +3,8 @@
 from typing import Any
 
 from rollout import canary
-from rollout.canary import Object
-from rollout.record import Record
-
-COLUMNS = ("component", "role", "serves", "revision", "wanted", "split", "ready")
+from rollout.record import UNKNOWN, Record
+from rollout.template import Object, describe
 
 
 def state(service: Object, record: Record) -> dict[str, Any]:
@@ -24,12 +22,10 @@ def state(service: Object, record: Record) -> dict[str, Any]:
 
 
 def _rows(live: canary.Component, record: Record) -> list[dict[str, Any]]:
-    release = record.release
-    known = release is not None and release.is_of(live)
     latest = {
         "component": live.name,
         "role": "canary" if live.has_canary else "stable",
-        "serves": canary.describe(live.template),
+        "serves": describe(live.template),
         "revision": live.created,
         "wanted": live.percent if live.has_canary else 100,
         "split": live.traffic.get(live.created or "", 0),
@@ -37,10 +33,11 @@ def _rows(live: canary.Component, record: Record) -> list[dict[str, Any]]:
     }
     if not live.has_canary:
         return [latest]
+    release = record.release_of(live)
     stable = {
         **latest,
         "role": "stable",
-        "serves": release.stable if release and known else "?",
+        "serves": release.stable if release else UNKNOWN,
         "revision": live.rolled_out,
         "wanted": 100 - (live.percent or 0),
         "split": live.traffic.get(live.rolled_out or "", 0),
@@ -63,7 +60,7 @@ def table(found: dict[str, Any]) -> str:
         ]
         for row in found["revisions"]
     ]
-    return aligned([[name.upper() for name in COLUMNS], *rows])
+    return aligned([[name.upper() for name in found["revisions"][0]], *rows])
 
 
 def history(record: Record) -> str:

@@ -1,27 +1,13 @@
 """A version of the model to release: where the predictor finds it, and its digest."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from predictor.artifact import METADATA_FILE, ArtifactError, verify
 from rollout.errors import Refused
-
-Object = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Version:
-    """What the predictor's variables say of a version."""
-
-    variable: str
-    """``MODEL_VERSION`` for one in the image, ``STORAGE_URI`` for one in a store."""
-    value: str
-    digest: str
-    """SHA-256 of its ``model.json``."""
+from rollout.template import Object, Version, variables
 
 
 def find(
@@ -42,8 +28,7 @@ def find(
     Raises:
         Refused: there is no such version, it is damaged, or nobody can tell.
     """
-    env = {each["name"]: each.get("value") for each in template["containers"][0].get("env", ())}
-    uri = env.get("STORAGE_URI")
+    uri = variables(template).get("STORAGE_URI")
     if "://" in wanted:
         uri = wanted
     elif not wanted.isdecimal():

@@ -10,64 +10,18 @@ import pytest
 import yaml
 
 from rollout import __main__ as command
-from rollout import canary, release
+from rollout import canary
 from rollout.api import API
 from rollout.errors import Unreachable
-from tests import cluster, programs
-
-PATH = cluster.SERVICE.format("default")
-
-
-class World:
-    """A service that serves version 1, and the command."""
-
-    def __init__(self, api: cluster.Controller, server: str) -> None:
-        self.api = api
-        self.server = server
-
-    def run(self, *arguments: str) -> int:
-        return command.main([f"--server={self.server}", "--namespace=default", *arguments])
-
-    def start(self, *arguments: str) -> int:
-        return self.run("start", *(arguments or ("2", "--percent=10")), "--timeout=20")
-
-    @property
-    def service(self) -> dict[str, Any]:
-        return self.api.get(PATH)
-
-    def patch(self, **predictor: Any) -> None:
-        """What somebody else does with kubectl."""
-        self.api.patch(PATH, {"spec": {"predictor": predictor}}, "somebody")
-
-    def served(self, since: int = 0) -> set[str]:
-        """The versions that had traffic from a look of the controller on."""
-        return {
-            name
-            for shares in self.api.traffic[since:]
-            for name, percent in shares.items()
-            if percent
-        }
-
-    def taken_away(self, since: int) -> int:
-        """The look at which the canary had nothing for the first time after ``since``."""
-        looks = enumerate(self.api.traffic[since:], since)
-        return next(look for look, shares in looks if not shares.get("2"))
+from rollout.record import Record
+from tests import programs, releases
+from tests.releases import PATH, World
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(release, "INTERVAL", 0.005)
-    monkeypatch.chdir(programs.ROOT)
-    api = cluster.Controller(PATH)
-    path = programs.ROOT / "manifests/base/inferenceservice.yaml"
-    service = yaml.safe_load(path.read_text(encoding="utf-8"))
-    service["metadata"]["namespace"] = "default"
-    api.create(PATH, service, "kubectl")
-    for _ in range(5):
-        api.look()
-    with cluster.serve(api, tmp_path) as kubeconfig:
-        config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
-        yield World(api, config["clusters"][0]["cluster"]["server"])
+    with releases.world(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def test_a_canary_gets_its_share_when_start_returns(world: World) -> None:
@@ -94,68 +48,6 @@ def test_a_promoted_version_gets_everything(
     assert canary.PERCENT not in world.service["spec"]["predictor"]
     assert world.run("history") == 0
     assert "version 1 → version 2  100 %" in capsys.readouterr().out
-
-
-def test_an_aborted_version_never_serves_again(world: World) -> None:
-    assert world.start() == 0
-    since = len(world.api.traffic)
-    assert world.run("abort", "--reason=slow") == 0
-    predictor = world.service["spec"]["predictor"]
-    assert canary.PERCENT not in predictor
-    assert cluster.version(predictor) == "1"
-    for _ in range(5):
-        world.api.look()
-    assert world.served(world.taken_away(since)) == {"1"}
-
-
-@pytest.mark.parametrize("moment", range(16))
-def test_an_abort_may_be_interrupted_at_any_moment_and_called_again(
-    world: World, moment: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert world.start() == 0
-    since = len(world.api.traffic)
-    calls = iter(range(1000))
-
-    def interrupt(method: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if next(calls) == moment:
-                raise KeyboardInterrupt
-            return method(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patched:
-        for name in ("service", "patch", "save", "record"):
-            patched.setattr(API, name, interrupt(getattr(API, name)))
-        assert world.run("abort") in (0, 130)
-    assert world.run("abort") in (0, 3)  # 3: it was done already
-    assert world.served(world.taken_away(since)) == {"1"}
-    assert canary.PERCENT not in world.service["spec"]["predictor"]
-    assert cluster.version(world.service["spec"]["predictor"]) == "1"
-
-
-def test_an_abort_waits_until_the_revision_of_the_canary_is_known(world: World) -> None:
-    """Before, nobody could tell it from the one that restores the stable template."""
-    service = world.service
-    stable = canary.read(service, "predictor").template
-    service["spec"]["predictor"] = {**canary.with_image(stable, "bad"), canary.PERCENT: 0}
-    known = {"stable_revision": "mnist-predictor-00001", "bad": "mnist-predictor-00001"}
-    assert canary.abort(service, "predictor", stable, **known) is None
-    service["status"]["components"]["predictor"]["latestCreatedRevision"] = "mnist-predictor-00002"
-    patch = canary.abort(service, "predictor", stable, **known)
-    assert patch
-    assert canary.PERCENT not in patch["spec"]["predictor"]  # it stays 0
-
-
-def test_a_version_that_never_gets_ready_takes_nothing_and_can_be_aborted(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    world.api.never_ready.add("2")
-    assert world.run("start", "2", "--percent=50", "--timeout=1") == 1
-    assert "takes no traffic until it is" in capsys.readouterr().err
-    assert world.run("promote") == 3
-    assert world.run("abort") == 0
-    assert world.served() == {"1"}
 
 
 @pytest.mark.parametrize(
@@ -212,34 +104,6 @@ def test_a_canary_at_0_percent_cannot_be_promoted(world: World) -> None:
     assert world.run("promote") == 3
 
 
-def test_the_canary_of_somebody_else_loses_its_traffic_but_not_its_template(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
-    containers[0]["env"][0]["value"] = "2"
-    world.patch(containers=containers, canaryTrafficPercent=50)
-    for _ in range(5):
-        world.api.look()
-    assert world.run("abort") == 3
-    assert "cannot know what to go back to" in capsys.readouterr().err
-    world.api.look()
-    assert world.api.traffic[-1] == {"2": 0, "1": 100}
-
-
-def test_a_record_of_an_older_release_is_not_believed(world: World) -> None:
-    assert world.start() == 0
-    world.patch(canaryTrafficPercent=None)  # promoted with kubectl
-    for _ in range(5):
-        world.api.look()
-    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
-    containers[0]["image"] = "other"
-    world.patch(containers=containers, canaryTrafficPercent=50)
-    for _ in range(5):
-        world.api.look()
-    assert world.run("abort") == 3
-    assert cluster.version(world.service["spec"]["predictor"]) == "2"
-
-
 def test_who_else_changes_the_service_is_not_overwritten(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +118,32 @@ def test_who_else_changes_the_service_is_not_overwritten(
     assert "somebody else is changing the service; nothing was done" in capsys.readouterr().err
     assert world.service["spec"]["predictor"]["minReplicas"] == 3
     assert canary.PERCENT not in world.service["spec"]["predictor"]
+
+
+def test_a_change_since_the_template_was_read_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = API.record
+
+    def late(api: API) -> Record:
+        world.patch(minReplicas=3)
+        return ours(api)
+
+    monkeypatch.setattr(API, "record", late)
+    assert world.start() == 1
+    assert world.service["spec"]["predictor"]["minReplicas"] == 3
+
+
+def test_a_promotion_of_what_somebody_else_began_does_not_invent_what_was_before(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
+    containers[0]["env"][0]["value"] = "2"
+    world.patch(containers=containers, canaryTrafficPercent=50)
+    world.look()
+    assert world.run("promote") == 0
+    assert world.run("history") == 0
+    assert "? → version 2" in capsys.readouterr().out
 
 
 def test_a_controller_that_writes_the_status_meanwhile_is_no_conflict(

@@ -1,0 +1,112 @@
+"""A canary that is taken back never serves again, whatever happens meanwhile."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollout import canary
+from rollout.api import API
+from rollout.template import with_image
+from tests import cluster, releases
+from tests.releases import World
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with releases.world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+def test_an_aborted_version_never_serves_again(world: World) -> None:
+    assert world.start() == 0
+    since = len(world.api.traffic)
+    assert world.run("abort", "--reason=slow") == 0
+    predictor = world.service["spec"]["predictor"]
+    assert canary.PERCENT not in predictor
+    assert cluster.version(predictor) == "1"
+    world.look()
+    assert world.served(world.taken_away(since)) == {"1"}
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_an_abort_may_be_interrupted_at_any_moment_and_called_again(
+    world: World, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.start() == 0
+    since = len(world.api.traffic)
+    calls = iter(range(1000))
+
+    def interrupt(method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            return method(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("service", "patch", "save", "record"):
+            patched.setattr(API, name, interrupt(getattr(API, name)))
+        assert world.run("abort") in (0, 130)
+    assert world.run("abort") in (0, 3)  # 3: it was done already
+    assert world.served(world.taken_away(since)) == {"1"}
+    assert canary.PERCENT not in world.service["spec"]["predictor"]
+    assert cluster.version(world.service["spec"]["predictor"]) == "1"
+
+
+def test_an_abort_waits_until_the_revision_of_the_canary_is_known(world: World) -> None:
+    """Before, nobody could tell it from the one that restores the stable template."""
+    service = world.service
+    stable = canary.read(service, "predictor").template
+    service["spec"]["predictor"] = {**with_image(stable, "bad"), canary.PERCENT: 0}
+    known = {"stable_revision": "mnist-predictor-00001", "bad": "mnist-predictor-00001"}
+    assert canary.abort(service, "predictor", stable, **known) is None
+    service["status"]["components"]["predictor"]["latestCreatedRevision"] = "mnist-predictor-00002"
+    patch = canary.abort(service, "predictor", stable, **known)
+    assert patch
+    assert canary.PERCENT not in patch["spec"]["predictor"]  # it stays 0
+
+
+def test_a_version_that_never_gets_ready_takes_nothing_and_can_be_aborted(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.api.never_ready.add("2")
+    assert world.run("start", "2", "--percent=50", "--timeout=1") == 1
+    assert "takes no traffic until it is" in capsys.readouterr().err
+    assert world.run("promote") == 3
+    assert world.run("abort") == 0
+    assert world.served() == {"1"}
+
+
+def test_the_canary_of_somebody_else_loses_its_traffic_but_not_its_template(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
+    containers[0]["env"][0]["value"] = "2"
+    world.patch(containers=containers, canaryTrafficPercent=50)
+    world.look()
+    assert world.run("abort") == 3
+    assert "cannot know what to go back to" in capsys.readouterr().err
+    world.api.look()
+    assert world.api.traffic[-1] == {"2": 0, "1": 100}
+
+
+def test_a_record_of_an_older_release_is_not_believed(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    world.patch(canaryTrafficPercent=None)  # promoted with kubectl
+    world.look()
+    containers = copy.deepcopy(world.service["spec"]["predictor"]["containers"])
+    containers[0]["image"] = "other"
+    world.patch(containers=containers, canaryTrafficPercent=50)
+    world.look()
+    capsys.readouterr()
+    assert world.run("abort", "--dry-run") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["spec"] == {"predictor": {canary.PERCENT: 0}}
+    assert world.run("abort") == 3
+    assert cluster.version(world.service["spec"]["predictor"]) == "2"
