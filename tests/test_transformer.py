@@ -83,6 +83,7 @@ async def test_concurrent_requests_share_calls_and_both_pods_get_some(tmp_path: 
         try:
             async with httpx.AsyncClient(base_url=transformer.url, timeout=60) as client:
                 while (await post(client)).status_code == 503:  # Envoy is not there yet
+                    assert proxy.returncode is None
                     await asyncio.sleep(0.05)
                 before = [calls(one), calls(two)]
                 answers = await asyncio.gather(*(post(client) for _ in range(300)))
