@@ -6,32 +6,18 @@ one by one, and with the replay of ``predictor/replay.py``. Then how far the ans
 CPU's, with TF32 too.
 """
 
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.artifact import images_per_second
 from predictor.artifact import GRAPH_FILE, Graph, load
 from predictor.graph import read_graph
 from tests.synthetic import digits
 
 BATCHES = (1, 8, 64, 256)
-ROUNDS, SECONDS = 5, 0.3
-
-
-def images_per_second(graph: Graph, batch: torch.Tensor) -> float:
-    """The median of some rounds."""
-    rates = []
-    graph(batch)
-    for _ in range(ROUNDS):
-        count, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < SECONDS:
-            graph(batch)
-            count += len(batch)
-        rates.append(count / elapsed)
-    return statistics.median(rates)
+ROUNDS = 50
 
 
 def launched(directory: Path) -> Graph:
@@ -70,9 +56,11 @@ def main() -> None:
         ours, theirs = load(directory).graph, load(directory, device="cuda").graph
         single = launched(directory)
         for batch in BATCHES:
-            rates = [images_per_second(each, images[:batch]) for each in (ours, single, theirs)]
-            cells = " | ".join(f"{rate:,.0f}" for rate in rates)
-            print(f"| {directory.name} | {batch} | {cells} | {rates[2] / rates[1]:.1f} |")
+            graphs = {"ours": ours, "launched": single, "replayed": theirs}
+            rates = images_per_second(graphs, batch, ROUNDS)
+            cells = " | ".join(f"{rate:,.0f}" for rate in rates.values())
+            ratio = rates["replayed"] / rates["launched"]
+            print(f"| {directory.name} | {batch} | {cells} | {ratio:.1f} |")
         differences.append(f"version {directory.name}: {compare(ours, theirs, images)}")
         torch.backends.cudnn.allow_tf32 = True
         differences.append(f"the same with TF32: {compare(ours, launched(directory), images)}")
