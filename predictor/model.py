@@ -8,8 +8,9 @@ import torch
 from kserve import InferRequest, InferResponse
 
 from predictor import artifact
+from predictor.metrics import describe
 from predictor.tensors import read_images
-from serving import v2
+from serving import metrics, v2
 from serving.batcher import Batcher
 from serving.model import ServedModel
 from serving.scores import Images, Scores
@@ -37,12 +38,15 @@ class Predictor(ServedModel):
         super().__init__(name)
         self.version: str = str(version.metadata.version)
         self._metadata = version.metadata
+        describe(version.metadata)
         self._graph = version.graph
         self._max_instances = max_instances
         # One thread, so that passes do not compete; a pass spreads over torch's own threads.
         self._thread = ThreadPoolExecutor(1, "forward")
         # A pass at a time: what arrives during one makes the next, and waits for nothing else.
-        self._batcher = Batcher(self._score, max_batch=max_batch, max_pending=max_pending)
+        self._batcher = Batcher(
+            self._score, stage="compute", max_batch=max_batch, max_pending=max_pending
+        )
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The signature of the input, as V2 metadata."""
@@ -67,6 +71,11 @@ class Predictor(ServedModel):
         """
         images = read_images(payload, max_instances=self._max_instances)
         scores = await self._batcher.submit(images)
+        metrics.count_answer(
+            self.version,
+            unsure=not scores.accepted.all(),
+            first_digit=int(scores.probabilities[0].argmax()),
+        )
         if isinstance(payload, InferRequest):
             return v2.make_response(
                 payload,

@@ -13,6 +13,7 @@ import numpy as np
 
 from serving.errors import ServingError
 from serving.gate import Gate
+from serving.metrics import BATCH_IMAGES, PENDING_IMAGES, STAGE_SECONDS
 from serving.scores import Images, Scores
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,8 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False)
 class _Request:
     images: Images
-    deadline: float
-    """Loop time, in seconds, until which it may be held back for company."""
+    arrived: float
+    """Loop time, in seconds."""
     scores: asyncio.Future[Scores]
 
 
@@ -41,6 +42,7 @@ class Batcher:
         self,
         run: Callable[[Images], Awaitable[Scores]],
         *,
+        stage: str,
         max_batch: int,
         max_pending: int,
         max_wait: float = 0,
@@ -50,6 +52,7 @@ class Batcher:
 
         Args:
             run: scores a batch, uint8 [N, 28, 28].
+            stage: what a run is called in the metrics.
             max_batch: images in one run.
             max_pending: images waiting and running, beyond which requests are refused.
             max_wait: seconds that a request is held back for company at most.
@@ -64,6 +67,9 @@ class Batcher:
         self._queued = 0
         self._runs: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._waited = STAGE_SECONDS.labels("wait")
+        self._ran = STAGE_SECONDS.labels(stage)
+        PENDING_IMAGES.set_function(lambda: self._gate.inside)
 
     async def submit(self, images: Images) -> Scores:
         """Score ``images``, uint8 [N, 28, 28], together with whoever else is waiting.
@@ -75,7 +81,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         with self._gate.admit(len(images)):
-            request = _Request(images, loop.time() + self._max_wait, loop.create_future())
+            request = _Request(images, loop.time(), loop.create_future())
             self._queue[request] = None
             self._queued += len(images)
             self._start_runs()
@@ -87,12 +93,15 @@ class Batcher:
     def _start_runs(self) -> None:
         loop = asyncio.get_running_loop()
         while len(self._runs) < self._concurrency and self._queue:
-            hold = next(iter(self._queue)).deadline - loop.time()
+            hold = next(iter(self._queue)).arrived + self._max_wait - loop.time()
             if self._runs and self._queued < self._max_batch and hold > 0:
                 if self._timer is None:
                     self._timer = loop.call_later(hold, self._on_timer)
                 return
-            run = loop.create_task(self._answer(self._take_batch()))
+            batch = self._take_batch()
+            for request in batch:
+                self._waited.observe(loop.time() - request.arrived)
+            run = loop.create_task(self._answer(batch))
             self._runs.add(run)
             run.add_done_callback(self._on_done)
 
@@ -125,8 +134,10 @@ class Batcher:
         images = batch[0].images
         if len(batch) > 1:
             images = np.concatenate([request.images for request in batch])
+        BATCH_IMAGES.observe(len(images))
         try:
-            scores = await self._run(images)
+            with self._ran.time():
+                scores = await self._run(images)
         except ServingError as error:
             _fail(batch, error)
         except Exception as error:

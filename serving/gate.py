@@ -11,7 +11,8 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._inside = 0
+        self.inside = 0
+        """Images whose work is not done."""
 
     @contextmanager
     def admit(self, images: int) -> Iterator[None]:
@@ -21,13 +22,13 @@ class Gate:
             Overloaded: it would be more than the limit; a request that is larger than the
                 limit is admitted when nothing else is inside.
         """
-        if self._inside and self._inside + images > self._limit:
-            raise Overloaded(f"{self._inside} images are waiting already; try again later")
-        self._inside += images
+        if self.inside and self.inside + images > self._limit:
+            raise Overloaded(f"{self.inside} images are waiting already; try again later")
+        self.inside += images
         try:
             yield
         finally:
-            self._inside -= images
+            self.inside -= images
 
 
 def check_instances(count: int, limit: int) -> None:

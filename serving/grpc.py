@@ -1,7 +1,10 @@
 """The V2 inference protocol over gRPC: the SDK's servicer, with versions and our errors."""
 
+import asyncio
 import logging
 import sys
+from http import HTTPStatus
+from time import perf_counter
 from typing import Any
 
 import grpc
@@ -16,6 +19,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving.errors import ServingError
+from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
 from serving.rest import VERSION_HEADER, model_metadata
 
@@ -56,24 +60,48 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     RepositoryModelUnload = RepositoryModelLoad
 
 
-class ErrorInterceptor(AsyncServerInterceptor):  # type: ignore[misc]
-    """Turns exceptions into gRPC status codes; a defect of ours shows no detail."""
+class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
+    """Turns exceptions into gRPC status codes, and observes each inference.
+
+    A defect of ours shows no detail.
+    """
+
+    def __init__(self, version: str | None) -> None:
+        """``version`` is named on errors, in the trailing metadata."""
+        self._version = version or ""
 
     async def intercept(
         self, method: Any, request_or_iterator: Any, context: Any, method_name: str
     ) -> Any:
         """Call the method and abort with the status of what it raises."""
+        status: int = HTTPStatus.OK
+        version, start = self._version, perf_counter()
         try:
-            return await method(request_or_iterator, context)
+            response = await method(request_or_iterator, context)
+            version = getattr(response, "model_version", version)
+            return response
         except ServingError as error:
-            await context.abort(grpc.StatusCode[error.grpc_status], str(error))
+            status = error.http_status
+            await self._abort(context, error.grpc_status, str(error))
         except SDKInvalidInput as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            status = HTTPStatus.BAD_REQUEST
+            await self._abort(context, "INVALID_ARGUMENT", str(error))
         except grpc.aio.AbortError:
             raise
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
         except Exception:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
             log.exception("%s failed", method_name)
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            await self._abort(context, "INTERNAL", "internal error")
+        finally:
+            if method_name.endswith("/ModelInfer"):
+                observe("grpc", status, version, perf_counter() - start)
+
+    async def _abort(self, context: Any, status: str, message: str) -> None:
+        metadata = ((VERSION_HEADER, self._version),) if self._version else ()
+        await context.abort(grpc.StatusCode[status], message, metadata)
 
 
 async def start(
@@ -85,7 +113,7 @@ async def start(
     RESOURCE_EXHAUSTED.
     """
     server = grpc.aio.server(
-        interceptors=(ErrorInterceptor(),),
+        interceptors=(Interceptor(model.version),),
         maximum_concurrent_rpcs=CONCURRENT,
         options=(
             ("grpc.max_send_message_length", max_send),

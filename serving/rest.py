@@ -23,18 +23,20 @@ from starlette.responses import JSONResponse, Response
 from serving import events, v2
 from serving.errors import Overloaded, ServingError, TooLarge, TooSlow
 from serving.json import is_json, read_json, write_json
+from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
 
 log = logging.getLogger(__name__)
 
 VERSION_HEADER = "x-model-version"
 CLOSED = (
+    "/metrics",
     "/v1/models/{name}:explain",
     "/v2/repository/models/{name}/load",
     "/v2/repository/models/{name}/unload",
 )
-"""Paths of the SDK that no caller shall reach: there is no explainer, and whoever may unload
-a model takes it away from everyone else."""
+"""Paths of the SDK that no caller shall reach: metrics have a port of their own, there is no
+explainer, and whoever may unload a model takes it away from everyone else."""
 BODIES = 8
 """Bodies of the largest size that may be held at a time; smaller ones as many as fit."""
 READ_TIMEOUT = 30
@@ -238,7 +240,7 @@ async def _predictor_away(_: Request, __: Any) -> Response:
 
 async def _client_gone(_: Request, __: Any) -> Response:
     log.debug("the client hung up")
-    return Response(status_code=499)  # nobody reads it; nginx's number for this case
+    return Response(status_code=CLIENT_GONE)  # nobody reads it
 
 
 async def _defect(_: Request, __: Any) -> Response:

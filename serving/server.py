@@ -16,8 +16,9 @@ from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving import grpc, logs
+from serving import grpc, logs, metrics
 from serving.model import ServedModel
+from serving.observer import Observer
 from serving.rest import ERROR_HANDLERS, Endpoints
 
 # The SDK's app answers with a class that FastAPI has deprecated.
@@ -70,6 +71,9 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
     )
     flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
     flags.add_argument(
+        "--metrics_port", default=0, type=int, help="The port for Prometheus; 0 for none."
+    )
+    flags.add_argument(
         "--max_instances", default=256, type=positive, help="Images that one request may hold."
     )
     flags.add_argument(
@@ -117,7 +121,9 @@ class Server(ModelServer):  # type: ignore[misc]
         asyncio.run(self._serve_model(model))
 
     async def _serve_model(self, model: ServedModel) -> None:
-        rest = RESTServer(self, self._args.host)
+        if self._args.metrics_port:
+            metrics.serve(self._args.host, self._args.metrics_port)
+        rest = RESTServer(self, self._args.host, model.version)
         grpc_server = None
         if self.enable_grpc:
             grpc_server = await grpc.start(
@@ -153,7 +159,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
     ``_add_middlewares`` and ``_add_exception_handlers``.
     """
 
-    def __init__(self, server: ModelServer, host: str) -> None:
+    def __init__(self, server: ModelServer, host: str, version: str | None) -> None:
         super().__init__(
             kserve.model_server.app,
             server.dataplane,
@@ -165,6 +171,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = host  # the SDK's is 0.0.0.0
+        self.config.app = Observer(kserve.model_server.app, version)
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """None: the SDK's timing middleware matches every route again and logs every request."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 90
@@ -26,6 +27,7 @@ class Program:
     log: Path
     http_port: int
     grpc_port: int
+    metrics_port: int = 0
 
     @property
     def url(self) -> str:
@@ -34,6 +36,16 @@ class Program:
     @property
     def grpc_address(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all samples of ``name`` that have ``labels``."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8")
@@ -67,22 +79,23 @@ def program(
     http_port: int | None = None,
 ) -> Iterator[Program]:
     """Run ``python -m module`` until the end of the block, its output going to ``folder``."""
-    http_port, grpc_port = http_port or free_port(), free_port()
+    http_port, grpc_port, metrics_port = http_port or free_port(), free_port(), free_port()
     port_flag = "--port" if module == "standalone" else "--http_port"
     log = folder / f"{module}-{http_port}.log"
     ports = [f"{port_flag}={http_port}", f"--grpc_port={grpc_port}"]
-    if module == "standalone":
-        ports.append(f"--api_port={free_port()}")
+    ports.append(
+        f"--api_port={free_port()}" if module == "standalone" else f"--metrics_port={metrics_port}"
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *args, *ports],
+            [sys.executable, "-m", module, *ports, *args],
             cwd=ROOT,
             env={**os.environ, **(env or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Program(process, log, http_port, grpc_port)
+        yield Program(process, log, http_port, grpc_port, metrics_port)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

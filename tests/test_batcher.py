@@ -58,7 +58,7 @@ async def started(*requests: "asyncio.Task[Scores]") -> None:
 async def test_an_idle_batcher_runs_a_request_at_once() -> None:
     runner = Runner()
     # A wait of an hour would show.
-    batcher = Batcher(runner, max_batch=8, max_pending=100, max_wait=3600)
+    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_wait=3600)
     request = asyncio.create_task(batcher.submit(images(1)))
     await started(request)
     assert runner.sizes == [1]
@@ -68,7 +68,7 @@ async def test_an_idle_batcher_runs_a_request_at_once() -> None:
 
 async def test_requests_that_arrive_during_a_run_share_the_next_one() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=8, max_pending=100)
+    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100)
     requests = [asyncio.create_task(batcher.submit(images(i, 100 + i))) for i in range(4)]
     await started(*requests)
     runner.release.set()
@@ -79,7 +79,7 @@ async def test_requests_that_arrive_during_a_run_share_the_next_one() -> None:
 
 async def test_a_run_holds_no_more_than_the_maximal_batch() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=4, max_pending=100)
+    batcher = Batcher(runner, stage="compute", max_batch=4, max_pending=100)
     requests = [asyncio.create_task(batcher.submit(images(i, i))) for i in range(6)]
     await started(*requests)
     runner.release.set()
@@ -90,7 +90,7 @@ async def test_a_run_holds_no_more_than_the_maximal_batch() -> None:
 async def test_a_request_larger_than_a_batch_is_not_spread_over_runs() -> None:
     runner = Runner()
     runner.release.set()
-    batcher = Batcher(runner, max_batch=4, max_pending=100)
+    batcher = Batcher(runner, stage="compute", max_batch=4, max_pending=100)
     answers = await asyncio.gather(
         batcher.submit(images(1)), batcher.submit(images(*range(10))), batcher.submit(images(2))
     )
@@ -100,7 +100,7 @@ async def test_a_request_larger_than_a_batch_is_not_spread_over_runs() -> None:
 
 async def test_several_runs_are_under_way_up_to_the_limit() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=2, max_pending=100, concurrency=3)
+    batcher = Batcher(runner, stage="compute", max_batch=2, max_pending=100, concurrency=3)
     requests = [asyncio.create_task(batcher.submit(images(i, i))) for i in range(5)]
     await started(*requests)
     assert runner.running == 3
@@ -111,7 +111,9 @@ async def test_several_runs_are_under_way_up_to_the_limit() -> None:
 
 async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_waited() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=100, max_pending=100, max_wait=0.05, concurrency=2)
+    batcher = Batcher(
+        runner, stage="compute", max_batch=100, max_pending=100, max_wait=0.05, concurrency=2
+    )
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
     await started(*requests)
     assert runner.sizes == [1]
@@ -124,7 +126,9 @@ async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_wai
 
 async def test_a_full_batch_waits_no_longer() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=2, max_pending=100, max_wait=3600, concurrency=2)
+    batcher = Batcher(
+        runner, stage="compute", max_batch=2, max_pending=100, max_wait=3600, concurrency=2
+    )
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
     await started(*requests)
     assert runner.sizes == [1, 2]
@@ -134,7 +138,7 @@ async def test_a_full_batch_waits_no_longer() -> None:
 
 async def test_what_the_caller_has_given_up_is_not_run() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=8, max_pending=100)
+    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
     await started(*requests)
     requests[1].cancel()
@@ -147,7 +151,9 @@ async def test_what_the_caller_has_given_up_is_not_run() -> None:
 
 async def test_what_is_given_up_leaves_the_queue_at_once() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=2, max_pending=10, max_wait=3600, concurrency=2)
+    batcher = Batcher(
+        runner, stage="compute", max_batch=2, max_pending=10, max_wait=3600, concurrency=2
+    )
     first = asyncio.create_task(batcher.submit(images(0)))
     for i in range(100):
         request = asyncio.create_task(batcher.submit(images(i)))
@@ -174,7 +180,7 @@ async def test_after_a_failure_nothing_is_repeated_for_those_who_have_left() -> 
         await failing.wait()
         raise ZeroDivisionError
 
-    batcher = Batcher(run, max_batch=8, max_pending=100)
+    batcher = Batcher(run, stage="compute", max_batch=8, max_pending=100)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
     await requests[0]
     await started()
@@ -189,7 +195,7 @@ async def test_after_a_failure_nothing_is_repeated_for_those_who_have_left() -> 
 
 async def test_a_full_queue_refuses_and_has_room_again_once_it_is_empty() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=1, max_pending=3)
+    batcher = Batcher(runner, stage="compute", max_batch=1, max_pending=3)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
     await started(*requests)
     with pytest.raises(Overloaded):
@@ -201,7 +207,7 @@ async def test_a_full_queue_refuses_and_has_room_again_once_it_is_empty() -> Non
 
 async def test_cancelled_requests_leave_room() -> None:
     runner = Runner()
-    batcher = Batcher(runner, max_batch=1, max_pending=2)
+    batcher = Batcher(runner, stage="compute", max_batch=1, max_pending=2)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(2)]
     await started(*requests)
     requests[1].cancel()
@@ -218,7 +224,7 @@ async def test_one_bad_request_fails_without_its_neighbours() -> None:
             raise ZeroDivisionError
         return score(batch)
 
-    batcher = Batcher(run, max_batch=8, max_pending=100)
+    batcher = Batcher(run, stage="compute", max_batch=8, max_pending=100)
     answers = await asyncio.gather(
         *(batcher.submit(images(value)) for value in (1, 2, 13, 3)), return_exceptions=True
     )
@@ -235,7 +241,7 @@ async def test_an_error_meant_for_the_callers_reaches_all_of_them_without_anothe
         await asyncio.sleep(0)
         raise Unavailable("away")
 
-    batcher = Batcher(run, max_batch=8, max_pending=100)
+    batcher = Batcher(run, stage="compute", max_batch=8, max_pending=100)
     answers = await asyncio.gather(
         *(batcher.submit(images(i)) for i in range(4)), return_exceptions=True
     )
@@ -259,7 +265,9 @@ def test_every_request_gets_its_own_rows(
         return score(batch)
 
     async def scenario() -> None:
-        batcher = Batcher(run, max_batch=max_batch, max_pending=1000, concurrency=concurrency)
+        batcher = Batcher(
+            run, stage="compute", max_batch=max_batch, max_pending=1000, concurrency=concurrency
+        )
         numbers = iter(range(10_000))
         batches = [images(*(next(numbers) % 256 for _ in range(size))) for size in requests]
         tasks = [asyncio.create_task(batcher.submit(batch)) for batch in batches]

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from serving import v2
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
+from serving.rest import VERSION_HEADER
 from serving.scores import Images, Scores
+from transformer import metrics
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ class RESTPredictor:
         status, headers, body = await self._post(
             header + images.tobytes(), {v2.HEADER_LENGTH: str(len(header))}
         )
+        metrics.count_call(headers.get(VERSION_HEADER), ok=status == 200)
         if status != 200:
             log.warning("the predictor answered %d: %.200r", status, body)
             raise _error_of(status)
@@ -102,8 +105,10 @@ class RESTPredictor:
                 async with self._session.post(self._url, data=body, headers=headers) as response:
                     return response.status, response.headers, await response.read()
             except TimeoutError:
+                metrics.count_call(None, ok=False)
                 raise TimedOut(SLOW) from None
             except aiohttp.ClientError as error:
+                metrics.count_call(None, ok=False)
                 # A call changes nothing, so it may be made again.
                 log.warning("call %d of %d failed: %s", attempt, self._attempts, error)
         raise Unavailable(AWAY)
@@ -138,7 +143,9 @@ class GRPCPredictor:
         try:
             response = await self._client.infer(request)
         except grpc.aio.AioRpcError as error:
+            metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None
+        metrics.count_call(response.model_version, ok=True)
         outputs = {output.name: output.as_numpy() for output in response.outputs}
         return Scores(outputs["probabilities"], outputs["accepted"], response.model_version)
 

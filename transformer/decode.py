@@ -79,8 +79,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     """
     if not data:
         raise InvalidInput("the image is empty: 0 bytes")
-    reader = next((reader for start, reader in _SIGNATURES if data.startswith(start)), None)
-    if reader is None or (reader is WebPImageFile and data[8:12] != b"WEBP"):
+    reader = _reader(data)
+    if reader is None:
         raise NotAnImage("not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF")
     try:
         image = reader(io.BytesIO(data))
@@ -95,6 +95,19 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     except Exception as error:
         name = reader.format
         raise InvalidInput(f"the {name} image is damaged or truncated") from error
+
+
+def format_of(data: bytes) -> str:
+    """The format of a file that :func:`decode` has read, in lower case, such as ``png``."""
+    reader = _reader(data)
+    return str(reader.format).lower() if reader else "none"
+
+
+def _reader(data: bytes) -> type[ImageFile] | None:
+    reader = next((reader for start, reader in _SIGNATURES if data.startswith(start)), None)
+    if reader is WebPImageFile and data[8:12] != b"WEBP":
+        return None
+    return reader
 
 
 def _check(image: ImageFile, data: bytes, max_pixels: int) -> None:

@@ -14,14 +14,17 @@ from serving.batcher import Batcher
 from serving.cpu import cpu_limit
 from serving.errors import ServingError, TimedOut, TooLarge
 from serving.gate import Gate
+from serving.metrics import STAGE_SECONDS
 from serving.model import ServedModel
 from serving.scores import Scores
-from transformer import image
+from transformer import image, metrics
 from transformer.answer import make_answer, show, to_predictions
 from transformer.client import SLOW, PredictorClient
+from transformer.decode import format_of
 from transformer.image import Picture
 from transformer.payload import Payload, Upload, read_files
 
+DECODE_SECONDS = STAGE_SECONDS.labels("decode")
 INLINE_PIXELS = 64 * 64
 INLINE_BYTES = 16 * 1024
 """An image within both limits is decoded at once: a thread would cost more than it saves."""
@@ -79,6 +82,7 @@ class Transformer(ServedModel):
         self._threads = ThreadPoolExecutor(cpu_limit(), "decode")
         self._batcher = Batcher(
             client.score,
+            stage="call",
             max_batch=max_batch,
             max_wait=max_wait,
             max_pending=max_pending,
@@ -143,6 +147,7 @@ class Transformer(ServedModel):
         """Word the answer in the protocol of the request."""
         job, scores = result
         answer = make_answer(job.pictures, scores)
+        metrics.count_answer(answer, scores.model_version)
         if isinstance(job.payload, InferRequest):
             return v2.make_response(
                 job.payload,
@@ -168,11 +173,16 @@ class Transformer(ServedModel):
     async def _decode(self, file: bytes, i: int) -> Picture:
         """One image, so that a request that is given up stops after it."""
         try:
-            if len(file) <= INLINE_BYTES:
-                with suppress(TooLarge):
-                    return image.read(file, max_pixels=INLINE_PIXELS)
-            read = functools.partial(image.read, max_pixels=self._max_pixels)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, read, file)
+            with DECODE_SECONDS.time():
+                picture = await self._read(file)
         except ServingError as error:
             raise type(error)(f"instance {i}: {error}") from None
+        metrics.count_picture(picture, len(file), format_of(file))
+        return picture
+
+    async def _read(self, file: bytes) -> Picture:
+        if len(file) <= INLINE_BYTES:
+            with suppress(TooLarge):
+                return image.read(file, max_pixels=INLINE_PIXELS)
+        read = functools.partial(image.read, max_pixels=self._max_pixels)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read, file)

@@ -1,0 +1,80 @@
+"""What both programs count, by Prometheus's conventions, on a port of its own.
+
+A request to the predictor is a *call* that the traffic split has routed, whoever's images are in
+it; ``rollout`` judges a canary by these. The SDK's own metrics are exported beside ours.
+"""
+
+import sys
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+CLIENT_GONE = 499
+"""nginx's status for a client that hung up before it was answered."""
+
+REQUEST_SECONDS = Histogram(
+    "mnist_request_seconds",
+    "Time from a request's arrival to its answer.",
+    ("protocol", "outcome", "model_version"),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+"""``protocol`` is v1, v2, grpc or form; ``outcome`` ok, invalid (the client's fault), overloaded
+(429), failed (ours), or cancelled (the client had gone); ``model_version`` is empty where none has
+answered."""
+UNSURE = Counter(
+    "mnist_unsure_requests_total",
+    "Answers with an image that is not taken for one sure digit.",
+    ("model_version",),
+)
+FIRST_DIGITS = Counter(
+    "mnist_first_digits_total",
+    "Digits of the first image of each answer.",
+    ("digit", "model_version"),
+)
+STAGE_SECONDS = Histogram(
+    "mnist_stage_seconds",
+    "Time of a stage: decode an image, wait for a batch, compute or call for a batch.",
+    ("stage",),
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 10),
+)
+BATCH_IMAGES = Histogram(
+    "mnist_batch_images",
+    "Images that share a forward pass, or a call to the predictor.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+PENDING_IMAGES = Gauge("mnist_pending_images", "Images waiting for a batch or in one.")
+
+
+def observe(protocol: str, status: int, model_version: str, seconds: float) -> None:
+    """Count a request that has been answered with an HTTP status, 0 for none."""
+    if status >= 500:
+        outcome = "failed"
+    elif status == 429:
+        outcome = "overloaded"
+    elif status in (0, CLIENT_GONE):
+        outcome = "cancelled"
+    else:
+        outcome = "invalid" if status >= 400 else "ok"
+    REQUEST_SECONDS.labels(protocol, outcome, model_version).observe(seconds)
+
+
+def count_answer(model_version: str, *, unsure: bool, first_digit: int) -> None:
+    """Count what an answer says; ``first_digit`` is -1 where there is none."""
+    FIRST_DIGITS.labels(digit_label(first_digit), model_version).inc()
+    if unsure:
+        UNSURE.labels(model_version).inc()
+
+
+def digit_label(digit: int) -> str:
+    """A digit as a label; ``none`` for -1."""
+    return str(digit) if digit >= 0 else "none"
+
+
+def serve(host: str, port: int) -> None:
+    """Serve the metrics, in a thread: they are answered while the event loop is busy, too."""
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        sys.exit(
+            f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another port"
+            " with --metrics_port"
+        )

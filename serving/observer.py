@@ -1,0 +1,60 @@
+"""Sees every request over HTTP from outside of the app: times it, and names the version."""
+
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.metrics import observe
+from serving.rest import VERSION_HEADER
+
+HEADER = VERSION_HEADER.encode()
+
+
+class Observer:
+    """An ASGI app around the one that answers.
+
+    It is no middleware of that app, since the answer to a defect is made outside of those.
+    """
+
+    def __init__(self, app: ASGIApp, version: str | None) -> None:
+        """Observe ``app``; ``version`` is named on answers that name none, errors above all."""
+        self._app = app
+        self._version = version or ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and observe it if it is for an inference."""
+        protocol = _protocol(scope)
+        if protocol is None:
+            await self._app(scope, receive, send)
+            return
+        status, version = 0, self._version
+
+        async def pass_on(message: Message) -> None:
+            nonlocal status, version
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                named = dict(message["headers"]).get(HEADER)
+                if named is not None:
+                    version = named.decode()
+                elif version:
+                    message["headers"] = [*message["headers"], (HEADER, version.encode())]
+            await send(message)
+
+        start = perf_counter()
+        try:
+            await self._app(scope, receive, pass_on)
+        finally:
+            observe(protocol, status, version, perf_counter() - start)
+
+
+def _protocol(scope: Any) -> str | None:
+    """The protocol of an inference; ``None`` for whatever else is asked."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    path: str = scope["path"]
+    if path.startswith("/v1/models/") and path.endswith(":predict"):
+        return "v1"
+    if path.startswith("/v2/models/") and path.endswith("/infer"):
+        return "v2"
+    return "form" if path == "/predict" else None

@@ -1,0 +1,94 @@
+"""Every request for an inference is observed, however it ends."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
+
+from serving.errors import Overloaded, ServingError, Unavailable
+from serving.observer import Observer
+from tests.echo import V1, V2, Echo
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def client(echo_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(Observer(echo_app, "6"), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def observed(**labels: str) -> float:
+    return REGISTRY.get_sample_value("mnist_request_seconds_count", labels) or 0
+
+
+async def test_the_version_that_answered_is_named(client: httpx.AsyncClient) -> None:
+    before = observed(protocol="v1", outcome="ok", model_version="7")
+    answer = await client.post(V1, json={})
+    assert answer.headers.get_list("x-model-version") == ["7"]
+    assert observed(protocol="v1", outcome="ok", model_version="7") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Overloaded("full"), "overloaded"),
+        (Unavailable("away"), "failed"),
+        (ZeroDivisionError(), "failed"),
+    ],
+)
+async def test_an_error_names_the_version_that_runs(
+    client: httpx.AsyncClient, echo: Echo, error: Exception, outcome: str
+) -> None:
+    echo.error = error
+    before = observed(protocol="v1", outcome=outcome, model_version="6")
+    answer = await client.post(V1, json={})
+    status = error.http_status if isinstance(error, ServingError) else HTTPStatus(500)
+    assert answer.status_code == status
+    assert answer.headers["x-model-version"] == "6"
+    assert observed(protocol="v1", outcome=outcome, model_version="6") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol"),
+    [(V1, "v1"), (V2, "v2"), ("/v2/models/mnist/versions/7/infer", "v2"), ("/predict", "form")],
+)
+async def test_the_protocol_is_told_by_the_path(
+    client: httpx.AsyncClient, path: str, protocol: str
+) -> None:
+    def total() -> float:
+        outcomes = ("ok", "invalid")
+        return sum(
+            observed(protocol=protocol, outcome=each, model_version=version)
+            for each in outcomes
+            for version in ("6", "7")
+        )
+
+    before = total()
+    await client.post(path, content=b"{}")
+    assert total() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v2/models/mnist"), ("POST", "/elsewhere"), ("GET", V1), ("GET", "/metrics")],
+)
+async def test_what_is_no_inference_is_not_counted(
+    client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    def everything() -> list[float]:
+        return [
+            sample.value
+            for family in REGISTRY.collect()
+            if family.name == "mnist_request_seconds"
+            for sample in family.samples
+        ]
+
+    before = everything()
+    answer = await client.request(method, path)
+    assert "x-model-version" not in answer.headers
+    assert everything() == before

@@ -1,0 +1,75 @@
+"""What the transformer counts beyond ``serving.metrics``: images, pictures, digits, its calls."""
+
+from collections import Counter as Tally
+
+import cv2
+from prometheus_client import Counter, Histogram
+
+from serving import metrics
+from transformer.answer import Answer
+from transformer.image import Picture
+
+IMAGES = Counter("mnist_images_total", "Images decoded.", ("format",))
+IMAGE_BYTES = Histogram(
+    "mnist_image_bytes",
+    "Size of an image file.",
+    buckets=[4**power for power in range(4, 13)],
+)
+INK = Histogram(
+    "mnist_picture_ink_ratio",
+    "Mean brightness of a picture as the model sees it, 1 for all ink; blank ones left out.",
+    buckets=[each / 40 for each in range(1, 13)],
+)
+AREA = Histogram(
+    "mnist_picture_area_ratio",
+    "Share of a picture's pixels that have any ink; blank ones left out.",
+    buckets=[each / 20 for each in range(1, 12)],
+)
+PREDICTIONS = Counter(
+    "mnist_predictions_total",
+    "Images answered, by digit (none where there is no digit) and status.",
+    ("digit", "status", "model_version"),
+)
+CONFIDENCE = Histogram(
+    "mnist_confidence",
+    "Calibrated probability of the digit that was named.",
+    ("model_version",),
+    buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1),
+)
+PREDICTOR_CALLS = Counter(
+    "mnist_predictor_calls_total",
+    "Calls to the predictor, each attempt one: ok; failed, an error that the version named has "
+    "answered; lost, no answer from the predictor itself.",
+    ("model_version", "outcome"),
+)
+
+
+def count_picture(picture: Picture, file_bytes: int, file_format: str) -> None:
+    """Count an image and the picture that was made of it."""
+    IMAGES.labels(file_format).inc()
+    IMAGE_BYTES.observe(file_bytes)
+    if picture.status != "no_digit":
+        INK.observe(cv2.mean(picture.pixels)[0] / 255)
+        AREA.observe(cv2.countNonZero(picture.pixels) / picture.pixels.size)
+
+
+def count_answer(answer: Answer, model_version: str) -> None:
+    """Count what an answer says."""
+    digits, statuses = answer.digit.tolist(), answer.status.tolist()
+    metrics.count_answer(
+        model_version,
+        unsure=any(status != "ok" for status in statuses),
+        first_digit=digits[0],
+    )
+    for (digit, status), images in Tally(zip(digits, statuses, strict=True)).items():
+        PREDICTIONS.labels(metrics.digit_label(digit), status, model_version).inc(images)
+    confidence = CONFIDENCE.labels(model_version)
+    for digit, value in zip(digits, answer.confidence.tolist(), strict=True):
+        if digit >= 0:
+            confidence.observe(value)
+
+
+def count_call(model_version: str | None, *, ok: bool) -> None:
+    """Count an attempt to call the predictor; ``None`` where no version has answered."""
+    outcome = "ok" if ok else "failed" if model_version else "lost"
+    PREDICTOR_CALLS.labels(model_version or "", outcome).inc()
