@@ -11,13 +11,14 @@ from pathlib import Path
 
 from aiohttp import web
 
+from standalone.address import Address, check_free
 from standalone.admission import admit_one
 from standalone.api import application
 from standalone.envoy import find_envoy
 from standalone.manifest import ManifestError, read_manifest
 from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied
-from standalone.service import Address, Service, check_free
+from standalone.service import Service
 
 EPILOG = """\
 examples:

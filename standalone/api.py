@@ -1,9 +1,9 @@
 """The Kubernetes API on loopback, as far as ``kubectl`` and Python's client need it for a release.
 
 Get, list, watch, create, replace, patch, delete (an InferenceService aside: it ends with the
-program) and server-side apply of the kinds in ``KINDS``, discovery, dry runs, and the columns that
-``kubectl get isvc`` shows. There is no access control: it listens on 127.0.0.1 alone, and is deaf
-to web pages that call it by another name.
+program; pods are only to be read) and server-side apply of the kinds in ``KINDS``, discovery, dry
+runs, and the columns that ``kubectl get isvc`` shows. There is no access control: it listens on
+127.0.0.1 alone, and is deaf to web pages that call it by another name.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ KINDS = {
         "configmaps": "ConfigMap",
         "events": "Event",
         "namespaces": "Namespace",
+        "pods": "Pod",
         "serviceaccounts": "ServiceAccount",
     },
     "batch/v1": {"cronjobs": "CronJob"},
@@ -75,6 +76,8 @@ async def _explain(
 
 async def _changed(request: web.Request, objects: Objects, found: re.Match[str]) -> Object:
     """Do what a POST, PUT, PATCH or DELETE asks for."""
+    if found["plural"] == "pods":
+        raise APIError(405, "MethodNotAllowed", "pods are made and removed with their revisions")
     if request.method == "DELETE":
         if found["plural"] == "inferenceservices":
             raise APIError(405, "MethodNotAllowed", "the service ends with the program: stop that")
@@ -119,15 +122,15 @@ async def _listed(
 ) -> web.StreamResponse:
     """All objects of a kind, or what happens to them from now on."""
     kind = KINDS[version][found["plural"]]
-    wanted = dict(part.split("=", 1) for part in request.query.get("fieldSelector", "").split(",")
-                  if "=" in part)  # fmt: skip
+    fields = _selector(request.query.get("fieldSelector", ""))
+    labels = _selector(request.query.get("labelSelector", ""))
 
     def selected(each: Object) -> bool:
-        names = {"metadata.name": each["metadata"]["name"]}
-        inside = found["namespace"] in (None, each["metadata"].get("namespace"))
-        return inside and each["kind"] == kind and all(
-            names.get(key, value) == value for key, value in wanted.items()
-        )  # fmt: skip
+        metadata = each["metadata"]
+        inside = found["namespace"] in (None, metadata.get("namespace"))
+        named = fields.get("metadata.name", metadata["name"]) == metadata["name"]
+        labelled = labels.items() <= metadata.get("labels", {}).items()
+        return inside and each["kind"] == kind and named and labelled
 
     if request.query.get("watch") not in ("true", "1"):
         items = [each for each in objects.list("/") if selected(each)]
@@ -156,6 +159,14 @@ async def _listed(
         except (TimeoutError, ConnectionError):
             pass
     return response
+
+
+def _selector(text: str) -> dict[str, str]:
+    """What a selector demands; only equality is understood."""
+    parts = [part.replace("==", "=").partition("=") for part in text.split(",") if part]
+    if any(not key or not equals or key.endswith("!") for key, equals, _ in parts):
+        raise APIError(400, "BadRequest", f"only key=value is understood here, not {text!r}")
+    return {key.strip(): value.strip() for key, _, value in parts}
 
 
 def _tabular(request: web.Request) -> bool:

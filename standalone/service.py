@@ -4,26 +4,24 @@ import asyncio
 import json
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import httpx
 
-from standalone import canary
+from standalone import canary, pod
+from standalone.address import LOOPBACK, Address, free_ports
 from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
 from standalone.manifest import Component, ManifestError, component
-from standalone.objects import Object, Objects
+from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied, Processes
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 COMPONENTS = ("predictor", "transformer")
 CHOOSING = ("MODEL_VERSION", "MODEL_DIGEST", "STORAGE_URI")
 """The variables that choose the version: those of the user's shell are not meant."""
@@ -33,19 +31,6 @@ DRAIN = 1
 """Seconds from when nobody is sent to a revision any more until it is asked to stop."""
 INTERVAL = 0.1
 """Seconds between looks at the processes."""
-
-
-class Address(NamedTuple):
-    """Where the service is reached from outside: the transformer's HTTP and gRPC ports."""
-
-    host: str
-    http_port: int
-    grpc_port: int
-
-    @property
-    def from_here(self) -> str:
-        """The host under which this machine reaches it."""
-        return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
 
 
 class Service:
@@ -69,7 +54,7 @@ class Service:
         """What is wrong with a revision, in words."""
         self._stopping: set[asyncio.Task[None]] = set()
         self._envoy = find_envoy()
-        self._inside = _local_address()
+        self._inside = Address(LOOPBACK, *free_ports(2))
         if not self._envoy:
             # Without a split there is one revision, and it has the doors' own ports.
             self._ports = {
@@ -125,7 +110,9 @@ class Service:
 
     async def _start(self, processes: Processes, name: str, revision: canary.Revision) -> None:
         self._started[revision.name] = asyncio.get_running_loop().time()
-        address = self._ports.setdefault(revision.name, _local_address())
+        http_port, grpc_port, metrics_port = free_ports(3)
+        inside = Address(LOOPBACK, http_port, grpc_port)
+        address = self._ports.setdefault(revision.name, inside)
         self._write_clusters()
         try:
             container = component(revision.template["spec"], revision.name)
@@ -133,14 +120,18 @@ class Service:
         except (ManifestError, KeyError, IndexError, TypeError) as error:
             self._fail(revision, f"cannot run: {error}")
             return
-        command = (sys.executable, "-m", name, *container.args)
         ports = (
             f"--host={address.host}",
             f"--http_port={address.http_port}",
             f"--grpc_port={address.grpc_port}",
+            f"--metrics_port={metrics_port}",
         )
         # What is different here comes last: of two flags, the later one counts.
-        await processes.start(revision.name, *command, *ports, *flags, env=_environment(container))
+        args = [*container.args, *ports, *flags]
+        made = pod.describe(self._name, name, revision, args)
+        self._objects.create(pod.path(revision.name), made, "standalone")
+        command = (sys.executable, "-m", name)
+        await processes.start(revision.name, *command, *args, env=_environment(container))
 
     def _flags(self, name: str, container: Component) -> list[str]:
         if name == "predictor":
@@ -197,6 +188,8 @@ class Service:
         del self._ports[name]
         self._write_clusters()
         await processes.stop(name)
+        with suppress(APIError):  # it never had one
+            self._objects.delete(pod.path(name))
 
     def _doors(self, name: str) -> tuple[Door, Door]:
         """Where the component is reached, over HTTP and over gRPC."""
@@ -241,39 +234,6 @@ class Service:
             "conditions": [{"type": "Ready", "status": ready, **reason}],
             "components": {name: each.status() for name, each in self._components.items()},
         }
-
-
-def check_free(address: Address, api_port: int) -> None:
-    """See that nothing listens on the ports yet.
-
-    Raises:
-        OSError: something does.
-    """
-    ports = (
-        ("--port", address.host, address.http_port),
-        ("--grpc_port", address.host, address.grpc_port),
-        ("--api_port", LOOPBACK, api_port),
-    )
-    with ExitStack() as probes:
-        for flag, host, port in ports:
-            probe = probes.enter_context(socket.socket())
-            # As the servers do: connections of an earlier run that linger are no obstacle.
-            if sys.platform != "win32":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise OSError(
-                    f"cannot listen on {host}:{port} ({error.strerror}); "
-                    f"choose another port with {flag}"
-                ) from None
-
-
-def _local_address() -> Address:
-    with socket.socket() as http, socket.socket() as grpc:
-        for probe in (http, grpc):
-            probe.bind((LOOPBACK, 0))
-        return Address(LOOPBACK, http.getsockname()[1], grpc.getsockname()[1])
 
 
 def _environment(container: Component) -> dict[str, str]:

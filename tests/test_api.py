@@ -30,6 +30,11 @@ def test_objects_are_made_found_and_deleted(client: httpx.Client) -> None:
     assert client.get("/api/v1/namespaces/other/configmaps").json()["items"] == []
     chosen = client.get(MAPS, params={"fieldSelector": "metadata.name=else"})
     assert chosen.json()["items"] == []
+    labelled = {"metadata": {"name": "more", "labels": {"a": "1", "b": "2"}}}
+    more = client.post(MAPS, json=labelled).json()
+    chosen = client.get(MAPS, params={"labelSelector": "a=1,b==2"})
+    assert chosen.json()["items"] == [more]
+    assert client.get(MAPS, params={"labelSelector": "a=2"}).json()["items"] == []
     assert client.delete(f"{MAPS}/notes").is_success
     assert client.get(f"{MAPS}/notes").status_code == 404
 
@@ -54,7 +59,10 @@ def test_names_can_be_made_up(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "code", "message"),
     [
-        ("GET", "/api/v1/namespaces/default/pods", "", 404, "could not find"),
+        ("GET", "/api/v1/namespaces/default/secrets", "", 404, "could not find"),
+        ("GET", f"{MAPS}?labelSelector=a!=1", "", 400, "only key=value"),
+        ("GET", f"{MAPS}?labelSelector=a", "", 400, "only key=value"),
+        ("POST", "/api/v1/namespaces/default/pods", "{}", 405, "with their revisions"),
         ("GET", "/favicon.ico", "", 404, "could not find"),
         ("POST", MAPS, "[", 400, "the body cannot be read"),
         ("POST", MAPS, "", 400, "the body is no object"),

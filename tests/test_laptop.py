@@ -1,6 +1,7 @@
 """A canary on one machine: the real ``kubectl``, Envoy and predictors, version 1 to 2."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,28 @@ def test_a_canary_is_split_promoted_and_loses_no_request(service: Program) -> No
         assert versions(service, 50) == {"2": 50}
         time.sleep(2)  # the old revision is stopped meanwhile
     assert set(statuses) == {200}
+
+
+def test_each_revision_has_a_pod_with_metrics(service: Program) -> None:
+    patch(service, *version("2"), percent(50))
+    settle(service, NEW)
+    versions(service, 20)
+    named = "serving.kserve.io/inferenceservice=mnist,component=predictor"
+    pods = json.loads(kubectl(service, "get", "pods", f"--selector={named}", "--output=json"))
+    found = {}
+    for pod in pods["items"]:
+        args = pod["spec"]["containers"][0]["args"]
+        port = [each.partition("=")[2] for each in args if "metrics_port" in each][-1]
+        page = httpx.get(f"http://{pod['status']['podIP']}:{port}/metrics").text
+        revision = pod["metadata"]["labels"]["serving.knative.dev/revision"]
+        found[revision] = re.findall(r'mnist_model_info\{model_version="(\d)"', page)
+    assert found == {OLD: ["1"], NEW: ["2"]}
+
+    patch(service, percent(None))
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while OLD in kubectl(service, "get", "pods"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_an_abort_in_the_right_order_never_lets_the_canary_serve_again(service: Program) -> None:
