@@ -1,0 +1,53 @@
+"""The transformer's own routes: what a form may be."""
+
+import pytest
+from starlette.requests import Request
+
+from serving.errors import InvalidInput
+from transformer.routes import read_form
+
+pytestmark = pytest.mark.anyio
+
+
+async def read(body: bytes, content_type: str) -> list[bytes]:
+    headers = [(b"content-type", content_type.encode("latin-1"))]
+    return await read_form(Request({"type": "http", "headers": headers}), body)
+
+
+def part(name: str, content: bytes, boundary: str = "x") -> bytes:
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="images"; filename="{name}"'
+    return head.encode() + b"\r\n\r\n" + content + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    ["x", "----WebKitFormBoundaryZyQ", "=_a'(b)+c,d/e:f?", '"quoted one"', "0" * 70],
+)
+async def test_the_files_of_a_form(boundary: str) -> None:
+    separator = boundary.strip('"')
+    body = part("a", b"1", separator) + part("b", b"", separator) + f"--{separator}--".encode()
+    kind = boundary if " " in boundary or "=" not in boundary else f'"{boundary}"'
+    assert await read(body, f"Multipart/Form-Data; boundary={kind}") == [b"1", b""]
+
+
+@pytest.mark.parametrize("boundary", ["", "0" * 71, "a\x00b", "ä", '""', "a@b"])
+async def test_a_boundary_that_can_be_none_is_refused(boundary: str) -> None:
+    with pytest.raises(InvalidInput, match="boundary"):
+        await read(part("a", b"1"), f"multipart/form-data; boundary={boundary}")
+
+
+@pytest.mark.parametrize("end", [b"", b"--x\r\n", b"--x", part("b", b"2")[:-9]])
+async def test_a_form_that_was_cut_off_is_not_taken_for_a_shorter_one(end: bytes) -> None:
+    with pytest.raises(InvalidInput, match="before its closing boundary"):
+        await read(part("a", b"1") + end, "multipart/form-data; boundary=x")
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib", "utf-16"])
+async def test_the_client_chooses_no_codec(charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "starlette.formparsers._user_safe_decode",
+        lambda content, codec: content.decode({"utf-8": "utf-8"}[codec]),
+    )
+    for parameter in (f"charset={charset}", f"charset*=''{charset}", f'Charset="{charset}"'):
+        kind = f"multipart/form-data; {parameter}; boundary=x; {parameter}"
+        assert await read(part("a", b"1") + b"--x--", kind) == [b"1"]
