@@ -20,6 +20,10 @@ reaches the caller as a bare 500.
 
 from http import HTTPStatus
 
+LONGEST = 500
+"""Characters of a message. It may repeat what the caller sent, but not all of it: gRPC sends it
+in the trailers, which clients limit."""
+
 
 class ServingError(Exception):
     """An error with a status; ``str(error)`` is the message for the caller."""
@@ -28,6 +32,9 @@ class ServingError(Exception):
     grpc_status: str
     retry_after: int | None = None
     """Seconds after which a retry makes sense, for the header ``Retry-After``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= LONGEST else f"{message[:LONGEST]}…")
 
 
 class InvalidInput(ServingError):

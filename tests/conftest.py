@@ -13,6 +13,7 @@ from tests.echo import Echo
 
 # Time is measured in the benchmarks; a busy machine is no defect.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("here"), max_examples=3000)
 settings.load_profile("here")
 
 

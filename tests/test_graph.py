@@ -7,15 +7,19 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from predictor import artifact
 from predictor.artifact import ArtifactError
 from predictor.graph import read_graph
+from tests import anything
 from tests.versions import NETWORKS, linear_graph, served, write
 from training.network import export
 
@@ -153,3 +157,31 @@ def test_a_graph_can_only_call_aten_operators_on_data(
     write(tmp_path, result.getvalue())
     with pytest.raises(ArtifactError, match=message):
         artifact.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, bytes]:
+    """The files in the archive of a good graph."""
+    with zipfile.ZipFile(io.BytesIO(linear_graph())) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@given(data=st.data(), share=st.floats(0, 1))
+def test_any_altered_graph_is_run_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    parts: dict[str, bytes],
+    data: st.DataObject,
+    share: float,
+) -> None:
+    altered = io.BytesIO()
+    with zipfile.ZipFile(altered, "w") as archive:
+        for name, content in parts.items():
+            if name.endswith(".json"):
+                content = json.dumps(data.draw(anything.altered(json.loads(content)))).encode()
+            elif share < 0.2:
+                content = content[: int(len(content) * 5 * share)]
+            archive.writestr(name, content)
+    directory = tmp_path_factory.getbasetemp() / "altered"
+    write(directory, altered.getvalue())  # with the digests of what is written
+    with suppress(ArtifactError):
+        artifact.load(directory)

@@ -1,0 +1,87 @@
+"""Both programs as ASGI apps in this process: thousands of requests take seconds.
+
+They have all routes and error handlers of the real ones. What is missing is the HTTP server, the
+call from the transformer to the predictor, which is a call of the graph here, and Envoy.
+"""
+
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+from kserve import ModelRepository
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+from kserve.protocol.rest.server import RESTServer
+
+from predictor import artifact
+from predictor.model import Predictor
+from serving.model import ServedModel
+from serving.rest import ERROR_HANDLERS, Endpoints
+from serving.scores import Images, Scores
+from serving.server import DataPlane
+from tests import programs
+from transformer.model import Transformer
+from transformer.routes import add_routes
+
+MAX_BODY = 2**20
+MAX_INSTANCES = 8
+MAX_PIXELS = 1_000_000
+
+
+class Graph:
+    """Scores as the predictor does, with no predictor between."""
+
+    def __init__(self, version: artifact.Model) -> None:
+        self._version = version
+
+    async def score(self, images: Images) -> Scores:
+        probabilities, accepted = self._version.graph(torch.tensor(images))
+        version = str(self._version.metadata.version)
+        return Scores(probabilities.numpy(), accepted.numpy(), version)
+
+    async def close(self) -> None:
+        pass
+
+
+def load() -> artifact.Model:
+    return artifact.load(programs.ROOT / "models/mnist/1")
+
+
+def predictor(version: artifact.Model) -> Predictor:
+    return Predictor("mnist", version, max_instances=MAX_INSTANCES, max_batch=64, max_pending=1024)
+
+
+def transformer(version: artifact.Model) -> Transformer:
+    return Transformer(
+        "mnist",
+        Graph(version),
+        max_instances=MAX_INSTANCES,
+        max_pixels=MAX_PIXELS,
+        max_pending=1024,
+        max_batch=64,
+        max_wait=0,
+        max_calls=4,
+        timeout=60,
+    )
+
+
+def dataplane(model: ServedModel) -> DataPlane:
+    models: Any = ModelRepository()
+    models.update(model)
+    model.start()
+    return DataPlane(models)
+
+
+def app(model: ServedModel) -> FastAPI:
+    """The app of the program that serves ``model``."""
+    app = FastAPI(docs_url=None, redoc_url=None)
+    endpoints = Endpoints(model, max_body=MAX_BODY)
+    if isinstance(model, Transformer):
+        add_routes(app, endpoints)
+    endpoints.add_to(app)
+    plane = dataplane(model)
+    server = RESTServer(app, plane, ModelRepositoryExtension(plane.model_registry), 0)
+    server._register_endpoints(app)
+    server._add_exception_handlers(app)
+    for kind, handler in ERROR_HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+    return app
