@@ -8,7 +8,7 @@ KSERVE := https://github.com/kserve/kserve/releases/download/v0.20.0/kserve-knat
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test retrain deploy lint format images try push scan sign pin cluster e2e clean
+.PHONY: help serve test bench fuzz audit retrain deploy lint format images try push scan sign pin cluster e2e clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,16 @@ serve: $(VENV)/serve.stamp ## Run the service on this machine (ARGS="--port=9000
 
 test: lint ## Lint, check types, run the tests (ARGS="-k batcher")
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/test.stamp ## Measure the service beside its peers, 15 minutes (ARGS="--rounds=1")
+	@$(BIN)/python -m benchmarks.install
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+fuzz: $(VENV)/test.stamp ## Try thirty times as many inputs as `make test` (ARGS="tests/test_fuzz.py")
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=long --hypothesis-show-statistics $(ARGS)
+
+audit: $(VENV)/test.stamp ## Look for known vulnerabilities in the dependencies
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 retrain: $(VENV)/training.stamp ## Train on new images too, judge, publish (ARGS="corrections/")
 	$(BIN)/python -m training retrain $(ARGS)

@@ -127,7 +127,7 @@ def pair(folder: Path) -> Start:
 
 def documented(folder: Path) -> Start:
     """Both of KServe's documentation at once."""
-    module, name, port = "benchmarks.documented", "--model_name=mnist", programs.free_port()
+    module, name, port = "benchmarks.peers.kserve_pair", "--model_name=mnist", programs.free_port()
     host = f"--predictor_host=127.0.0.1:{port}"
     begin = time.perf_counter()
     with (

@@ -1,0 +1,246 @@
+"""The service and its peers side by side: ``make bench``, or ``python -m benchmarks.bench``.
+
+In each round every server is started, asked, measured and stopped, so that a change in the
+machine's mood meets all of them; what is compared are ratios within a round. A server has one core
+and the load the other; only its start has both, as two pods would. The figures go to
+``build/bench/results.json``, and ``benchmarks/report.py`` makes ``docs/benchmark.md`` of them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+from kserve import InferResponse
+from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
+
+from benchmarks import coldstart, load, report
+from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR, Request, digits_sent
+from benchmarks.grpc_load import METHOD
+from benchmarks.load import Answers, Failed
+from benchmarks.servers import ENVIRONMENT, VENVS, Running, Server, running, servers
+from tests.programs import ROOT
+
+COMPARED = {SMALL: (1, 32), LARGE: (32,), MANY: (8,), TENSOR: (32,), CALL: (32,)}
+"""Clients with which everyone is measured. Of 64 images there are 8 requests at a time: 32 would
+be 2,048 images, of which ours holds 1,024 and refuses the rest."""
+GRID = {SMALL: (8, 64), LARGE: (1, 8, 64), MANY: (1,), TENSOR: (1, 8, 64), CALL: (1, 8, 64)}
+"""And a few of them with these."""
+GRID_ROUNDS = 2
+INTERVAL = 0.01
+"""Seconds between two looks whether a server answers."""
+TIMEOUT = 60
+
+Points = dict[str, tuple[int, ...]]
+
+
+def ask(server: Running, request: Request, body: bytes) -> tuple[bytes, str | None]:
+    """One answer, and the length of the JSON in it where that is said.
+
+    Raises:
+        httpx.HTTPError, grpc.RpcError: it failed.
+    """
+    address = f"127.0.0.1:{server.ports[request.port]}"
+    if request.port == "inner_grpc":
+        with grpc.insecure_channel(address) as channel:
+            return channel.unary_unary(METHOD)(body), None
+    headers = {"content-type": request.content_type, **dict(request.headers)}
+    answer = httpx.post(
+        f"http://{address}{request.path}", content=body, headers=headers, timeout=TIMEOUT
+    )
+    answer.raise_for_status()
+    return answer.content, answer.headers.get("inference-header-content-length")
+
+
+def read_digits(case: str, content: bytes, json_length: str | None) -> list[int]:
+    """The digits in an answer of any of the servers."""
+    if case in (TENSOR, CALL):
+        if case == CALL:
+            answer = InferResponse.from_grpc(ModelInferResponse.FromString(content))
+        else:
+            answer = InferResponse.from_bytes(content, int(json_length or len(content)))
+        return list(answer.outputs[0].as_numpy().argmax(1).tolist())
+    said: Any = json.loads(content)
+    if isinstance(said, dict) and "outputs" in said:
+        return list(said["outputs"][0]["data"])
+    if isinstance(said, dict):
+        said = said.get("predictions", [said])
+    return [prediction["digit"] for prediction in said]
+
+
+def wait(server: Running, request: Request) -> float:
+    """Ask until there is an answer; when that was.
+
+    Raises:
+        Failed: the server has ended, or answers nothing.
+    """
+    deadline = time.perf_counter() + TIMEOUT
+    while time.perf_counter() < deadline:
+        try:
+            ask(server, request, request.bodies[0])
+            return time.perf_counter()
+        except httpx.HTTPError:
+            if not server.alive():
+                break
+            time.sleep(INTERVAL)
+    raise Failed(server.output())
+
+
+def check(server: Running, case: str, request: Request) -> None:
+    """See that all that will be sent is answered rightly.
+
+    Raises:
+        Failed: it is not.
+    """
+    for expected, body in zip(digits_sent(case), request.bodies, strict=True):
+        found = read_digits(case, *ask(server, request, body))
+        if found != expected:
+            raise Failed(f"{case}: {found} instead of {expected}")
+
+
+def measure(
+    server: Running, case: str, request: Request, clients: int, seconds: int, folder: Path
+) -> Answers:
+    """One figure."""
+    address = f"127.0.0.1:{server.ports[request.port]}"
+    if case == CALL:
+        return load.grpc(address, request.bodies[0], folder, clients=clients, seconds=seconds)
+    return load.wrk(
+        f"http://{address}{request.path}",
+        request.bodies,
+        {"content-type": request.content_type, **dict(request.headers)},
+        folder,
+        clients=clients,
+        seconds=seconds,
+    )
+
+
+def forward(seconds: int) -> float:
+    """Images per second of torch alone."""
+    with load.on(load.PROGRAM):
+        run = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "benchmarks.forward", str(seconds)],
+            env={**os.environ, **ENVIRONMENT},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    return float(run.stdout)
+
+
+def about(seconds: int) -> dict[str, object]:
+    """The machine and the versions."""
+    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    versions = [
+        line.replace("==", " ")
+        for path in sorted((ROOT / "benchmarks/peers/requirements").glob("*.txt"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.partition("==")[0].lower() == path.stem
+    ]
+    return {
+        "machine": f"{os.cpu_count()} cores of {processor[1] if processor else platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "versions": ", ".join(versions),
+        "load": f"{os.getloadavg()[0]:.2f}",
+        "seconds": seconds,
+    }
+
+
+class Results:
+    """Everything that was measured."""
+
+    def __init__(self, about: dict[str, object]) -> None:
+        self.found: report.Results = {
+            "about": about, "processes": {}, "answers": [], "start": {}, "memory": {},
+            "missing": {}, "forward": [], "bare": [],
+        }  # fmt: skip
+
+    def visit(
+        self, number: int, server: Server, points: Points, seconds: int, folder: Path
+    ) -> None:
+        """One server in one round.
+
+        Raises:
+            Failed: something was answered wrongly, or not at all.
+        """
+        begin = time.perf_counter()
+        with running(server, folder) as processes:
+            start = wait(processes, server.requests[SMALL]) - begin
+            processes.pin(load.PROGRAM)
+            for case, request in server.requests.items():
+                if not server.name.startswith("empty"):
+                    check(processes, case, request)
+            measure(processes, SMALL, server.requests[SMALL], 32, seconds, folder)  # warms up
+            for case, request in server.requests.items():
+                for clients in points[case]:
+                    answers = measure(processes, case, request, clients, seconds, folder)
+                    self.found["answers"].append([number, server.name, case, clients, *answers])
+            if points is COMPARED:
+                self.found["start"].setdefault(server.name, []).append(start)
+                self.found["memory"].setdefault(server.name, []).append(processes.memory())
+
+    def visit_all(
+        self, number: int, chosen: Iterable[Server], points: Points, seconds: int
+    ) -> None:
+        """All servers in one round; who fails is not asked again."""
+        for server in chosen:
+            if server.name in self.found["missing"]:
+                continue
+            print(f"round {number}: {server.name}", flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    self.visit(number, server, points, seconds, Path(folder))
+                except (Failed, httpx.HTTPError, grpc.RpcError) as error:
+                    if server.name == "ours":
+                        raise
+                    self.found["missing"][server.name] = f"round {number}: {error}"
+                    print(error)
+
+
+def main() -> None:
+    """Measure, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of all servers (default 5)")
+    parser.add_argument("--seconds", type=int, default=2, help="for a figure (default 2)")
+    parser.add_argument("--only", nargs="+", help="servers; then no page is written")
+    args = parser.parse_args()
+    load.check_machine()
+    results = Results(about(args.seconds))
+    chosen = [server for server in servers() if not args.only or server.name in args.only]
+    for server in chosen:
+        results.found["processes"][server.name] = server.processes
+        reason = VENVS / f"{server.venv}.missing"
+        if server.venv and reason.exists():
+            results.found["missing"][server.name] = reason.read_text(encoding="utf-8")
+    for number in range(1, args.rounds + 1):
+        results.found["bare"].append(coldstart.bare(Path()).wall)
+        results.found["forward"].append(forward(args.seconds))
+        results.visit_all(number, chosen, COMPARED, args.seconds)
+    if args.only:
+        json.dump(results.found, sys.stdout, indent=1)
+        return
+    few = report.Report(results.found).few()
+    for number in range(1, GRID_ROUNDS + 1):
+        results.visit_all(
+            number, [server for server in chosen if server.name in few], GRID, args.seconds
+        )
+    report.RESULTS.write_text(json.dumps(results.found, indent=1), encoding="utf-8")
+    report.write(results.found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Calls V2's ``ModelInfer``: ``python -m benchmarks.grpc_load ADDRESS REQUEST CLIENTS SECONDS``.
+
+``REQUEST`` is a file with a serialized request. Prints a JSON list: calls per second, and the 50th
+and 99th percentile of the time that a call took, in milliseconds. Requests and answers stay bytes
+here, so that the client is not what is measured.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+async def load(address: str, request: bytes, clients: int, seconds: float) -> list[float]:
+    """The calls per second, and the percentiles."""
+    times: list[float] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary(METHOD)
+        await call(request)
+        begin = time.perf_counter()
+
+        async def client() -> None:
+            while (start := time.perf_counter()) < begin + seconds:
+                await call(request)
+                times.append(time.perf_counter() - start)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        elapsed = time.perf_counter() - begin
+    p50, p99 = np.percentile(times, (50, 99)) * 1e3
+    return [len(times) / elapsed, float(p50), float(p99)]
+
+
+if __name__ == "__main__":
+    address, path, clients, seconds = sys.argv[1:]
+    print(
+        json.dumps(
+            asyncio.run(load(address, Path(path).read_bytes(), int(clients), float(seconds)))
+        )
+    )

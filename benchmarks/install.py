@@ -1,0 +1,90 @@
+"""Installs what ``make bench`` needs into ``build/bench``: ``python -m benchmarks.install``.
+
+Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``. Torch, which
+is large, is installed once, with NumPy and Pillow; a ``.pth`` file shows it to all of them. What
+cannot be installed is left out, and its reason kept for the report. As root, programs that are
+missing come from Debian.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from benchmarks.servers import VENVS
+from tests.programs import ROOT
+
+PEERS = ROOT / "benchmarks/peers"
+BASE = VENVS / "torch"
+SHARED = ("torch==2.13.0", "numpy", "pillow")
+PROGRAMS = {"wrk": "wrk", "java": "default-jre-headless"}
+"""Debian's package for each."""
+
+
+def site_packages(folder: Path) -> Path:
+    """Where an environment keeps its packages."""
+    return folder / f"lib/python3.{sys.version_info.minor}/site-packages"
+
+
+def pip(folder: Path, *args: str) -> None:
+    """Install into an environment, which is made anew.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; what pip said is its ``stderr``.
+    """
+    venv.create(folder, clear=True, with_pip=True)
+    if folder != BASE:
+        (site_packages(folder) / "torch.pth").write_text(f"{site_packages(BASE)}\n")
+    command = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *args]
+    subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def install(requirements: Path) -> None:
+    """One peer, unless it is there as required."""
+    wanted = requirements.read_text(encoding="utf-8")
+    folder = VENVS / requirements.stem
+    stamp, missing = (VENVS / f"{requirements.stem}.{kind}" for kind in ("installed", "missing"))
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    print(f"installing {requirements.stem}", flush=True)
+    try:
+        pip(folder, "--requirement", str(requirements))
+        if requirements.stem == "torchserve":
+            archive(folder)
+    except subprocess.CalledProcessError as error:
+        missing.write_text(f"not installed: {str(error.stderr).strip()}", encoding="utf-8")
+        print(missing.read_text(encoding="utf-8"))
+        return
+    missing.unlink(missing_ok=True)
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+def archive(folder: Path) -> None:
+    """What TorchServe starts from."""
+    store = folder / "store"
+    store.mkdir()
+    command = [str(folder / "bin/torch-model-archiver"), "--model-name=mnist", "--version=1"]
+    command += [f"--handler={PEERS}/torchserve_handler.py", f"--export-path={store}"]
+    command += [f"--config-file={PEERS}/torchserve/model-config.yaml"]
+    subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)  # noqa: S603
+
+
+def main() -> None:
+    """Install whatever is not there yet."""
+    packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+    if packages and os.geteuid() == 0:
+        subprocess.run(["apt-get", "update", "-qq"], check=True)  # noqa: S607
+        subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=True)  # noqa: S603, S607
+    VENVS.mkdir(parents=True, exist_ok=True)
+    if not BASE.with_suffix(".installed").exists():
+        print("installing torch, a minute or two", flush=True)
+        pip(BASE, "--constraint", str(ROOT / "constraints.txt"), *SHARED)
+        BASE.with_suffix(".installed").touch()
+    for requirements in sorted((PEERS / "requirements").glob("*.txt")):
+        install(requirements)
+
+
+if __name__ == "__main__":
+    main()

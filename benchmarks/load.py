@@ -1,0 +1,125 @@
+"""The load: requests from a number of clients, each of which waits for its answer.
+
+HTTP is sent by wrk, gRPC by ``grpc_load.py``; both run on a core of their own.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+PROGRAM, LOAD = {0}, {1}
+"""Cores: of what is measured, and of what measures."""
+MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
+
+
+class Answers(NamedTuple):
+    """How fast they came."""
+
+    rate: float
+    """Requests per second."""
+    p50: float
+    p99: float
+    """Percentiles of the time to the answer, in milliseconds."""
+
+
+class Failed(Exception):
+    """Not every request was answered with success; the message is the report."""
+
+
+def check_machine() -> None:
+    """Leave the program where it cannot be measured."""
+    if not shutil.which("wrk"):
+        sys.exit("wrk is missing: apt install wrk")
+    if not os.sched_getaffinity(0) >= PROGRAM | LOAD:
+        sys.exit("two cores are needed: one for the program, one for the load")
+
+
+@contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """Let the processes that start in the block run on ``cores``."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def wrk(
+    url: str,
+    bodies: Sequence[bytes],
+    headers: Mapping[str, str],
+    folder: Path,
+    *,
+    clients: int,
+    seconds: int,
+) -> Answers:
+    """POST ``bodies`` in turn, with ``folder`` for scratch files.
+
+    Raises:
+        Failed: an answer other than 2xx, or none.
+    """
+    lines = ["local requests = {}", "function init()"]
+    for name, value in headers.items():
+        lines.append(f"  wrk.headers[{json.dumps(name)}] = {json.dumps(value)}")
+    for number, body in enumerate(bodies, 1):
+        path = folder / f"{number}.body"
+        path.write_bytes(body)
+        content = f'io.open("{path}", "rb"):read("*a")'
+        lines.append(f'  requests[{number}] = wrk.format("POST", nil, nil, {content})')
+    lines += ["end", "local sent = 0", "function request()"]
+    lines += [f"  sent = sent % {len(bodies)} + 1", "  return requests[sent]", "end"]
+    script = folder / "requests.lua"
+    script.write_text("\n".join(lines), encoding="utf-8")
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout=30s", "--latency"]
+    with on(LOAD):
+        run = subprocess.run(  # noqa: S603
+            [*command, f"-s{script}", url], check=True, capture_output=True, text=True
+        )
+    return read_wrk(run.stdout)
+
+
+def read_wrk(report: str) -> Answers:
+    """What wrk printed.
+
+    Raises:
+        Failed: it tells of failures.
+    """
+    if "Non-2xx" in report or "Socket errors" in report:
+        raise Failed(report)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", report)
+    if not found or not float(found[1]):
+        raise Failed(report)
+    times = dict(re.findall(r"^ +(\d+)%\s+(\S+)$", report, re.MULTILINE))
+    return Answers(float(found[1]), read_time(times["50"]), read_time(times["99"]))
+
+
+def read_time(text: str) -> float:
+    """Milliseconds of what wrk writes, such as ``1.23ms``."""
+    number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()  # type: ignore[union-attr]
+    return float(number) * MILLISECONDS[unit]
+
+
+def grpc(address: str, body: bytes, folder: Path, *, clients: int, seconds: int) -> Answers:
+    """Call ``ModelInfer`` with ``body``, a serialized request.
+
+    Raises:
+        Failed: a call failed.
+    """
+    path = folder / "request.bin"
+    path.write_bytes(body)
+    command = [sys.executable, "-m", "benchmarks.grpc_load", address, str(path)]
+    with on(LOAD):
+        run = subprocess.run(  # noqa: S603
+            [*command, str(clients), str(seconds)], capture_output=True, text=True
+        )
+    if run.returncode:
+        raise Failed(run.stderr)
+    return Answers(*json.loads(run.stdout))

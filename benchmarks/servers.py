@@ -1,0 +1,254 @@
+"""The servers: what is started, and what is sent to it.
+
+In a command and in the environment, ``{http}`` and the like are free ports: ``http`` is where the
+images go, ``inner`` and ``inner_grpc`` are the ports of a predictor behind it. ``{venvs}`` is where
+``python -m benchmarks.install`` puts the peers' environments.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from benchmarks import bodies
+from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR, Request
+from tests.programs import ROOT, free_port
+
+VENVS = ROOT / "build/bench"
+PORTS = ("http", "inner", "inner_grpc", "other", "another", "third", "fourth")
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    # See docs/decisions/artifact.md; it helps whoever runs torch.
+    "MALLOC_TOP_PAD_": "67108864",
+    "PYTHONPATH": str(ROOT),
+    "PORT": "{http}",
+}
+"""For everyone."""
+
+
+class Server(NamedTuple):
+    """One that is measured."""
+
+    name: str
+    processes: int
+    """That a request passes through."""
+    commands: tuple[str, ...]
+    """The last one takes the requests."""
+    requests: Mapping[str, Request]
+    venv: str = ""
+    """Its environment in ``VENVS``; ours otherwise."""
+    environment: Mapping[str, str] = {}
+
+
+def ours() -> Server:
+    """Predictor and transformer, with the arguments of the manifest."""
+    path = "/v1/models/mnist:predict"
+    python = f"{sys.executable} -m"
+    return Server(
+        "ours",
+        2,
+        (
+            f"{python} predictor --models_dir=models --torch_threads=1"
+            " --http_port={inner} --grpc_port={inner_grpc}",
+            f"{python} transformer --predictor_host=127.0.0.1:{{inner}}"
+            " --http_port={http} --grpc_port={other}",
+        ),
+        {
+            SMALL: bodies.body(path, SMALL),
+            LARGE: bodies.body(path, LARGE),
+            MANY: bodies.v1(path, MANY),
+            TENSOR: bodies.tensor("/v2/models/mnist/infer"),
+            CALL: bodies.call(),
+        },
+        environment={"MODEL_VERSION": "1"},
+    )
+
+
+def kserve(name: str, protocol: str, port: str) -> Server:
+    """KServe's documented pair."""
+    path = "/v1/models/mnist:predict"
+    program = "{python} -m benchmarks.peers.kserve_pair"
+    return Server(
+        name,
+        2,
+        (
+            f"{program} predictor --model_name=mnist"
+            " --http_port={inner} --grpc_port={inner_grpc}",
+            f"{program} transformer --model_name=mnist --predictor_protocol={protocol}"
+            f" --predictor_host=127.0.0.1:{{{port}}} --http_port={{http}} --grpc_port={{other}}",
+        ),
+        {
+            **{case: bodies.v1(path, case) for case in (SMALL, LARGE, MANY)},
+            TENSOR: bodies.tensor("/v2/models/mnist/infer"),
+            CALL: bodies.call(),
+        },
+        "kserve",
+    )
+
+
+def uvicorn(app: str) -> str:
+    """A command that serves ``app`` without a line for each request."""
+    return "{python} -m uvicorn --no-access-log --port={http} " + app
+
+
+def servers() -> list[Server]:
+    """All of them, ours first."""
+    empty = {SMALL: bodies.body("/", SMALL)}
+    return [
+        ours(),
+        kserve("KServe's pair, REST", "v1", "inner"),
+        kserve("KServe's pair, gRPC", "grpc-v2", "inner_grpc"),
+        Server(
+            "FastAPI",
+            1,
+            (uvicorn("benchmarks.peers.fastapi_app:app"),),
+            {
+                SMALL: bodies.body("/image", SMALL),
+                LARGE: bodies.body("/image", LARGE),
+                MANY: bodies.plain("/images", MANY),
+            },
+            "fastapi",
+        ),
+        Server(
+            "LitServe",
+            2,
+            ("{python} -m benchmarks.peers.litserve_api",),
+            {case: bodies.plain("/predict", case) for case in (SMALL, LARGE, MANY)},
+            "litserve",
+        ),
+        Server(
+            "BentoML",
+            1,
+            (
+                "{venv}/bin/bentoml serve benchmarks.peers.bentoml_service:Digits"
+                " --host=127.0.0.1 --port={http}",
+            ),
+            {case: bodies.form("/predict", case) for case in (SMALL, LARGE, MANY)},
+            "bentoml",
+            {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": "{venv}/home"},
+        ),
+        Server(
+            "MLServer",
+            1,
+            ("{venv}/bin/mlserver start benchmarks/peers/mlserver",),
+            {case: bodies.v2("/v2/models/mnist/infer", case) for case in (SMALL, LARGE, MANY)},
+            "mlserver",
+            {
+                "MLSERVER_HOST": "127.0.0.1",
+                "MLSERVER_HTTP_PORT": "{http}",
+                "MLSERVER_GRPC_PORT": "{other}",
+                "MLSERVER_METRICS_PORT": "{another}",
+            },
+        ),
+        Server(
+            "TorchServe",
+            2,
+            (
+                "{venv}/bin/torchserve --start --foreground --ncs --disable-token-auth"
+                " --model-store={venv}/store --models=mnist.mar"
+                " --ts-config=benchmarks/peers/torchserve/config.properties",
+            ),
+            {
+                SMALL: bodies.body("/predictions/mnist", SMALL),
+                LARGE: bodies.body("/predictions/mnist", LARGE),
+                MANY: bodies.plain("/predictions/mnist", MANY),
+            },
+            "torchserve",
+            {
+                "PATH": "{venv}/bin:" + os.environ["PATH"],
+                "TEMP": "{folder}",  # where it keeps the number of its process
+                "LOG_LOCATION": "{folder}",
+                "METRICS_LOCATION": "{folder}",
+                "TS_INFERENCE_ADDRESS": "http://127.0.0.1:{http}",
+                "TS_MANAGEMENT_ADDRESS": "http://127.0.0.1:{other}",
+                "TS_METRICS_ADDRESS": "http://127.0.0.1:{another}",
+                "TS_GRPC_INFERENCE_PORT": "{third}",
+                "TS_GRPC_MANAGEMENT_PORT": "{fourth}",
+            },
+        ),
+        Server(
+            "empty FastAPI endpoint",
+            1,
+            (uvicorn("benchmarks.peers.empty:fastapi"),),
+            empty,
+            "fastapi",
+        ),
+        Server("empty ASGI app", 1, (uvicorn("benchmarks.peers.empty:asgi"),), empty, "fastapi"),
+    ]
+
+
+class Running:
+    """A server's processes."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        """Start them; what they print goes to ``folder``."""
+        self.ports = {name: free_port() for name in PORTS}
+        venv = VENVS / server.venv
+        names = {**self.ports, "python": venv / "bin/python", "venv": venv, "folder": folder}
+        environment = {**ENVIRONMENT, **server.environment}
+        self._log = folder / "log"
+        with self._log.open("ab") as log:
+            self._processes = [
+                psutil.Popen(
+                    command.format(**names).split(),
+                    cwd=ROOT,
+                    env={**os.environ, **{k: v.format(**names) for k, v in environment.items()}},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                for command in server.commands
+            ]
+
+    def output(self) -> str:
+        """What they have printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def all(self) -> list[psutil.Process]:
+        """Those that were started, and their children.
+
+        Raises:
+            psutil.NoSuchProcess: one has ended.
+        """
+        return [each for p in self._processes for each in (p, *p.children(recursive=True))]
+
+    def alive(self) -> bool:
+        """Whether none of those that were started has ended."""
+        return all(process.poll() is None for process in self._processes)
+
+    def pin(self, cores: set[int]) -> None:
+        """Let every thread run on ``cores`` only."""
+        for process in self.all():
+            for thread in process.threads():
+                os.sched_setaffinity(thread.id, cores)
+
+    def memory(self) -> float:
+        """Proportional set size of all, in MB: pages that two share count half to each."""
+        return sum(process.memory_full_info().pss for process in self.all()) / 1e6
+
+    def stop(self) -> None:
+        """End them all."""
+        for process in self._processes:
+            os.killpg(process.pid, signal.SIGTERM)
+        psutil.wait_procs(self._processes, 10)
+        for process in self._processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@contextmanager
+def running(server: Server, folder: Path) -> Iterator[Running]:
+    """``server`` until the end of the block."""
+    processes = Running(server, folder)
+    try:
+        yield processes
+    finally:
+        processes.stop()
