@@ -8,6 +8,7 @@ from urllib.parse import quote
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from serving.v2 import HEADER_LENGTH
 from tests.digits import draw, encode
 from tests.forms import b64
 
@@ -123,13 +124,11 @@ def v2_bodies(draw: DrawFn, tensors: SearchStrategy[tuple[dict[str, Any], bytes]
         document["id"] = draw(st.text(max_size=5))
     if is_honest:
         header = json.dumps(document).encode()
-        length = {"inference-header-content-length": str(len(header))} if binary else {}
-        return header + binary, length
+        return header + binary, {HEADER_LENGTH: str(len(header))} if binary else {}
     header = json.dumps(draw(altered(document))).encode()
     length = draw(st.just(len(header)) | st.integers(-2, 2 * len(header)))
     tail = draw(st.just(binary) | st.binary(max_size=30))
-    headers = {"inference-header-content-length": str(length)} if tail or length < 9 else {}
-    return header + tail, headers
+    return header + tail, {HEADER_LENGTH: str(length)} if tail or length < 9 else {}
 
 
 def framed(files: list[bytes]) -> bytes:

@@ -1,0 +1,156 @@
+"""uvicorn's HTTP/1.1, with the limits that it lacks: on heads, and on requests in hand.
+
+What a connection costs before there is a request: a head (request line and headers) is held to a
+size and a time, and so is a connection that sends nothing. What a request costs before it is known
+to be one too many: it is refused as soon as its head is there, without a task of its own, so that
+a service that is asked for ten times what it can do still does what it can.
+
+Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn 0.54.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+LONGEST_HEAD = 64 * 1024
+"""Bytes of request line and headers. What stands before us in a cluster has the same limit (Envoy)
+or a higher one (Go)."""
+HEAD_TIMEOUT = 30
+"""Seconds that a client has to send a head that it has begun."""
+
+
+def response(status: HTTPStatus, error: str, *headers: str) -> bytes:
+    """A whole answer, as it goes over the wire."""
+    body = json.dumps({"error": error})
+    lines = (
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        *headers,
+    )
+    return "\r\n".join((*lines, "", body)).encode()
+
+
+INVALID = response(HTTPStatus.BAD_REQUEST, "this is not HTTP", "connection: close")
+TOO_LARGE = response(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"request line and headers have more than {LONGEST_HEAD} bytes",
+    "connection: close",
+)
+TOO_SLOW = response(
+    HTTPStatus.REQUEST_TIMEOUT,
+    f"request line and headers were not complete after {HEAD_TIMEOUT} s",
+    "connection: close",
+)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        *args: Any,
+        most: int,
+        overloaded: bytes,
+        on_refused: Callable[[str], None],
+        **kwargs: Any,
+    ) -> None:
+        """Limit the requests in hand, over all connections; the rest is uvicorn's.
+
+        Args:
+            args: as uvicorn gives them.
+            most: requests in hand from which a POST is refused. Health checks never are.
+            overloaded: what it is answered.
+            on_refused: is told its path.
+            kwargs: as uvicorn gives them.
+        """
+        super().__init__(*args, **kwargs)
+        self._most = most
+        self._overloaded = overloaded
+        self._on_refused = on_refused
+        self._head = 0  # bytes so far of a head that is not complete
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a first request as long as for a further one."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        super().connection_lost(exc)
+        self._end_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, which calls the methods below; see what is left without an end."""
+        was_in_head = self._in_head
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            # A piece in which a head begins may hold the end of something else, too.
+            self._head += len(data) if was_in_head else 0
+            if self._head > LONGEST_HEAD:
+                self._close(TOO_LARGE)
+            elif self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close, TOO_SLOW)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        """A request is there, its body aside: answer it, or refuse it at once."""
+        self._end_head()
+        # Of pipelined requests the answers must come in order.
+        is_next = self.cycle is None or self.cycle.response_complete
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > LONGEST_HEAD:
+            self._close(TOO_LARGE)
+        elif is_next and self._is_too_many():
+            self._is_refused = True
+            self.transport.write(self._overloaded)
+            self._on_refused(self.url.partition(b"?")[0].decode("latin-1"))
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Drop what belongs to a refused request."""
+        if not self._is_refused and not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A refused request is over when its body has been read."""
+        if self._is_refused:
+            self._is_refused = False
+            if self.parser.should_keep_alive():
+                self.on_response_complete()
+            else:
+                self.transport.close()
+        elif not self.transport.is_closing():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """In the form of all other errors."""
+        self._close(INVALID)
+
+    def _is_too_many(self) -> bool:
+        return len(self.tasks) >= self._most and self.parser.get_method() == b"POST"
+
+    def _end_head(self) -> None:
+        self._in_head = False
+        self._head = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _close(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.transport.close()

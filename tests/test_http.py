@@ -1,0 +1,257 @@
+"""What comes before a request: heads, silence, and one request too many."""
+
+import asyncio
+import functools
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+
+from serving import http
+from serving.http import LONGEST_HEAD, Protocol
+from tests import anything
+
+pytestmark = pytest.mark.anyio
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /b?c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+
+
+class Service:
+    """A server on loopback whose app answers with path and body, a POST when it is let."""
+
+    def __init__(self, *, most: int = 256, keep_alive: float = 60) -> None:
+        self.refused: list[str] = []
+        self.let = asyncio.Event()
+        self.let.set()
+        overloaded = http.response(http.HTTPStatus.TOO_MANY_REQUESTS, "busy", "retry-after: 1")
+        self._clients: list[Client] = []
+        config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
+        config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
+        config.load()
+        self._connection = functools.partial(
+            Protocol,
+            config=config,
+            server_state=ServerState(),
+            app_state={},
+            most=most,
+            overloaded=overloaded,
+            on_refused=self.refused.append,
+        )
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            await self.let.wait()
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        answer = scope["path"].encode() + b" " + body
+        headers = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def __aenter__(self) -> "Service":
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connection, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.let.set()
+        for client in self._clients:
+            client.writer.close()
+        self._server.close()
+        await asyncio.sleep(0.01)
+
+    async def connect(self) -> "Client":
+        port = self._server.sockets[0].getsockname()[1]
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        self._clients.append(client)
+        return client
+
+
+class Client:
+    """A connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Status and body of the next answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        self.head = head.decode()
+        return int(head[9:12]), await self.reader.readexactly(length)
+
+    async def ask(self, *pieces: bytes) -> tuple[int, bytes]:
+        """Send a request in pieces, for its answer."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0)
+        return await self.answer()
+
+    async def is_closed(self) -> bool:
+        """Whether the server closes the connection."""
+        return await asyncio.wait_for(self.reader.read(), 5) == b""
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with Service() as running:
+        yield running
+
+
+async def test_requests_are_answered(service: Service) -> None:
+    client = await service.connect()
+    assert await client.ask(GET) == (200, b"/a ")
+    assert await client.ask(POST) == (200, b"/b body")
+    assert await client.ask(POST[:9], POST[9:-2], POST[-2:]) == (200, b"/b body")
+
+
+def long_heads() -> list[list[bytes]]:
+    field = b"X: " + b"x" * 1000 + b"\r\n"
+    return [
+        [GET[:-2], b"Y: " + b"x" * (LONGEST_HEAD + 1) + b"\r\n\r\n"],
+        [GET[:-2], *[field] * 100],
+        [GET[:-2], *[b"x" * 1000] * 400],
+        [b"GET /" + b"a" * (LONGEST_HEAD + 1) + b" HTTP/1.1\r\n\r\n"],
+        [*[b"a" * 1000] * 400],
+    ]
+
+
+@pytest.mark.parametrize("pieces", long_heads(), ids=["field", "fields", "endless", "path", "none"])
+async def test_a_head_over_the_limit_is_refused(service: Service, pieces: list[bytes]) -> None:
+    client = await service.connect()
+    try:
+        status, body = await client.ask(*pieces)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        pass  # the answer was lost with the rest of what was sent
+    else:
+        assert status in (400, 431)
+        assert json.loads(body)["error"]
+    assert await (await service.connect()).ask(GET) == (200, b"/a ")
+
+
+async def test_a_head_at_the_limit_is_read(service: Service) -> None:
+    client = await service.connect()
+    head = GET[:-2] + b"Y: " + b"y" * (LONGEST_HEAD - 100) + b"\r\n\r\n"
+    for pieces in (
+        [head],
+        [head[:1000], head[1000:]],
+        [head[i : i + 999] for i in range(0, len(head), 999)],
+    ):
+        assert await client.ask(*pieces) == (200, b"/a ")
+
+
+async def test_bodies_do_not_count_as_heads(service: Service) -> None:
+    body = b"b" * (3 * LONGEST_HEAD)
+    head = f"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    client = await service.connect()
+    for _ in range(3):
+        # The end of a body and the beginning of the next head may come in one piece.
+        assert await client.ask(head, body + GET[:9]) == (200, b"/b " + body)
+        assert await client.ask(GET[9:]) == (200, b"/a ")
+
+
+async def test_a_head_that_does_not_end_is_given_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
+    for before in (b"", GET):
+        client = await service.connect()
+        if before:
+            await client.ask(before)
+        status, body = await client.ask(GET[:12], GET[12:-2])
+        assert (status, "complete" in json.loads(body)["error"]) == (408, True)
+        assert await client.is_closed()
+
+
+async def test_a_body_may_take_longer_than_a_head(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
+    client = await service.connect()
+    client.writer.write(POST[:12])
+    client.writer.write(POST[12:-2])
+    await asyncio.sleep(0.1)
+    assert await client.ask(POST[-2:]) == (200, b"/b body")
+
+
+async def test_silence_is_given_up() -> None:
+    async with Service(keep_alive=0.05) as service:
+        assert await (await service.connect()).is_closed()
+        client = await service.connect()
+        await client.ask(GET)
+        assert await client.is_closed()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9\r\n\r\n",
+        POST.replace(b": 4", b": x"),
+    ],
+)
+async def test_what_is_not_http_is_400(service: Service, content: bytes) -> None:
+    client = await service.connect()
+    status, body = await client.ask(content)
+    assert (status, json.loads(body)) == (400, {"error": "this is not HTTP"})
+    assert await client.is_closed()
+
+
+async def test_one_post_too_many_is_refused_and_the_connection_is_good() -> None:
+    async with Service(most=2) as service:
+        service.let.clear()
+        waiting = [await service.connect() for _ in range(2)]
+        asked = [asyncio.create_task(client.ask(POST)) for client in waiting]
+        late = await service.connect()
+        while (refusal := await late.ask(POST))[0] != 429:
+            pass
+        assert refusal == (429, b'{"error": "busy"}')
+        assert "\r\nretry-after: 1\r\n" in late.head
+        assert await late.ask(POST[:-2], POST[-2:]) == refusal
+        assert await late.ask(GET) == (200, b"/a ")
+        service.let.set()
+        assert [await each for each in asked] == [(200, b"/b body")] * 2
+        assert await late.ask(POST) == (200, b"/b body")
+    assert set(service.refused) == {"/b"}
+
+
+async def test_a_refusal_keeps_the_order_of_pipelined_requests() -> None:
+    async with Service(most=1) as service:
+        service.let.clear()
+        client = await service.connect()
+        client.writer.write(POST + POST)
+        await asyncio.sleep(0.05)
+        service.let.set()
+        assert [await client.answer() for _ in range(2)] == [(200, b"/b body")] * 2
+
+
+async def test_a_refused_client_that_wants_no_further_answer_gets_none() -> None:
+    async with Service(most=0) as service:
+        client = await service.connect()
+        closing = POST.replace(b"Host: x", b"Connection: close")
+        assert (await client.ask(closing))[0] == 429
+        assert await client.is_closed()
+
+
+@given(content=st.sampled_from([GET, POST, POST + GET]).flatmap(anything.damaged))
+def test_any_bytes_are_answered_or_the_connection_closed(content: bytes) -> None:
+    async def run() -> None:
+        async with Service() as service:
+            client = await service.connect()
+            client.writer.write(content)
+            client.writer.write_eof()
+            await asyncio.wait_for(client.reader.read(), 5)
+            assert await (await service.connect()).ask(GET) == (200, b"/a ")
+
+    asyncio.run(run())
