@@ -6,7 +6,7 @@ bad calls are the canary's does not depend on how many good ones lie between the
 calls are drawn one by one.
 
 What it leaves out: a split that is mistaken for a wrong one holds a canary for a while, whatever
-the guardrails say; that happens to one canary in 80 at most.
+the guardrails say; that happens to one canary in 100 at most.
 """
 
 import math

@@ -24,8 +24,9 @@ from scipy.special import betaincc, betaln
 GUARDRAILS = ("failed", "slow", "unsure")
 """What makes a call bad: answered with 5xx or 429; slower than the objective; with an answer that
 is not accepted."""
-TESTS = len(GUARDRAILS) + 1
-"""That can condemn; the error α is divided among them. The last one is that of lost calls."""
+TESTS = len(GUARDRAILS) + 2
+"""That can condemn; the error α is divided among them. The last two are those of lost calls and of
+labelled images, where there are some: a bound that changed with them would not hold."""
 DISTANCE = 0.1
 """The Jensen-Shannon distance of two mixes of digits that is worth a look."""
 
@@ -238,6 +239,6 @@ def jensen_shannon(one: Sequence[int], two: Sequence[int]) -> float:
 
 def _odds(evidence: float) -> str:
     """An e-value in words."""
-    if evidence <= 0:
-        return "no evidence"
+    if evidence < 0.5:
+        return "nothing to speak of"
     return f"{math.exp(min(evidence, 13.8)):,.0f} to 1" + (" and more" if evidence > 13.8 else "")

@@ -67,7 +67,7 @@ def test_a_canary_that_is_better_is_not_condemned() -> None:
 
 def test_evidence_of_steps_adds_up_each_under_its_own_split() -> None:
     first = step(arm(900, failed=3), arm(100, failed=3))
-    second = step(arm(500, failed=3), arm(500, failed=12), share=0.5)
+    second = step(arm(500, failed=3), arm(500, failed=13), share=0.5)
     assert verdicts(first)[1]["failed"] is Verdict.HEALTHY
     assert verdicts(second)[1]["failed"] is Verdict.HEALTHY
     assert verdicts(first, second)[1]["failed"] is Verdict.BAD
@@ -106,13 +106,28 @@ def test_a_significant_but_small_shift_of_the_digits_does_not_hold() -> None:
 
 @pytest.mark.parametrize(
     ("stable_right", "canary_right", "verdict"),
-    [(20, 2, Verdict.BAD), (2, 20, Verdict.HEALTHY), (12, 10, Verdict.HEALTHY)],
+    [
+        (20, 2, Verdict.BAD),
+        (2, 20, Verdict.HEALTHY),
+        (12, 10, Verdict.HEALTHY),
+        (9, 0, Verdict.BAD),
+        (12, 1, Verdict.HEALTHY),
+    ],
 )
 def test_labels_decide_by_the_disagreements(
     stable_right: int, canary_right: int, verdict: Verdict
 ) -> None:
+    """The last two are 102 and 90 to 1."""
     labels = Labels(stable_right=stable_right, canary_right=canary_right)
     assert verdicts(step(arm(900), arm(100)), labels=labels)[0] is verdict
+
+
+def test_alpha_is_divided_among_all_checks_that_can_condemn() -> None:
+    failing = step(arm(900), arm(100, MIX, **dict.fromkeys(GUARDRAILS, 100)))
+    losing = step(arm(900), arm(0), lost=100)
+    found = [verdicts(failing, labels=Labels(100, 0))[1], verdicts(losing)[1]]
+    condemning = [name for each in found for name in each if each[name] is Verdict.BAD]
+    assert len(condemning) == len(set(condemning)) == TESTS
 
 
 def test_every_decision_says_its_evidence_in_words() -> None:
@@ -120,7 +135,7 @@ def test_every_decision_says_its_evidence_in_words() -> None:
     texts = {check.name: check.text for check in found.checks}
     assert texts["split"] == "the canary answered 100 of 1000 calls, wanted 10%"
     assert texts["failed"].startswith("canary 20 of 100 calls, stable 9 of 900 (")
-    assert "80 to 1 would condemn" in texts["failed"]
+    assert "; 100 to 1 would condemn" in texts["failed"]
 
 
 @given(st.integers(1, 12), st.floats(0.01, 0.99), st.booleans())
