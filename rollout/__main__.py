@@ -5,118 +5,39 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
 
 import yaml
 
 from rollout import canary, deploy, release, show
 from rollout.api import API
-from rollout.cluster import Cluster, render
-from rollout.errors import Refused, RolloutError
-from rollout.template import Object, with_image, with_version
+from rollout.cluster import Cluster
+from rollout.decision import Verdict, judge
+from rollout.errors import NoEvidence, Refused, RolloutError
+from rollout.evidence import Evidence
+from rollout.flags import parse, plan
+from rollout.progress import End, Progress, explain
+from rollout.record import Record, Release, now
+from rollout.source import Pods, Prometheus, Source, look
+from rollout.template import Object, describe, with_image, with_version
 from rollout.version import find
 
-EXAMPLES = """\
-examples:
-  python -m rollout deploy manifests/overlays/production --dry-run
-  python -m rollout --namespace=mnist start 2 --percent=10
-  python -m rollout --server=http://127.0.0.1:8001 status --watch    # what `make serve` runs
-  python -m rollout promote
-  python -m rollout abort --reason="slower than version 1"
-
-exit status: 0 done, 1 not done (the message says why and what state things are in), 2 wrong flags,
-3 refused, since it would disturb a release
-"""
-
-REFUSED = 3
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rollout",
-        description="Release versions of the service.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--service", default="mnist", help="the InferenceService (default: mnist)")
-    parser.add_argument("--namespace", help="of the service, if not that of the context")
-    parser.add_argument("--context", help="of the kubeconfig, if not the current one")
-    parser.add_argument("--server", help="the API server, in place of a kubeconfig")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def add(name: str, run: Run, summary: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(run=run)
-        return command
-
-    def add_common(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--dry-run", action="store_true", help="print the patch, and change nothing"
-        )
-        command.add_argument(
-            "--timeout", type=int, default=600, help="seconds to wait (default: 600)"
-        )
-
-    deploying = add("deploy", run_deploy, "apply an overlay; what it changes becomes a canary")
-    deploying.add_argument("overlay", help="directory with a kustomization.yaml")
-    # Here too, since pipelines give it after the command.
-    deploying.add_argument("--context", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    deploying.add_argument(
-        "--dry-run", action="store_true", help="print what would be applied, and change nothing"
-    )
-
-    starting = add("start", run_start, "send a share of the traffic to another version or image")
-    starting.add_argument("version", nargs="?", help="a number, or the URI of one in a store")
-    starting.add_argument("--image", help="another image, in place of another version or with it")
-    starting.add_argument("--component", default="predictor", choices=canary.COMPONENTS)
-    starting.add_argument("--percent", type=share, required=True, help="1 to 99")
-    starting.add_argument("--digest", help="SHA-256 of the version's model.json")
-    starting.add_argument(
-        "--models-dir",
-        type=Path,
-        default=Path("models"),
-        help="where the versions in the image lie on this machine (default: models)",
-    )
-    add_common(starting)
-
-    add_common(add("promote", run_promote, "give the canary all the traffic"))
-
-    aborting = add("abort", run_abort, "take the canary back, so that it never serves again")
-    aborting.add_argument("--reason", default="", help="for the history")
-    add_common(aborting)
-
-    showing = add("status", run_status, "show versions, revisions, wanted and observed split")
-    showing.add_argument("--json", action="store_true", help="for a program")
-    showing.add_argument("--watch", action="store_true", help="again whenever it changes")
-
-    add("history", run_history, "show who released what, and when")
-    return parser.parse_args(arguments)
-
-
-Run = Callable[[argparse.Namespace], None]
-
-
-def share(text: str) -> int:
-    """A percent that splits the traffic."""
-    number = int(text)
-    if not 1 <= number <= 99:
-        raise argparse.ArgumentTypeError("must be 1 to 99")
-    return number
+REFUSED, ROLLED_BACK, INCONCLUSIVE = 3, 4, 5
+ENDS = {End.PROMOTED: 0, End.ROLLED_BACK: ROLLED_BACK, End.INCONCLUSIVE: INCONCLUSIVE}
+VERDICTS = {Verdict.HEALTHY: 0, Verdict.BAD: ROLLED_BACK, Verdict.HOLD: INCONCLUSIVE}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    args = parse(arguments)
+    args = parse(RUNS, arguments)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except (RolloutError, ValueError) as error:
         print(f"rollout: {error}", file=sys.stderr)
         return REFUSED if isinstance(error, Refused) else 1
     except KeyboardInterrupt:
         print("rollout: stopped; what was done stays as it is, see status", file=sys.stderr)
         return 130
-    return 0
 
 
 def say(text: str) -> None:
@@ -129,11 +50,16 @@ def connect(args: argparse.Namespace) -> API:
     return API(args.service, args.namespace, context=args.context, server=args.server)
 
 
-def run_start(args: argparse.Namespace) -> None:
-    """Open a canary."""
-    api = connect(args)
-    service = api.service()
-    template = canary.read(service, args.component).template
+def source_of(args: argparse.Namespace, api: API) -> Source:
+    """Where the evidence is read."""
+    if args.prometheus:
+        return Prometheus(args.prometheus, api.namespace, api.name)
+    return Pods(api)
+
+
+def target(args: argparse.Namespace, live: Object) -> Object:
+    """The template that the flags want in place of ``live``."""
+    template = live
     if args.version:
         if args.component != "predictor":
             raise Refused("a version of the model is the predictor's; give an --image")
@@ -147,12 +73,124 @@ def run_start(args: argparse.Namespace) -> None:
         template = with_version(template, version)
     if args.image:
         template = with_image(template, args.image)
+    return template
+
+
+def run_start(args: argparse.Namespace) -> None:
+    """Open a canary."""
+    api = connect(args)
+    service = api.service()
+    template = target(args, canary.read(service, args.component).template)
     if args.dry_run:
         preview(api, canary.start(service, args.component, template, args.percent))
-    else:
-        release.start(
-            api, service, args.component, template, args.percent, timeout=args.timeout, say=say
+        return
+    release.start(
+        api, service, args.component, template, args.percent, timeout=args.timeout, say=say
+    )
+    evidence = Evidence(slow=args.slow)
+    try:
+        evidence.begin(args.percent, now(), source_of(args, api).read(args.slow).pods)
+    except NoEvidence as error:
+        say(f"no evidence is taken: {error}")
+        return
+
+    def remember(record: Record) -> None:
+        if record.release:
+            record.release.evidence = evidence
+
+    api.update(remember)
+
+
+def run_run(args: argparse.Namespace) -> int:
+    """Take a canary to its end, from the beginning or from where it is."""
+    api = connect(args)
+    wanted = plan(args)
+    service = api.service()
+    running = canary.running(service)
+    record = api.record()
+    unfinished = record.release if running is None else None
+    if record.release and record.release.condemned:
+        pass  # an earlier run was stopped while it took it back
+    elif args.version or args.image:
+        live = canary.read(service, args.component)
+        template = target(args, live.template)
+        if template != live.template:
+            if last := record.rolled_back(args.component, describe(template)):
+                say(
+                    f"{last.canary} was taken back at {last.time:%Y-%m-%d %H:%M:%S} UTC"
+                    f" ({last.reason}). To try it again all the same, start it first"
+                )
+                return ROLLED_BACK
+            percent = wanted.steps[0]
+            if args.dry_run:
+                preview(api, canary.start(service, args.component, template, percent))
+                return 0
+            release.start(
+                api, service, args.component, template, percent, timeout=args.timeout, say=say
+            )
+        elif not running and not unfinished and live.is_settled:
+            say(f"the {args.component} runs this already, and has all of the traffic")
+            return 0
+    elif running is None and unfinished is None:
+        raise Refused("no canary is running: give the version to release")
+    if args.dry_run:
+        preview(api, next_step(service, wanted.after))
+        return 0
+    progress = Progress(api, source_of(args, api), wanted, say, args.labels)
+    return ENDS[progress.run()]
+
+
+def next_step(service: Object, after: Callable[[int], int]) -> Object | None:
+    """The patch with which ``run`` would take the canary further now."""
+    live = canary.running(service)
+    if live is None:
+        return None
+    share = after(live.percent or 0)
+    return canary.patch(service, live.name, live.template, None if share == 100 else share)
+
+
+def run_approve(args: argparse.Namespace) -> None:
+    """Let a canary go on."""
+    api = connect(args)
+    service = api.service()
+    live, found = under_way(service, api.record())
+    percent = live.percent or 0
+
+    def approve(record: Record) -> None:
+        if record.release:
+            record.release.approved = percent
+        record.note("approved", found, percent, args.reason)
+
+    api.update(approve)
+    api.announce(service, "CanaryApproved", f"{found.canary} may get more than {percent} %")
+    say(f"{found.canary} may get more than {percent} %")
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Judge the evidence so far."""
+    api = connect(args)
+    live, found = under_way(api.service(), api.record())
+    evidence = found.evidence
+    if evidence is None or not evidence.stages:
+        raise NoEvidence(
+            f"no evidence has been taken since {found.canary} got {live.percent} %: run takes it"
         )
+    try:
+        look(source_of(args, api), evidence, live)
+    except NoEvidence as error:
+        say(f"{error}. This is what was recorded at last")
+    decision = judge(evidence.steps(), alpha=args.alpha, minimum=args.minimum, labels=args.labels)
+    print("\n".join([*explain(decision), f"{found.canary}: {decision.verdict.value}"]))
+    return VERDICTS[decision.verdict]
+
+
+def under_way(service: Object, record: Record) -> tuple[canary.Component, Release]:
+    """The canary that is live, and what is recorded of it."""
+    live = canary.running(service)
+    found = record.release_of(live) if live else None
+    if live is None or found is None:
+        raise Refused("no canary is running that rollout has started")
+    return live, found
 
 
 def run_promote(args: argparse.Namespace) -> None:
@@ -176,9 +214,11 @@ def run_abort(args: argparse.Namespace) -> None:
 def run_status(args: argparse.Namespace) -> None:
     """Show the state, once or whenever it changes."""
     api = connect(args)
+    source = source_of(args, api)
     shown = None
     while True:
-        found = show.state(api.service(), api.record())
+        service, record = api.service(), api.record()
+        found = show.state(service, record, recent(source, service, record))
         if found != shown:
             shown = found
             print(json.dumps(found) if args.json else show.table(found), flush=True)
@@ -187,9 +227,24 @@ def run_status(args: argparse.Namespace) -> None:
         time.sleep(release.INTERVAL)
 
 
+def recent(source: Source, service: Object, record: Record) -> Evidence | None:
+    """The evidence as it is now, or as it was recorded at last where it cannot be read."""
+    live = canary.running(service)
+    found = record.release_of(live) if live else None
+    if live is None or found is None or found.evidence is None:
+        return None
+    with suppress(NoEvidence):
+        look(source, found.evidence, live)
+    return found.evidence
+
+
 def run_history(args: argparse.Namespace) -> None:
     """Show the history."""
-    print(show.history(connect(args).record()))
+    record = connect(args).record()
+    if args.json:
+        print(json.dumps([entry.model_dump(mode="json") for entry in record.history]))
+    else:
+        print(show.history(record))
 
 
 def preview(api: API, change: Object | None) -> None:
@@ -203,40 +258,23 @@ def preview(api: API, change: Object | None) -> None:
 
 def run_deploy(args: argparse.Namespace) -> None:
     """Apply an overlay."""
-    plan = apply_overlay(args.overlay, Cluster(args.context), dry_run=args.dry_run)
+    plan = deploy.apply(args.overlay, Cluster(args.context), dry_run=args.dry_run)
     if args.dry_run:
         print(yaml.safe_dump_all(plan.objects, sort_keys=False), end="")
     say(plan.summary)
 
 
-def apply_overlay(overlay: str, cluster: Cluster, *, dry_run: bool) -> deploy.Plan:
-    """Apply what ``deploy.plan`` finds; with ``dry_run`` only say it.
-
-    Raises:
-        ClusterError: ``kubectl`` failed.
-        Refused: a canary is running, and would be replaced by another.
-        ValueError: the overlay renders something else than a release of one InferenceService.
-    """
-    rendered = render(overlay)
-    deploy.record(rendered)
-    wanted = deploy.service(rendered)["metadata"]
-    live = cluster.get("inferenceservice", wanted["name"], wanted["namespace"])
-    if live is None:
-        plan = deploy.Plan(rendered, "the service is new")
-    else:
-        found = cluster.get("configmap", deploy.RECORD, wanted["namespace"])
-        recorded = found["data"] if found else {}
-        kept = deploy.keep_released(rendered, live, recorded)
-        (after,) = cluster.apply([deploy.service(kept)], dry_run=True)
-        plan = deploy.plan(kept, live, after, recorded)
-    if not dry_run:
-        cluster.apply(_ordered(plan.objects))
-    return plan
-
-
-def _ordered(objects: list[Object]) -> list[Object]:
-    """The InferenceService last: what its pods need is then there."""
-    return sorted(objects, key=lambda each: each["kind"] == "InferenceService")
+RUNS = {
+    "deploy": run_deploy,
+    "start": run_start,
+    "run": run_run,
+    "approve": run_approve,
+    "check": run_check,
+    "promote": run_promote,
+    "abort": run_abort,
+    "status": run_status,
+    "history": run_history,
+}
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import json
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from rollout.template import Object
 
 TIMEOUT = 10
 """Seconds for an answer."""
+ATTEMPTS = 5
+"""At a change, since others change the same object, the controller its status above all."""
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -79,31 +81,52 @@ class API:
         """What was remembered; an empty record if nothing was."""
         try:
             with self._explained():
-                found = self._core.read_namespaced_config_map(
+                found: Any = self._core.read_namespaced_config_map(
                     RECORD, self.namespace, _request_timeout=TIMEOUT
                 )
         except _NotFound:
             return Record()
-        return Record.read(found.data or {})
+        return Record.read(found.data or {}, found.metadata.resource_version)
 
     def save(self, record: Record) -> None:
-        """Remember ``record``."""
-        try:
-            with self._explained():
-                self._core.patch_namespaced_config_map(
-                    RECORD,
-                    self.namespace,
-                    {"data": record.data()},
-                    field_manager=MANAGER,
-                    _content_type="application/merge-patch+json",
-                    _request_timeout=TIMEOUT,
-                )
-        except _NotFound:
-            new = client.V1ConfigMap(metadata=client.V1ObjectMeta(name=RECORD), data=record.data())
-            with self._explained():
-                self._core.create_namespaced_config_map(
-                    self.namespace, new, field_manager=MANAGER, _request_timeout=TIMEOUT
-                )
+        """Remember ``record``.
+
+        Raises:
+            Conflict: it has changed since it was read.
+        """
+        metadata = client.V1ObjectMeta(name=RECORD, resource_version=record.version)
+        body = client.V1ConfigMap(metadata=metadata, data=record.data())
+        flags: dict[str, Any] = {"field_manager": MANAGER, "_request_timeout": TIMEOUT}
+        with self._explained():
+            if record.version is None:
+                made: Any = self._core.create_namespaced_config_map(self.namespace, body, **flags)
+            else:
+                flags["_content_type"] = "application/merge-patch+json"
+                made = self._core.patch_namespaced_config_map(RECORD, self.namespace, body, **flags)
+        record.version = made.metadata.resource_version
+
+    def update(self, change: Callable[[Record], None]) -> Record:
+        """Change what is remembered, again if somebody else changes it meanwhile.
+
+        Raises:
+            Conflict: somebody else does so all the time.
+        """
+        for _ in range(ATTEMPTS):
+            record = self.record()
+            change(record)
+            with suppress(Conflict):
+                self.save(record)
+                return record
+        raise Conflict(f"somebody else changes the ConfigMap {RECORD} all the time; try again")
+
+    def pods(self, labels: str) -> dict[str, Object]:
+        """The pods with ``labels`` by their names."""
+        with self._explained():
+            found = self._core.list_namespaced_pod(
+                self.namespace, label_selector=labels, _request_timeout=TIMEOUT
+            )
+        made: Any = self._client.sanitize_for_serialization(found)  # type: ignore[no-untyped-call]
+        return {each["metadata"]["name"]: each for each in made["items"]}
 
     def announce(
         self, service: Object, reason: str, message: str, *, warning: bool = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rollout import canary
 from rollout.canary import COMPONENTS, PERCENT
+from rollout.cluster import Cluster, render
 from rollout.errors import Refused
 from rollout.record import RECORD as RELEASES
 from rollout.record import RELEASE, begin
@@ -101,6 +102,32 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
         settings[image] = recorded.get(image, settings[image])
         summary += f"; the {name} waits: deploy again when this is promoted"
     return Plan(objects, summary)
+
+
+def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
+    """Apply what ``plan`` finds; with ``dry_run`` only say it.
+
+    Raises:
+        ClusterError: ``kubectl`` failed.
+        Refused: a canary is running, and would be replaced by another.
+        ValueError: the overlay renders something else than a release of one InferenceService.
+    """
+    rendered = render(overlay)
+    record(rendered)
+    wanted = service(rendered)["metadata"]
+    live = cluster.get("inferenceservice", wanted["name"], wanted["namespace"])
+    if live is None:
+        made = Plan(rendered, "the service is new")
+    else:
+        found = cluster.get("configmap", RECORD, wanted["namespace"])
+        recorded = found["data"] if found else {}
+        kept = keep_released(rendered, live, recorded)
+        (after,) = cluster.apply([service(kept)], dry_run=True)
+        made = plan(kept, live, after, recorded)
+    if not dry_run:
+        # The InferenceService last: what its pods need is then there.
+        cluster.apply(sorted(made.objects, key=lambda each: each["kind"] == "InferenceService"))
+    return made
 
 
 def _begun(live: Object, name: str, wanted: Object) -> Object:

@@ -10,11 +10,15 @@ class ClusterError(RolloutError):
 
 
 class Unreachable(ClusterError):
-    """The API server, or a source of evidence, does not answer: another try may succeed."""
+    """The API server does not answer: another try may succeed."""
 
 
 class Conflict(ClusterError):
     """Somebody else has changed what was about to be changed."""
+
+
+class NoEvidence(RolloutError):
+    """What the pods have counted cannot be read."""
 
 
 class Refused(RolloutError):

@@ -7,13 +7,14 @@ on it would make new revisions in the middle of a canary.
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
 
 from rollout.canary import Component, read
+from rollout.evidence import Evidence
 from rollout.template import Object, describe
 
 RECORD = "mnist-rollout"
@@ -38,6 +39,11 @@ class Release(BaseModel):
     stable_revision: str | None
     canary_revision: str | None = None
     """Known once it is being taken back."""
+    condemned: str = ""
+    """Why it is being taken back."""
+    approved: int = 0
+    """The percent up to which a person has approved of it."""
+    evidence: Evidence | None = None
     begun: datetime
     by: str
 
@@ -53,19 +59,24 @@ class Entry(BaseModel):
     canary: str
     percent: int
     reason: str = ""
+    evidence: list[str] = []
+    """What the decision was made on, in words."""
 
 
 class Record(BaseModel):
     """The whole ConfigMap."""
 
+    version: str | None = None
+    """Its ``resourceVersion``; ``None`` if it is not there yet."""
     release: Release | None = None
     history: list[Entry] = []
 
     @classmethod
-    def read(cls, data: Mapping[str, str]) -> "Record":
+    def read(cls, data: Mapping[str, str], version: str | None = None) -> "Record":
         """From the ConfigMap's data."""
         release, history = data.get(RELEASE), data.get(HISTORY, "")
         return cls(
+            version=version,
             release=Release.model_validate_json(release) if release else None,
             history=[Entry.model_validate_json(line) for line in history.splitlines()],
         )
@@ -82,11 +93,47 @@ class Record(BaseModel):
             return release
         return None
 
-    def note(self, action: str, release: Release, percent: int, reason: str = "") -> None:
+    def rolled_back(self, component: str, canary: str) -> Entry | None:
+        """The last line of the history, if by it this very canary was taken back."""
+        last = self.history[-1] if self.history else None
+        if last and (last.action, last.component, last.canary) == ("aborted", component, canary):
+            return last
+        return None
+
+    def close(
+        self,
+        action: str,
+        release: Release,
+        percent: int,
+        reason: str = "",
+        evidence: Iterable[str] = (),
+    ) -> None:
+        """End the release, with a line in the history."""
+        self.note(action, release, percent, reason, evidence)
+        self.release = None
+
+    def note(
+        self,
+        action: str,
+        release: Release,
+        percent: int,
+        reason: str = "",
+        evidence: Iterable[str] = (),
+    ) -> None:
         """Add a line to the history."""
-        found = release.model_dump(include={"component", "stable", "canary"})
-        entry = Entry(time=now(), by=who(), action=action, percent=percent, reason=reason, **found)
-        self.history.append(entry)
+        self.history.append(
+            Entry(
+                time=now(),
+                by=who(),
+                action=action,
+                component=release.component,
+                stable=release.stable,
+                canary=release.canary,
+                percent=percent,
+                reason=reason,
+                evidence=list(evidence),
+            )
+        )
 
 
 def begin(service: Object, component: str, template: Object) -> Release:

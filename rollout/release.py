@@ -5,18 +5,16 @@ interrupted and called again; the record only knows the template to go back to.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rollout import canary
-from rollout.api import API
+from rollout.api import API, ATTEMPTS
 from rollout.errors import Conflict, Refused, RolloutError
 from rollout.record import UNKNOWN, Record, Release, begin
 from rollout.template import Object, describe
 
 INTERVAL = 0.5
 """Seconds between two looks at the service."""
-ATTEMPTS = 5
-"""At a patch, since the controller writes the status, and with it the resource version."""
 
 Say = Callable[[str], None]
 
@@ -41,12 +39,11 @@ def start(
         RolloutError: it does not get ready in ``timeout`` seconds.
     """
     canary.start(service, component, template, percent)  # refused before anything is written
-    record = api.record()
-    record.release = release = begin(service, component, template)
-    api.save(record)
-    _patch(api, service, lambda live: canary.start(live, component, template, percent))
-    record.note("started", release, percent)
-    api.save(record)
+    release = begin(service, component, template)
+
+    api.update(lambda record: setattr(record, "release", release))
+    patch(api, service, lambda live: canary.start(live, component, template, percent))
+    api.update(lambda record: record.note("started", release, percent))
     text = (
         f"canary of the {component}: {release.canary} gets {percent} %, {release.stable} the rest"
     )
@@ -62,8 +59,8 @@ def start(
     say("it is ready, and the traffic is split")
 
 
-def promote(api: API, *, timeout: int, say: Say) -> None:
-    """Give the canary everything, and wait until it has that.
+def promote(api: API, *, timeout: int, say: Say, evidence: Iterable[str] = ()) -> None:
+    """Give the canary everything, and wait until it has that; ``evidence`` is for the history.
 
     Raises:
         Refused: see ``canary.promote``.
@@ -72,15 +69,12 @@ def promote(api: API, *, timeout: int, say: Say) -> None:
     """
     service = api.service()
     live = canary.to_promote(service)
-    record = api.record()
-    release = record.release_of(live)
+    release = api.record().release_of(live)
     if release is None:
         release = begin(service, live.name, live.template)
         release.stable = UNKNOWN
-    _patch(api, service, canary.promote)
-    record.note("promoted", release, 100)
-    record.release = None
-    api.save(record)
+    patch(api, service, canary.promote)
+    api.update(lambda record: record.close("promoted", release, 100, evidence=evidence))
     promoted = f"{describe(live.template)} of the {live.name}"
     api.announce(service, "CanaryPromoted", f"{promoted} gets all")
     try:
@@ -92,8 +86,10 @@ def promote(api: API, *, timeout: int, say: Say) -> None:
     say(f"promoted: {promoted} gets all the traffic")
 
 
-def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
+def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[str] = ()) -> None:
     """Take the canary back, in the order of ``canary.abort``; called again, it goes on.
+
+    ``reason`` and ``evidence`` are for the history.
 
     Raises:
         Refused: there is no canary, or nobody knows what to go back to; its traffic is taken away
@@ -104,10 +100,9 @@ def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
     live = canary.running(service)
     if live is None:
         raise Refused("no canary is running: there is nothing to abort")
-    record = api.record()
-    release = record.release_of(live)
+    release = api.record().release_of(live)
     if release is None:
-        _patch(api, service, lambda found: _without_traffic(found, live))
+        patch(api, service, lambda found: _without_traffic(found, live))
         raise Refused(
             f"the canary of the {live.name} gets nothing any more. It was not started by rollout,"
             " which cannot know what to go back to: docs/release.md says how, under 'Or roll back'"
@@ -118,7 +113,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
         live = canary.read(found, name)
         if live.template != stable and live.created != release.canary_revision:
             release.canary_revision = live.created
-            api.save(record)
+            api.update(lambda record: _remember(record, release))
         change = _back(found, release)
         if change is not None:
             try:
@@ -135,9 +130,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say) -> None:
             f"the canary gets nothing, but {release.stable} is not ready again after {timeout} s:"
             " see status, and call abort again"
         ) from None
-    record.note("aborted", release, 0, reason)
-    record.release = None
-    api.save(record)
+    api.update(lambda record: record.close("aborted", release, 0, reason, evidence))
     why = f"{release.canary} of the {name}: {reason}"
     api.announce(service, "CanaryAborted", why, warning=True)
     say(f"aborted: {release.stable} of the {name} gets all the traffic")
@@ -177,7 +170,13 @@ def _words(change: Object, stable: str) -> str:
     return "the percent is removed"
 
 
-def _patch(api: API, planned: Object, make: Callable[[Object], Object]) -> None:
+def _remember(record: Record, release: Release) -> None:
+    """Which revision is the canary's, so that it can be told from the one that follows it."""
+    if record.release:
+        record.release.canary_revision = release.canary_revision
+
+
+def patch(api: API, planned: Object, make: Callable[[Object], Object]) -> None:
     """Apply what ``make`` makes of the service, unless its spec is not ``planned`` any more."""
     service = planned
     for _ in range(ATTEMPTS):

@@ -3,12 +3,21 @@
 from typing import Any
 
 from rollout import canary
+from rollout.decision import GUARDRAILS, Arm
+from rollout.evidence import Evidence
 from rollout.record import UNKNOWN, Record
 from rollout.template import Object, describe
 
+ALWAYS = ("component", "role", "serves", "revision", "wanted", "split", "ready")
+COUNTED = ("calls", *GUARDRAILS)
+"""Since the canary has begun; only its component has them."""
 
-def state(service: Object, record: Record) -> dict[str, Any]:
-    """What ``status`` shows, a row to each revision that is named in the traffic."""
+
+def state(service: Object, record: Record, evidence: Evidence | None = None) -> dict[str, Any]:
+    """What ``status`` shows, a row to each revision that is named in the traffic.
+
+    ``evidence`` is that of the canary under way.
+    """
     return {
         "service": service["metadata"]["name"],
         "namespace": service["metadata"]["namespace"],
@@ -16,12 +25,14 @@ def state(service: Object, record: Record) -> dict[str, Any]:
             row
             for name in canary.COMPONENTS
             if name in service["spec"]
-            for row in _rows(canary.read(service, name), record)
+            for row in _rows(canary.read(service, name), record, evidence)
         ],
     }
 
 
-def _rows(live: canary.Component, record: Record) -> list[dict[str, Any]]:
+def _rows(
+    live: canary.Component, record: Record, evidence: Evidence | None
+) -> list[dict[str, Any]]:
     latest = {
         "component": live.name,
         "role": "canary" if live.has_canary else "stable",
@@ -43,7 +54,14 @@ def _rows(live: canary.Component, record: Record) -> list[dict[str, Any]]:
         "split": live.traffic.get(live.rolled_out or "", 0),
         "ready": live.rolled_out is not None,
     }
+    if evidence:
+        for row, arm in zip((stable, latest), evidence.total(), strict=True):
+            row |= _counted(arm)
     return [stable, latest]
+
+
+def _counted(arm: Arm) -> dict[str, int]:
+    return {"calls": arm.calls, **{name: arm.bad[name] for name in GUARDRAILS}}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -57,10 +75,11 @@ def table(found: dict[str, Any]) -> str:
             f"{row['wanted']} %",
             f"{row['split']} %",
             "yes" if row["ready"] else "no",
+            *(str(row.get(name, "")) for name in COUNTED),
         ]
         for row in found["revisions"]
     ]
-    return aligned([[name.upper() for name in found["revisions"][0]], *rows])
+    return aligned([[name.upper() for name in (*ALWAYS, *COUNTED)], *rows])
 
 
 def history(record: Record) -> str:
@@ -78,7 +97,11 @@ def history(record: Record) -> str:
         for each in record.history
     ]
     titles = ["TIME (UTC)", "WHO", "COMPONENT", "WHAT", "FROM → TO", "AT", "WHY"]
-    return aligned([titles, *rows])
+    first, *lines = aligned([titles, *rows]).splitlines()
+    shown = [first]
+    for line, entry in zip(lines, record.history, strict=True):
+        shown += [line, *(f"    {each}" for each in entry.evidence)]
+    return "\n".join(shown)
 
 
 def aligned(rows: list[list[str]]) -> str:

@@ -186,8 +186,10 @@ def test_status_shows_both_versions(world: World, capsys: pytest.CaptureFixture[
     assert world.run("status") == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     stable, latest = ("mnist-predictor-00001", "mnist-predictor-00002")
-    assert rows[1] == ["predictor", "stable", "version", "1", stable, "90", "%", "90", "%", "yes"]
-    assert rows[2] == ["predictor", "canary", "version", "2", latest, "10", "%", "10", "%", "yes"]
+    counted = ["0"] * 4
+    shares = (["90", "%", "90", "%", "yes"], ["10", "%", "10", "%", "yes"])
+    assert rows[1] == ["predictor", "stable", "version", "1", stable, *shares[0], *counted]
+    assert rows[2] == ["predictor", "canary", "version", "2", latest, *shares[1], *counted]
     assert world.run("status", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["wanted"] for each in found["revisions"]] == [90, 10, 100]

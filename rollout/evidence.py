@@ -1,0 +1,161 @@
+"""What the two sides of a canary have done, from the raw counters of their pods.
+
+A pod's counters only ever grow, from the start of its process. So what it has done since another
+look is the difference; after a restart it is all that is there. Nothing is extrapolated, as
+Prometheus' ``increase`` would. Calls between the last look at a pod and its end are not seen.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from rollout.canary import Component
+from rollout.decision import GUARDRAILS, Arm, Step
+
+Counts = dict[str, float]
+"""``calls``, each guardrail, ``lost`` and ``digit_0`` to ``digit_9``; what is 0 may be missing."""
+
+SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Seconds that may be the objective: the bounds of the histogram of ``serving.metrics``."""
+STARTED = "process_start_time_seconds"
+METRICS = (
+    "mnist_request_seconds_bucket",
+    "mnist_unsure_requests_total",
+    "mnist_first_digits_total",
+    "mnist_predictor_calls_total",
+    STARTED,
+)
+
+
+class Metric(NamedTuple):
+    """One number that a pod exports."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Pod(NamedTuple):
+    """A pod's counters at one look."""
+
+    component: str
+    revision: str
+    started: float
+    """Seconds since 1970; 0 where it is not known."""
+    counts: Counts
+
+
+class Seen(BaseModel):
+    """What a pod had counted at the last look."""
+
+    started: float
+    counts: Counts
+
+
+class Stage(BaseModel):
+    """A period with one wanted split, and what was counted in it."""
+
+    percent: int
+    since: datetime
+    stable: Counts = {}
+    canary: Counts = {}
+    lost: float = 0
+
+
+class Evidence(BaseModel):
+    """All stages of a canary, the present one last."""
+
+    slow: float
+    """Seconds above which an answer is slow."""
+    stages: list[Stage] = []
+    seen: dict[str, Seen] = {}
+    """By the name of the pod."""
+
+    def begin(self, percent: int, since: datetime, pods: Mapping[str, Pod]) -> None:
+        """Begin a stage: what ``pods`` have counted so far does not count in it."""
+        self.stages.append(Stage(percent=percent, since=since))
+        self.seen = {name: Seen(started=p.started, counts=p.counts) for name, p in pods.items()}
+
+    def add(self, pods: Mapping[str, Pod], live: Component) -> None:
+        """Add what ``pods`` have done since the last look to the present stage.
+
+        Args:
+            pods: by name; one that does not answer may be missing, and is caught up with later.
+            live: the component under canary.
+        """
+        stage = self.stages[-1]
+        for name, pod in pods.items():
+            grown = self._grown(name, pod)
+            if pod.component != live.name:
+                stage.lost += grown.get("lost", 0)
+            elif pod.revision == live.created:
+                stage.canary = _sum(stage.canary, grown)
+            elif pod.revision == live.rolled_out:
+                stage.stable = _sum(stage.stable, grown)
+            self.seen[name] = Seen(started=pod.started, counts=pod.counts)
+
+    def _grown(self, name: str, pod: Pod) -> Counts:
+        seen = self.seen.get(name)
+        if seen is None:
+            # It has just started, or did not answer when the stage began.
+            is_new = not pod.started or pod.started >= self.stages[-1].since.timestamp()
+            return pod.counts if is_new else {}
+        smaller = any(pod.counts.get(key, 0) < value for key, value in seen.counts.items())
+        if smaller or pod.started != seen.started:
+            return pod.counts
+        return {key: value - seen.counts.get(key, 0) for key, value in pod.counts.items()}
+
+    def steps(self) -> list[Step]:
+        """As ``rollout.decision`` takes it."""
+        return [
+            Step(stage.percent / 100, _arm(stage.stable), _arm(stage.canary), round(stage.lost))
+            for stage in self.stages
+        ]
+
+    def total(self) -> tuple[Arm, Arm]:
+        """Stable and canary, over all stages."""
+        return (
+            _arm(_sum(*(stage.stable for stage in self.stages))),
+            _arm(_sum(*(stage.canary for stage in self.stages))),
+        )
+
+
+def count(metrics: Iterable[Metric], *, slow: float) -> Counts:
+    """What a pod has counted, as far as a decision needs it."""
+    counts: defaultdict[str, float] = defaultdict(float)
+    for name, labels, value in metrics:
+        if name == "mnist_request_seconds_bucket":
+            if labels["le"] == "+Inf":
+                counts["calls"] += value
+                counts["slow"] += value
+                if bad := _GUARDRAIL.get(labels["outcome"]):
+                    counts[bad] += value
+            elif float(labels["le"]) == slow:
+                counts["slow"] -= value
+        elif name == "mnist_unsure_requests_total":
+            counts["unsure"] += value
+        elif name == "mnist_first_digits_total" and labels["digit"].isdecimal():
+            counts[f"digit_{labels['digit']}"] += value
+        elif name == "mnist_predictor_calls_total" and labels["outcome"] == "lost":
+            counts["lost"] += value
+    return dict(counts)
+
+
+_GUARDRAIL = {"failed": "failed", "overloaded": "failed", "invalid": "unsure"}
+"""What an outcome of ``mnist_request_seconds`` is bad for."""
+
+
+def _sum(*each: Counts) -> Counts:
+    keys = {key for counts in each for key in counts}
+    return {key: sum(counts.get(key, 0) for counts in each) for key in sorted(keys)}
+
+
+def _arm(counts: Counts) -> Arm:
+    return Arm(
+        round(counts.get("calls", 0)),
+        {name: round(counts.get(name, 0)) for name in GUARDRAILS},
+        tuple(round(counts.get(f"digit_{digit}", 0)) for digit in range(10)),
+    )

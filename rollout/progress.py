@@ -1,0 +1,271 @@
+"""Takes a canary step by step to all of the traffic, as long as the evidence is for it.
+
+Each look at it begins with what is live and what is recorded, and ends with something that is safe
+to leave: a process that is killed at any moment is followed by another that goes on. So are two at
+a time, of which one at most succeeds with each change.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from rollout import canary, release
+from rollout.api import API
+from rollout.canary import Component
+from rollout.decision import Decision, Labels, Verdict, judge
+from rollout.errors import Conflict, NoEvidence, Refused, RolloutError, Unreachable
+from rollout.evidence import Evidence
+from rollout.record import Record, Release, now
+from rollout.release import Say
+from rollout.source import Reading, Source
+from rollout.template import Object
+
+NOTHING = "no evidence can be read"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a canary is to proceed; times are in seconds."""
+
+    steps: tuple[int, ...]
+    """Percentages, ascending, the last one 100."""
+    pause_at: frozenset[int] = frozenset()
+    """Percentages that a person must approve of going beyond."""
+    warm_up: float = 10
+    """From when the traffic is split until it counts."""
+    step_time: float = 60
+    """That a step takes at least."""
+    max_time: float = 3600
+    """That a step may take without a decision."""
+    poll: float = 5
+    """Between two looks."""
+    timeout: int = 600
+    """For a revision to get ready, and for the API server to come back."""
+    minimum: int = 100
+    """Calls that the canary must have answered in a step."""
+    alpha: float = 0.05
+    slow: float = 0.5
+
+    def after(self, percent: int) -> int:
+        """The step that follows ``percent``."""
+        return next(step for step in self.steps if step > percent)
+
+
+class End(Enum):
+    """How it ended."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Progress:
+    """One canary on its way, as far as this process knows it."""
+
+    def __init__(
+        self, api: API, source: Source, plan: Plan, say: Say, labels: Labels | None = None
+    ) -> None:
+        """Follow ``plan`` with the canary that is live, and tell ``say`` about it."""
+        self._api = api
+        self._source = source
+        self._plan = plan
+        self._say = say
+        self._labels = labels
+        self._said = ""
+        self._contact = time.monotonic()
+        self._unsettled: float | None = None
+        """Since when the traffic is not what it should be."""
+        self._settled: tuple[int, float] | None = None
+        """The percent, and since when it is what the traffic has."""
+
+    def run(self) -> End:
+        """Look again and again until it has ended.
+
+        Raises:
+            Refused: there is no canary that may be taken further.
+            RolloutError: it cannot go on; the message says what state things are in.
+        """
+        while True:
+            try:
+                end = self._look()
+                self._contact = time.monotonic()
+            except (Unreachable, Conflict) as error:
+                if time.monotonic() - self._contact > self._plan.timeout:
+                    raise Unreachable(
+                        f"{error}. The canary stays as it is; run again to go on with it"
+                    ) from None
+                self._tell(f"{error}; trying again")
+                end = None
+            if end is not None:
+                return end
+            time.sleep(self._plan.poll)
+
+    def _look(self) -> End | None:
+        service, record = self._api.service(), self._api.record()
+        live = canary.running(service)
+        if live is None:
+            return self._ended(service, record)
+        found = record.release_of(live)
+        if found is None:
+            raise Refused(
+                f"the canary of the {live.name} was not started by rollout, which cannot know what"
+                " to go back to: promote or abort it"
+            )
+        if live.percent == 0 or found.condemned:
+            return self._abort(found.condemned or "its percent was set to 0")
+        if not live.is_settled:
+            return self._wait(live, found)
+        self._unsettled = None
+        evidence = found.evidence
+        if evidence is None or not evidence.stages or evidence.stages[-1].percent != live.percent:
+            return self._begin(service, record, found, live)
+        return self._judge(service, record, found, live, evidence)
+
+    def _ended(self, service: Object, record: Record) -> End:
+        """What has become of it, when somebody else has ended it, or this was killed."""
+        found = record.release
+        if found is None:
+            if not record.history:
+                raise Refused("no canary is running: there is nothing to go on with")
+            last = record.history[-1]
+            self._say(f"{last.action} by {last.by}: {last.canary} of the {last.component}")
+            return End.PROMOTED if last.action == "promoted" else End.ROLLED_BACK
+        live = canary.read(service, found.component)
+        promoted = live.template != found.stable_template
+        action = "promoted" if promoted else "aborted"
+        by_others = "by other means than rollout"
+        self._api.update(
+            lambda record: record.close(action, found, 100 if promoted else 0, by_others)
+        )
+        self._say(f"{action} {by_others}: {found.canary} of the {found.component}")
+        return End.PROMOTED if promoted else End.ROLLED_BACK
+
+    def _wait(self, live: Component, found: Release) -> End | None:
+        """For the revision to get ready, or the traffic to be what it should."""
+        self._settled = None
+        self._unsettled = self._unsettled or time.monotonic()
+        if time.monotonic() - self._unsettled < self._plan.timeout:
+            self._tell(f"waiting until {found.canary} is ready and gets {live.percent} %")
+            return None
+        if not live.is_ready:
+            return self._abort(f"it is not ready after {self._plan.timeout} s")
+        raise RolloutError(
+            f"Knative has not moved the traffic to {live.percent} % in {self._plan.timeout} s:"
+            " see status. The canary stays as it is; run again to go on with it"
+        )
+
+    def _begin(
+        self, service: Object, record: Record, found: Release, live: Component
+    ) -> End | None:
+        """Begin the stage of a percent, once it has warmed up."""
+        percent = live.percent or 0
+        if self._settled is None or self._settled[0] != percent:
+            self._settled = (percent, time.time())
+            self._tell(f"{found.canary} gets {percent} %")
+        since = self._settled[1] + self._plan.warm_up
+        if time.time() < since:
+            return None
+        evidence = found.evidence or Evidence(slow=self._plan.slow)
+        reading = self._read(evidence.slow)
+        if reading and reading.time >= since:
+            evidence.begin(percent, now(), reading.pods)
+            found.evidence = evidence
+            self._api.save(record)
+        elif time.time() > since + self._plan.max_time:
+            return self._give_up(service, found, percent, NOTHING)
+        return None
+
+    def _read(self, slow: float) -> Reading | None:
+        try:
+            return self._source.read(slow)
+        except NoEvidence as error:
+            self._tell(f"no evidence: {error}")
+            return None
+
+    def _judge(
+        self, service: Object, record: Record, found: Release, live: Component, evidence: Evidence
+    ) -> End | None:
+        percent = live.percent or 0
+        if reading := self._read(evidence.slow):
+            evidence.add(reading.pods, live)
+        decision = judge(
+            evidence.steps(),
+            alpha=self._plan.alpha,
+            minimum=self._plan.minimum,
+            labels=self._labels,
+        )
+        if decision.verdict is Verdict.BAD:
+            found.condemned = reason(decision)
+        self._api.save(record)
+        if found.condemned:
+            return self._abort(found.condemned, explain(decision))
+        age = (datetime.now(UTC) - evidence.stages[-1].since).total_seconds()
+        if reading is None or decision.verdict is Verdict.HOLD:
+            why = reason(decision) if reading else NOTHING
+            if age > self._plan.max_time:
+                return self._give_up(service, found, percent, why, explain(decision))
+            if reading:
+                self._tell(f"at {percent} %: {why}")
+            return None
+        if age < self._plan.step_time:
+            self._tell(f"at {percent} %: healthy so far")
+            return None
+        if percent in self._plan.pause_at and found.approved < percent:
+            self._tell(f"at {percent} %: healthy, and waiting for `python -m rollout approve`")
+            return None
+        return self._advance(service, found, live, explain(decision))
+
+    def _advance(
+        self, service: Object, found: Release, live: Component, evidence: Sequence[str]
+    ) -> End | None:
+        share = self._plan.after(live.percent or 0)
+        if share == 100:
+            release.promote(self._api, timeout=self._plan.timeout, say=self._say, evidence=evidence)
+            return End.PROMOTED
+        release.patch(
+            self._api,
+            service,
+            lambda planned: canary.patch(planned, live.name, live.template, share),
+        )
+        self._api.update(lambda record: record.note("advanced", found, share, "", evidence))
+        self._api.announce(service, "CanaryAdvanced", f"{found.canary} gets {share} %")
+        return None
+
+    def _abort(self, why: str, evidence: Sequence[str] = ()) -> End:
+        release.abort(
+            self._api, reason=why, timeout=self._plan.timeout, say=self._say, evidence=evidence
+        )
+        return End.ROLLED_BACK
+
+    def _give_up(
+        self,
+        service: Object,
+        found: Release,
+        percent: int,
+        why: str,
+        evidence: Sequence[str] = (),
+    ) -> End:
+        self._api.update(lambda record: record.note("held", found, percent, why, evidence))
+        text = f"{found.canary} stays at {percent} %: {why}"
+        self._api.announce(service, "CanaryHeld", text, warning=True)
+        self._say(f"{text}. Run again to go on with it, or promote or abort it")
+        return End.INCONCLUSIVE
+
+    def _tell(self, text: str) -> None:
+        """Say what is new."""
+        if text != self._said:
+            self._said = text
+            self._say(text)
+
+
+def reason(decision: Decision) -> str:
+    """The check that decided."""
+    check = next(each for each in decision.checks if each.verdict is decision.verdict)
+    return f"{check.name}: {check.text}"
+
+
+def explain(decision: Decision) -> list[str]:
+    """All checks, a line each."""
+    return [f"{each.verdict.value:<7}  {each.name:<6}  {each.text}" for each in decision.checks]

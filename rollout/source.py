@@ -1,0 +1,187 @@
+"""Where the evidence is read: from the pods themselves, or from a Prometheus that scrapes them.
+
+Neither goes through Knative's route, so that a look wakes no revision that has no pods.
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from rollout.api import API
+from rollout.canary import Component
+from rollout.errors import NoEvidence
+from rollout.evidence import METRICS, STARTED, Evidence, Metric, Pod, count
+
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+REVISION_LABEL = "serving.knative.dev/revision"
+PORT_FLAG = "--metrics_port="
+TIMEOUT = 3
+"""Seconds for an answer of a pod."""
+ASKED = 16
+"""Pods at a time."""
+RANGE = 180
+"""Seconds back in which Prometheus must have scraped a pod, at least twice."""
+
+
+class Reading(NamedTuple):
+    """One look at all pods."""
+
+    time: float
+    """Seconds since 1970: everything until then is counted."""
+    pods: Mapping[str, Pod]
+    """By name; those that have answered."""
+
+
+class Source(Protocol):
+    """Reads what the pods of the service have counted."""
+
+    def read(self, slow: float) -> Reading:
+        """Look once; answers that took more than ``slow`` seconds count as slow.
+
+        Raises:
+            NoEvidence: nothing can be read.
+        """
+
+
+class Pods:
+    """Asks each pod at its port for metrics."""
+
+    def __init__(self, api: API) -> None:
+        """Find the pods by ``api``."""
+        self._api = api
+        # No proxy leads to a pod.
+        self._client = httpx.Client(timeout=TIMEOUT, trust_env=False)
+
+    def read(self, slow: float) -> Reading:
+        """See ``Source``."""
+        now = time.time()
+        found = self._api.pods(f"{SERVICE_LABEL}={self._api.name}")
+        addresses = {name: url for name, pod in found.items() if (url := _address(pod))}
+        if found and not addresses:
+            raise NoEvidence(f"no pod of {self._api.name} has {PORT_FLAG} among its arguments")
+        with ThreadPoolExecutor(ASKED) as threads:
+            pages = dict(zip(addresses, threads.map(self._get, addresses.values()), strict=True))
+        pods = {
+            name: _pod(found[name]["metadata"]["labels"], list(_parse(page)), slow)
+            for name, page in pages.items()
+            if page is not None
+        }
+        if addresses and not pods:
+            raise NoEvidence(
+                f"none of {len(addresses)} pods answers, such as {next(iter(addresses.values()))}."
+                " They can be reached from inside the cluster; from elsewhere, give --prometheus"
+            )
+        return Reading(now, pods)
+
+    def _get(self, url: str) -> str | None:
+        try:
+            return self._client.get(url).raise_for_status().text
+        except httpx.HTTPError:
+            return None  # it is about to start, or to stop
+
+
+def _address(pod: Mapping[str, Any]) -> str | None:
+    """Where a pod has its metrics."""
+    host = pod.get("status", {}).get("podIP")
+    args = (arg for each in pod["spec"]["containers"] for arg in each.get("args") or ())
+    ports = [arg.removeprefix(PORT_FLAG) for arg in args if arg.startswith(PORT_FLAG)]
+    if not host or not ports:
+        return None
+    return f"http://{f'[{host}]' if ':' in host else host}:{ports[-1]}/metrics"
+
+
+def _parse(page: str) -> Iterator[Metric]:
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name in METRICS:
+                yield Metric(sample.name, sample.labels, sample.value)
+
+
+def _pod(labels: Mapping[str, str], metrics: Iterable[Metric], slow: float) -> Pod:
+    metrics = list(metrics)
+    started = next((each.value for each in metrics if each.name == STARTED), 0.0)
+    revision = labels.get(REVISION_LABEL, "")
+    return Pod(labels.get("component", ""), revision, started, count(metrics, slow=slow))
+
+
+class Prometheus:
+    """Asks a Prometheus that scrapes the pods as ``manifests/components/monitoring`` has it."""
+
+    def __init__(self, url: str, namespace: str, service: str) -> None:
+        """Read of ``service`` at ``url``, such as ``http://127.0.0.1:9090``."""
+        self._url = f"{url.rstrip('/')}/api/v1/query"
+        names = "|".join(METRICS)
+        self._query = (
+            f'{{__name__=~"{names}",namespace="{namespace}",{_label(SERVICE_LABEL)}="{service}"}}'
+            f"[{RANGE}s]"
+        )
+        self._client = httpx.Client(timeout=30)
+
+    def read(self, slow: float) -> Reading:
+        """See ``Source``.
+
+        Each pod is scraped at a moment of its own. They are compared at the last moment that all
+        have reached, between the two scrapes around it: a side that was scraped later would seem
+        to have got more of the traffic.
+        """
+        now = time.time()
+        try:
+            answer = self._client.post(self._url, data={"query": self._query, "time": str(now)})
+            result = answer.raise_for_status().json()["data"]["result"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise NoEvidence(f"Prometheus at {self._url} does not answer: {error}") from None
+        series: dict[str, list[Any]] = {}
+        for each in result:
+            series.setdefault(each["metric"].get("pod", ""), []).append(each)
+        last = {pod: max(each["values"][-1][0] for each in s) for pod, s in series.items()}
+        newest = max(last.values(), default=now)
+        # One that is far behind the others has gone: it is taken as it was at last.
+        moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
+        pods = {}
+        for name, mine in series.items():
+            metrics = [
+                Metric(each["metric"]["__name__"], each["metric"], value)
+                for each in mine
+                if (value := _value(each["values"], moment, each["metric"]["__name__"])) is not None
+            ]
+            if metrics:
+                labels = {key: mine[0]["metric"].get(_label(key), "") for key in LABELS}
+                pods[name] = _pod(labels, metrics, slow)
+        return Reading(moment, pods)
+
+
+LABELS = ("component", REVISION_LABEL)
+
+
+def _label(name: str) -> str:
+    """A label of a pod as Prometheus has it."""
+    return name.translate(str.maketrans("./-", "___"))
+
+
+def _value(values: list[tuple[float, str]], moment: float, name: str) -> float | None:
+    """What a series was at ``moment``; ``None`` before its first scrape."""
+    after = bisect_right([at for at, _ in values], moment)
+    if after == 0:
+        return None
+    at, before = values[after - 1][0], float(values[after - 1][1])
+    if after == len(values) or name == STARTED:
+        return before
+    then, later = values[after][0], float(values[after][1])
+    if later < before:  # it was started again in between
+        return before
+    return before + (later - before) * (moment - at) / (then - at)
+
+
+def look(source: Source, evidence: Evidence, live: Component) -> None:
+    """Add what has happened since the last look, if that was at the present split.
+
+    Raises:
+        NoEvidence: nothing can be read.
+    """
+    if evidence.stages[-1].percent == live.percent:
+        evidence.add(source.read(evidence.slow).pods, live)

@@ -1,0 +1,466 @@
+"""A canary on its way to all of the traffic or back, with made-up traffic and a real API."""
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout import __main__ as command
+from rollout import canary
+from rollout.api import API
+from rollout.errors import Conflict, NoEvidence, Unreachable
+from rollout.evidence import Counts, Pod
+from rollout.source import Reading
+from tests import releases
+from tests.releases import World
+
+QUICK = ("--warm-up=0", "--step-time=0", "--poll=0.01", "--timeout=20")
+STEPS = ("--steps=10,50,100", "--minimum=50")
+
+
+class Traffic:
+    """A source of evidence: calls come in whenever one looks, and the live split routes them."""
+
+    def __init__(self, world: World) -> None:
+        self.calls = 200
+        """At each look."""
+        self.canary: Callable[[], Counts] = dict
+        """What a call does when the canary has it."""
+        self.away = False
+        self.lost = 0.0
+        """Of the canary's calls, those that nobody answers."""
+        self.looks = 0
+        self.sent = 0
+        """Calls that the canary has had."""
+        self._world = world
+        self._random = random.Random(0)
+        self._counted: dict[str, Counter[str]] = {"t": Counter()}
+        self._started = time.time()
+
+    def read(self, slow: float) -> Reading:
+        self.looks += 1
+        if self.away:
+            raise NoEvidence("nothing answers")
+        traffic = self._world.api.components["predictor"].traffic()
+        for _ in range(self.calls):
+            (target,) = self._random.choices(traffic, [each.percent for each in traffic])
+            self._call(target.revision or "")
+        pods = {
+            name: Pod(self._component(name), name, self._started, dict(each))
+            for name, each in self._counted.items()
+        }
+        return Reading(time.time() + 1, pods)
+
+    def _component(self, name: str) -> str:
+        return "transformer" if name == "t" else "predictor"
+
+    def _call(self, revision: str) -> None:
+        counted = self._counted.setdefault(revision, Counter())
+        if revision.endswith("1"):
+            counted.update({"calls": 1, "digit_7": 1})
+            return
+        self.sent += 1
+        if self._random.random() < self.lost:
+            self._counted["t"]["lost"] += 1
+        else:
+            counted.update({"calls": 1, "digit_7": 1})
+            counted.update(self.canary())
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with releases.world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def traffic(world: World, monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    made = Traffic(world)
+    monkeypatch.setattr(command, "source_of", lambda *_: made)
+    return made
+
+
+def run(world: World, *arguments: str) -> int:
+    return world.run("run", *(arguments or ("2",)), *STEPS, *QUICK)
+
+
+def history(world: World, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert world.run("history", "--json") == 0
+    return list(json.loads(capsys.readouterr().out))
+
+
+def percent(world: World) -> int | None:
+    found: int | None = world.service["spec"]["predictor"].get(canary.PERCENT)
+    return found
+
+
+def test_a_healthy_canary_goes_up_the_steps_and_is_promoted(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(world) == 0
+    shares = [each.get("2", 0) for each in world.api.traffic]
+    assert sorted(set(shares)) == [0, 10, 50, 100]
+    assert shares == sorted(shares)
+    told = history(world, capsys)
+    assert [(each["action"], each["percent"]) for each in told] == [
+        ("started", 10), ("advanced", 50), ("promoted", 100),
+    ]  # fmt: skip
+    assert [line.split()[:2] for line in told[-1]["evidence"]] == [
+        ["healthy", name] for name in ("split", "failed", "slow", "unsure", "digits", "sample")
+    ]
+    events = [each["reason"] for each in world.api if each["kind"] == "Event"]
+    assert events == ["CanaryStarted", "CanaryAdvanced", "CanaryPromoted"]
+
+
+@pytest.mark.parametrize(
+    ("ill", "guardrail"),
+    [
+        ({"failed": 1.0}, "failed"),
+        ({"slow": 1.0}, "slow"),
+        ({"unsure": 1.0}, "unsure"),
+    ],
+)
+def test_a_bad_canary_is_taken_back_at_the_next_look(
+    world: World,
+    traffic: Traffic,
+    ill: Counts,
+    guardrail: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    traffic.canary = lambda: ill
+    assert run(world) == command.ROLLED_BACK
+    assert world.api.traffic[-1] == {"1": 100}
+    # The stage began with a look, and the one after it condemned.
+    assert traffic.looks == 2
+    last = history(world, capsys)[-1]
+    assert last["action"] == "aborted"
+    assert last["reason"].startswith(f"{guardrail}: canary")
+    assert any(line.startswith(f"bad      {guardrail}") for line in last["evidence"])
+
+
+def test_a_canary_that_loses_its_calls_is_taken_back(world: World, traffic: Traffic) -> None:
+    """It dies of them: no pod of it has counted a failure."""
+    traffic.lost = 0.9
+    assert run(world) == command.ROLLED_BACK
+
+
+def test_a_canary_that_gets_worse_later_is_taken_back(world: World, traffic: Traffic) -> None:
+    traffic.canary = lambda: {"failed": float(traffic.sent > 100)}
+    assert run(world) == command.ROLLED_BACK
+    assert 50 in {shares.get("2") for shares in world.api.traffic}
+
+
+def test_without_traffic_it_stays_where_it_is(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traffic.calls = 0
+    assert run(world, "2", "--max-time=0.3") == command.INCONCLUSIVE
+    assert "no traffic: no evidence" in capsys.readouterr().err
+    assert percent(world) == 10
+    assert history(world, capsys)[-1]["action"] == "held"
+
+
+def test_without_a_source_it_stays_where_it_is(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traffic.away = True
+    assert run(world, "2", "--max-time=0.3") == command.INCONCLUSIVE
+    assert "no evidence: nothing answers" in capsys.readouterr().err
+    assert percent(world) == 10
+
+
+def test_other_digits_hold_and_do_not_condemn(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traffic.canary = lambda: {"digit_7": -1.0, "digit_1": 1.0}
+    assert run(world, "2", "--max-time=0.5") == command.INCONCLUSIVE
+    assert "digits: Jensen-Shannon distance 1.00" in capsys.readouterr().err
+    assert percent(world) == 10
+
+
+def test_it_waits_where_a_person_must_approve(
+    world: World, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = iter(range(1000))
+    sleep = time.sleep
+
+    def approve_later(seconds: float) -> None:
+        sleep(seconds)
+        if percent(world) == 50 and next(waits) == 10:
+            assert world.run("approve", "--reason=looks well") == 0
+
+    monkeypatch.setattr(time, "sleep", approve_later)
+    assert run(world, "2", "--pause-at=50") == 0
+    assert next(waits) > 10
+    assert "CanaryApproved" in [e["reason"] for e in world.api if e["kind"] == "Event"]
+
+
+def test_a_paused_canary_is_taken_back_all_the_same(world: World, traffic: Traffic) -> None:
+    traffic.canary = lambda: {"failed": float(traffic.looks > 10)}
+    assert run(world, "2", "--pause-at=10") == command.ROLLED_BACK
+
+
+@pytest.mark.parametrize("ill", [False, True])
+@pytest.mark.parametrize("moment", [*range(0, 60, 3)])
+def test_it_may_be_killed_at_any_moment_and_called_again(
+    world: World, traffic: Traffic, moment: int, ill: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traffic.canary = lambda: {"failed": float(ill)}
+    calls = iter(range(10_000))
+
+    def interrupt(method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            return method(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("service", "patch", "save", "record", "announce"):
+            patched.setattr(API, name, interrupt(getattr(API, name)))
+        first = run(world)
+    end = command.ROLLED_BACK if ill else 0
+    assert first in (130, end)
+    if first == 130:
+        assert run(world) == end
+    assert world.api.traffic[-1] == ({"1": 100} if ill else {"2": 100})
+    assert percent(world) is None
+
+
+def test_an_api_server_that_is_away_for_a_while_is_waited_for(
+    world: World,
+    traffic: Traffic,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert world.start() == 0
+    ours, calls = API.service, iter(range(10_000))
+
+    def sometimes(api: API) -> Any:
+        if 5 <= next(calls) % 20 < 8:
+            raise Unreachable("the API server does not answer")
+        return ours(api)
+
+    monkeypatch.setattr(API, "service", sometimes)
+    assert run(world) == 0
+    assert "does not answer; trying again" in capsys.readouterr().err
+
+
+def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
+    world: World,
+    traffic: Traffic,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert world.start() == 0
+    ours, calls = API.service, iter(range(10_000))
+
+    def away(api: API) -> Any:
+        if next(calls) > 2:
+            raise Unreachable("the API server does not answer")
+        return ours(api)
+
+    monkeypatch.setattr(API, "service", away)
+    assert world.run("run", "2", *STEPS, *QUICK, "--timeout=0") == 1
+    message = "The canary stays as it is; run again to go on with it"
+    assert message in capsys.readouterr().err
+
+
+def test_what_somebody_else_does_meanwhile_is_respected(world: World, traffic: Traffic) -> None:
+    """A percent begins a stage of its own; a rollback is one."""
+    traffic.canary = dict
+    read = traffic.read
+
+    def meddle(slow: float) -> Reading:
+        if traffic.looks == 2:
+            world.patch(canaryTrafficPercent=30)
+        return read(slow)
+
+    traffic.read = meddle  # type: ignore[method-assign]
+    assert run(world) == 0
+    assert 30 in {shares.get("2") for shares in world.api.traffic}
+
+
+@pytest.mark.parametrize(
+    ("ending", "end", "action"),
+    [("promote", 0, "promoted"), ("abort", command.ROLLED_BACK, "aborted")],
+)
+def test_a_canary_that_somebody_else_ends_has_ended(
+    world: World,
+    traffic: Traffic,
+    ending: str,
+    end: int,
+    action: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read = traffic.read
+
+    def meddle(slow: float) -> Reading:
+        if traffic.looks == 2:
+            assert world.run(ending) == 0
+        return read(slow)
+
+    traffic.read = meddle  # type: ignore[method-assign]
+    traffic.calls = 10
+    assert run(world) == end
+    assert history(world, capsys)[-1]["action"] == action
+
+
+def test_a_percent_of_0_by_hand_is_a_rollback(world: World, traffic: Traffic) -> None:
+    assert world.start() == 0
+    world.patch(canaryTrafficPercent=0)
+    assert run(world) == command.ROLLED_BACK
+    assert world.api.traffic[-1] == {"1": 100}
+
+
+def test_a_revision_that_never_gets_ready_is_taken_back(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.api.never_ready.add("2")
+    assert world.run("start", "2", "--percent=10", "--timeout=0") == 1
+    assert world.run("run", "2", *STEPS, "--warm-up=0", "--poll=0.01", "--timeout=1") == (
+        command.ROLLED_BACK
+    )
+    assert "it is not ready after 1 s" in history(world, capsys)[-1]["reason"]
+    assert world.served() == {"1"}
+
+
+def test_a_canary_of_somebody_elses_is_left_alone(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    containers = world.service["spec"]["predictor"]["containers"]
+    containers[0]["env"][0]["value"] = "2"
+    world.patch(containers=containers, canaryTrafficPercent=50)
+    world.look()
+    assert world.run("run", *STEPS, *QUICK) == command.REFUSED
+    assert "was not started by rollout" in capsys.readouterr().err
+    assert percent(world) == 50
+
+
+def test_what_is_released_already_is_done(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(world) == 0
+    assert run(world) == 0
+    assert "runs this already" in capsys.readouterr().err
+    assert world.run("run", *QUICK) == command.REFUSED
+
+
+def test_what_was_taken_back_is_not_tried_again_unless_it_is_started(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a pipeline that is run again would do the harm again."""
+    traffic.canary = lambda: {"failed": 1}
+    assert run(world) == command.ROLLED_BACK
+    capsys.readouterr()
+    before = world.service["spec"]
+    assert run(world) == command.ROLLED_BACK
+    assert "was taken back at" in capsys.readouterr().err
+    assert world.service["spec"] == before
+    assert world.start() == 0
+    assert percent(world) == 10
+
+
+def test_another_version_is_refused_while_one_is_under_way(world: World, traffic: Traffic) -> None:
+    assert world.start() == 0
+    assert run(world, "1") == command.REFUSED
+
+
+def test_check_judges_and_changes_nothing(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    before = world.api.list("/")
+    traffic.calls = 100
+    capsys.readouterr()
+    assert world.run("check", "--minimum=50") == command.INCONCLUSIVE
+    assert "of the 50 calls that are needed" in capsys.readouterr().out
+    traffic.calls = 1000
+    assert world.run("check", "--minimum=50") == 0
+    assert capsys.readouterr().out.endswith("version 2: healthy\n")
+    assert world.run("check", "--labels=40:2") == command.ROLLED_BACK
+    traffic.canary = lambda: {"failed": 1}
+    assert world.run("check") == command.ROLLED_BACK
+    out = capsys.readouterr().out
+    assert "bad      failed  canary" in out
+    traffic.away = True
+    assert world.run("check") == command.INCONCLUSIVE
+    assert "what was recorded at last" in capsys.readouterr().err
+    after = world.api.list("/")
+    assert [each for each in after if each["kind"] == "ConfigMap"] == [
+        each for each in before if each["kind"] == "ConfigMap"
+    ]
+
+
+def test_there_is_nothing_to_check_or_approve_without_a_canary(world: World) -> None:
+    assert world.run("check") == world.run("approve") == command.REFUSED
+
+
+def test_status_shows_what_was_counted(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    traffic.canary = lambda: {"slow": 1}
+    capsys.readouterr()
+    assert world.run("status", "--json") == 0
+    stable, latest, _ = json.loads(capsys.readouterr().out)["revisions"]
+    assert stable["calls"] + latest["calls"] == 200
+    assert (stable["slow"], latest["slow"]) == (0, latest["calls"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "share"), [(("2",), 10), ((), 50)], ids=["to begin", "to go on"]
+)
+def test_a_dry_run_prints_the_next_patch(
+    world: World,
+    traffic: Traffic,
+    arguments: tuple[str, ...],
+    share: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not arguments:
+        assert world.start() == 0
+    before = world.service["spec"]
+    capsys.readouterr()
+    assert world.run("run", *arguments, *STEPS, "--dry-run") == 0
+    assert f"canaryTrafficPercent: {share}" in capsys.readouterr().out
+    assert world.service["spec"] == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--steps=10,5,100",),
+        ("--steps=10,50",),
+        ("--steps=100",),
+        ("--steps=a",),
+        ("--pause-at=0",),
+        ("--alpha=1",),
+        ("--warm-up=-1",),
+        ("--slow=0.3",),
+        ("--labels=3",),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        command.main(["run", "2", *flags])
+    assert refusal.value.code == 2
+
+
+def test_two_at_a_time_do_not_count_twice(world: World, traffic: Traffic) -> None:
+    assert world.start() == 0
+    api = API("mnist", "default", server=world.server)
+    one, two = api.record(), api.record()
+    for record in (one, two):
+        assert record.release
+        record.release.approved = 10
+    api.save(one)
+    with pytest.raises(Conflict, match="has been modified"):
+        api.save(two)

@@ -1,0 +1,152 @@
+"""Where the evidence is read: pods and Prometheus."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollout.api import API
+from rollout.errors import NoEvidence
+from rollout.source import Pods, Prometheus
+from standalone import pod
+from standalone.canary import Revision
+from standalone.objects import Objects
+from tests import cluster, programs
+
+PAGE = """\
+# TYPE mnist_request_seconds histogram
+mnist_request_seconds_bucket{outcome="ok",le="0.5"} 8.0
+mnist_request_seconds_bucket{outcome="ok",le="+Inf"} 10.0
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1.7e9
+"""
+
+
+@contextmanager
+def serving(page: str, status: int = 200) -> Iterator[int]:
+    """A server that answers everything with ``page``; gives its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def pods(folder: Path, *ports: int) -> Iterator[API]:
+    """A cluster with a predictor's pod for each port."""
+    objects = Objects()
+    for number, port in enumerate(ports, 1):
+        revision = Revision(f"mnist-predictor-{number:05}", {"spec": {"containers": [{}]}})
+        args = ["--metrics_port=9092", f"--metrics_port={port}"] if port else []
+        made = pod.describe("mnist", "predictor", revision, args)
+        objects.create(pod.path(revision.name), made, "test")
+    with cluster.serve(objects, folder) as kubeconfig:
+        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+        yield API("mnist", server=content["clusters"][0]["cluster"]["server"])
+
+
+def test_each_pod_is_asked_at_its_port(tmp_path: Path) -> None:
+    with serving(PAGE) as port, pods(tmp_path, port) as api:
+        (found,) = Pods(api).read(0.5).pods.values()
+    assert (found.component, found.revision) == ("predictor", "mnist-predictor-00001")
+    assert (found.started, found.counts["calls"], found.counts["slow"]) == (1.7e9, 10, 2)
+
+
+def test_a_pod_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
+    closed = programs.free_port()
+    with serving(PAGE) as port, serving("", 503) as ill, pods(tmp_path, port, closed, ill) as api:
+        assert len(Pods(api).read(0.5).pods) == 1
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_that_no_pod_answers_is_said(tmp_path: Path, other: int) -> None:
+    port = other and programs.free_port()
+    with pods(tmp_path, port) as api, pytest.raises(NoEvidence) as error:
+        Pods(api).read(0.5)
+    assert ("give --prometheus" if port else "--metrics_port= among") in str(error.value)
+
+
+def test_that_there_are_no_pods_is_no_error(tmp_path: Path) -> None:
+    """A service may have been scaled to zero."""
+    with pods(tmp_path) as api:
+        assert Pods(api).read(0.5).pods == {}
+
+
+def series(pod: str, name: str, *values: tuple[float, float], **labels: str) -> dict[str, Any]:
+    place = {
+        "pod": pod,
+        "component": "predictor",
+        "serving_knative_dev_revision": f"revision of {pod}",
+    }
+    metric = {"__name__": name, **place, **labels}
+    return {"metric": metric, "values": [[at, str(value)] for at, value in values]}
+
+
+def calls(pod: str, *values: tuple[float, float]) -> dict[str, Any]:
+    return series(pod, "mnist_request_seconds_bucket", *values, outcome="ok", le="+Inf")
+
+
+def read(*result: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    with serving(json.dumps({"status": "success", "data": {"result": result}})) as port:
+        reading = Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
+    return reading.time, {name: found.counts["calls"] for name, found in reading.pods.items()}
+
+
+def test_pods_are_compared_at_the_last_moment_that_all_have_reached() -> None:
+    """One scraped 12 s later would seem to have got 12 s more of the traffic."""
+    old = calls("a", (1000, 100), (1030, 400))
+    new = calls("b", (1012, 10), (1042, 40))
+    assert read(old, new) == (1030, {"a": 400, "b": 28})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([(1000, 500), (1040, 20)], 500),  # started again in between
+        ([(1035, 20)], None),  # it was not there yet
+        ([(900, 7)], 7),  # it has gone, and what it did is kept
+    ],
+)
+def test_pods_that_come_and_go(values: list[tuple[float, float]], expected: float | None) -> None:
+    found = read(calls("a", (1000, 0), (1030, 300)), calls("b", *values))
+    other = {} if expected is None else {"b": expected}
+    assert found == (1030, {"a": 300, **other})
+
+
+def test_the_pod_of_a_sample_is_told_by_its_labels() -> None:
+    started = series("a", "process_start_time_seconds", (1000, 900), (1030, 900))
+    body = json.dumps({"data": {"result": [calls("a", (1000, 1), (1030, 4)), started]}})
+    with serving(body) as port:
+        pod = Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5).pods["a"]
+    assert (pod.component, pod.revision, pod.started) == ("predictor", "revision of a", 900)
+
+
+def test_a_prometheus_that_is_away_or_answers_nonsense_is_said() -> None:
+    with pytest.raises(NoEvidence, match="does not answer"):
+        Prometheus(f"http://127.0.0.1:{programs.free_port()}", "mnist", "mnist").read(0.5)
+    with serving("{}") as port, pytest.raises(NoEvidence, match="does not answer"):
+        Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
