@@ -181,7 +181,7 @@ def _guardrail(steps: Sequence[Step], name: str, limit: float) -> Check:
         )
     )
     text = f"canary {bad[0]} of {calls[0]} calls, stable {bad[1]} of {calls[1]}"
-    odds = f"{_odds(evidence)} that it is no accident; {_odds(limit)} would condemn"
+    odds = f"{_odds(evidence)} that it is worse; {_odds(limit)} would condemn"
     verdict = Verdict.BAD if evidence >= limit else Verdict.HEALTHY
     return Check(name, verdict, f"{text} ({odds})")
 
@@ -240,5 +240,7 @@ def jensen_shannon(one: Sequence[int], two: Sequence[int]) -> float:
 def _odds(evidence: float) -> str:
     """An e-value in words."""
     if evidence < 0.5:
-        return "nothing to speak of"
-    return f"{math.exp(min(evidence, 13.8)):,.0f} to 1" + (" and more" if evidence > 13.8 else "")
+        return "no evidence"
+    if evidence > math.log(1e6):
+        return "over a million to 1"
+    return f"{math.exp(evidence):,.0f} to 1"
