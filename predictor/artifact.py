@@ -14,15 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     JsonValue,
+    NonNegativeInt,
     PositiveInt,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +85,33 @@ class Provenance(_Record):
     """The processors that computed the weights."""
 
 
+class Histogram(_Record):
+    """Images by a number that is counted of each, in Prometheus's buckets."""
+
+    bounds: tuple[float, ...]
+    """Each bucket holds what is above the bound before and not above its own."""
+    counts: tuple[NonNegativeInt, ...]
+    """One more than ``bounds``: the last is of the images above all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.counts) != len(self.bounds) + 1 or not any(self.counts):
+            raise ValueError(f"expected {len(self.bounds) + 1} counts, not all of them 0")
+        return self
+
+
+class Reference(_Record):
+    """What the validation set looks like as the service counts its images, to see drift."""
+
+    dataset: str
+    digest: Sha256
+    images: PositiveInt
+    digits: dict[str, NonNegativeInt]
+    """Images by the digit that was named, ``none`` where there was none."""
+    histograms: dict[str, Histogram]
+    """``confidence``, ``ink`` and ``area``; see ``transformer.traits``."""
+
+
 class Metadata(_Record):
     """The content of ``model.json``."""
 
@@ -97,6 +126,8 @@ class Metadata(_Record):
     threshold: float
     """An image is accepted if the graph's score of its being a digit it knows is at least this."""
     metrics: tuple[Metrics, ...]
+    reference: Reference | None = None
+    """Versions 1 and 2 were published before there was one."""
     training: Provenance
     files: dict[FileName, Sha256]
 

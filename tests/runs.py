@@ -11,10 +11,17 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from predictor.artifact import Metrics, Provenance
+from predictor.artifact import Histogram, Metrics, Provenance, Reference
 from tests.versions import linear_graph
 from training.run import Run, write_metrics
 
+REFERENCE = Reference(
+    dataset="d",
+    digest="0" * 64,
+    images=5,
+    digits={str(digit): 0 for digit in range(10)} | {"7": 4, "none": 1},
+    histograms={"confidence": Histogram(bounds=(0.5, 1.0), counts=(1, 3, 0))},
+)
 BUCKET = "models"
 MODEL = "team/mnist"
 
@@ -33,7 +40,7 @@ def write(directory: Path) -> Path:
     )  # fmt: skip
     run.write(directory, graph=linear_graph())
     metrics = Metrics(dataset="d", digest="0" * 64, images=5, values={"accuracy": 0.5})
-    write_metrics(directory, (metrics,), card="# a card\n")
+    write_metrics(directory, (metrics,), REFERENCE, card="# a card\n")
     (directory / "figures").mkdir(exist_ok=True)
     (directory / "figures/confusion.png").write_bytes(b"a picture")
     return directory

@@ -177,7 +177,7 @@ def test_what_a_newer_version_adds_is_ignored(version: Path) -> None:
     assert artifact.read_metadata(version).version == 3
 
 
-@pytest.mark.parametrize("key", sorted(Metadata.model_fields))
+@pytest.mark.parametrize("key", sorted(Metadata.model_fields.keys() - {"reference"}))
 def test_each_key_is_needed_and_named_when_missing(version: Path, key: str) -> None:
     path = version / "model.json"
     document = json.loads(path.read_bytes())

@@ -21,7 +21,7 @@ from training.data import DataError, Digits
 from training.evaluate import calibration_error, measure
 from training.network import export
 from training.robustness import DISTURBANCES
-from training.run import Run, RunError, read_metrics
+from training.run import Run, RunError, read_metrics, read_reference
 from training.uploads import read_uploads
 from transformer.image import read
 
@@ -169,20 +169,28 @@ def test_a_run_is_measured_on_these_in_this_order(evaluated: Evaluated) -> None:
     assert "NaN" not in (evaluated.run / "metrics.json").read_text(encoding="utf-8")
 
 
+def test_the_reference_is_of_the_validation_set_and_never_of_the_test_set(
+    evaluated: Evaluated,
+) -> None:
+    reference = read_reference(evaluated.run)
+    assert (reference.dataset, reference.images) == (VALIDATION.name, len(VALIDATION))
+    assert reference.digest == VALIDATION.digest != TEST.digest
+
+
 def test_the_files_are_the_same_each_time_and_none_is_stale(evaluated: Evaluated) -> None:
     def files() -> dict[str, bytes]:
         paths = evaluated.run.rglob("*")
         return {path.name: path.read_bytes() for path in paths if path.is_file()}
 
     first = files()
-    assert {"metrics.json", "MODEL.md", "confusion.png"} <= set(first)
+    assert {"metrics.json", "reference.json", "MODEL.md", "confusion.png"} <= set(first)
     (evaluated.run / "figures/old.png").write_bytes(b"of before")
     evaluate.evaluate(evaluated.run, Path("unused"), uploads=evaluated.uploads)
     assert files() == first
 
 
 def test_training_again_forgets_what_was_measured(run: Path) -> None:
-    for stale in ("metrics.json", "MODEL.md", "figures/confusion.png"):
+    for stale in ("metrics.json", "reference.json", "MODEL.md", "figures/confusion.png"):
         (run / stale).parent.mkdir(exist_ok=True)
         (run / stale).write_bytes(b"of before")
     Run.read(run).write(run, graph=b"new")

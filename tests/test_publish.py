@@ -54,6 +54,7 @@ def test_versions_are_numbered_and_can_be_served(run: Path, store: Store, tmp_pa
         metadata = artifact.load(fetched, digest=published.digest).metadata
         assert (metadata.name, metadata.version) == ("mnist", number)
         assert metadata.training == Run.read(run).provenance
+        assert metadata.reference == runs.REFERENCE
         assert names(fetched) == FILES
     assert store.versions() == [1, 2]
 
@@ -127,7 +128,7 @@ def test_what_cannot_be_served_is_not_published(run: Path, store: Store) -> None
     ("missing", "command"),
     [
         ("run.json", "train"), ("model.pt2", "train"),
-        ("metrics.json", "evaluate"), ("MODEL.md", "evaluate"),
+        ("metrics.json", "evaluate"), ("reference.json", "evaluate"), ("MODEL.md", "evaluate"),
     ],
 )  # fmt: skip
 def test_an_incomplete_run_says_which_command_is_missing(

@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from predictor.artifact import GRAPH_FILE, Graph, Metrics
+from predictor.artifact import GRAPH_FILE, Graph, Metrics, Reference
 from predictor.graph import read_graph
 from serving.errors import ServingError
 from serving.scores import Scores
 from training import card, data, figures, probes, robustness
 from training.data import DataError, Digits
 from training.figures import Mistake, worst
+from training.reference import refer
 from training.run import (
     Run,
     check_seeds,
@@ -50,7 +51,7 @@ def evaluate(
     uploads: Path | None = None,
     new: Digits | None = None,
 ) -> tuple[Metrics, ...]:
-    """Measure the run in ``directory``; write ``metrics.json``, ``MODEL.md`` and figures there.
+    """Measure the run in ``directory``, and write there what ``training.run`` says it completes.
 
     Returns what it measured on the MNIST test set, the writers held out, the uploads and the new
     images if any, disturbed digits, and outliers.
@@ -86,7 +87,8 @@ def evaluate(
         metrics.append(measure(graph, new))
     measured = (*metrics, _measure_disturbed(graph, test), _measure_outliers(graph, test))
     write_figures(directory, figures.draw(measured, mistakes))
-    write_metrics(directory, measured, card=card.render(run, measured))
+    reference = _reference(graph, validation)
+    write_metrics(directory, measured, reference, card=card.render(run, measured))
     return measured
 
 
@@ -248,6 +250,12 @@ def _measure_outliers(graph: Graph, test: Digits) -> Metrics:
     every = [file for of_kind in files.values() for file in of_kind]
     digest = hashlib.sha256(b"".join(every)).hexdigest()
     return Metrics(dataset="outliers", digest=digest, images=len(every), values=values)
+
+
+def _reference(graph: Graph, validation: Digits) -> Reference:
+    """The validation set as the service sees it: its digits are passed through the transformer."""
+    pictures = [image.picture(pixels) for pixels in validation.images.numpy()]
+    return refer(validation, pictures, _answer_pictures(graph, pictures))
 
 
 def _answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from predictor import artifact
 from predictor.artifact import GRAPH_FILE, METADATA_FILE, Metadata
 from training.network import INPUTS, LABELS, OUTPUTS
-from training.run import CARD_FILE, Run, read_file, read_metrics
+from training.run import CARD_FILE, Run, read_file, read_metrics, read_reference
 from training.store import Store
 
 
@@ -40,6 +40,7 @@ def publish(directory: Path, store: Store, *, version: int | None = None) -> Pub
     """
     run = Run.read(directory)
     metrics = read_metrics(directory)
+    reference = read_reference(directory)
     contents = {
         GRAPH_FILE: read_file(directory, GRAPH_FILE, writer="train"),
         CARD_FILE: read_file(directory, CARD_FILE, writer="evaluate"),
@@ -57,6 +58,7 @@ def publish(directory: Path, store: Store, *, version: int | None = None) -> Pub
             temperature=run.temperature,
             threshold=run.threshold,
             metrics=metrics,
+            reference=reference,
             training=run.provenance,
             files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         )

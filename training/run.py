@@ -4,6 +4,7 @@
 ``model.pt2``           the graph with its weights
 ``run.json``            what it was made from, and its calibration
 ``metrics.json``        what ``evaluate`` measured
+``reference.json``      what it counted of the validation set, to see drift
 ``MODEL.md``            the model card, by ``evaluate``
 ``figures/*.png``       its figures
 ======================  =============================================
@@ -17,13 +18,14 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from predictor.artifact import GRAPH_FILE, Metrics, Provenance
+from predictor.artifact import GRAPH_FILE, Metrics, Provenance, Reference
 from training import data
 from training.data import Digits
 
 CARD_FILE = "MODEL.md"
 FIGURES = "figures"
 METRICS_FILE = "metrics.json"
+REFERENCE_FILE = "reference.json"
 RUN_FILE = "run.json"
 
 _METRICS = TypeAdapter(tuple[Metrics, ...])
@@ -55,7 +57,7 @@ class Run(BaseModel):
     def write(self, directory: Path, *, graph: bytes) -> None:
         """Begin the run ``directory`` with this and its graph, over an earlier one."""
         directory.mkdir(parents=True, exist_ok=True)
-        for stale in (METRICS_FILE, CARD_FILE):
+        for stale in (METRICS_FILE, REFERENCE_FILE, CARD_FILE):
             (directory / stale).unlink(missing_ok=True)
         write_figures(directory, {})
         (directory / GRAPH_FILE).write_bytes(graph)
@@ -106,8 +108,16 @@ def read_metrics(directory: Path) -> tuple[Metrics, ...]:
     return _METRICS.validate_json(read_file(directory, METRICS_FILE, writer="evaluate"))
 
 
-def write_metrics(directory: Path, metrics: tuple[Metrics, ...], *, card: str) -> None:
-    """Complete the run with what was measured."""
+def read_reference(directory: Path) -> Reference:
+    """Raises RunError if ``evaluate`` has not written it."""
+    return Reference.model_validate_json(read_file(directory, REFERENCE_FILE, writer="evaluate"))
+
+
+def write_metrics(
+    directory: Path, metrics: tuple[Metrics, ...], reference: Reference, *, card: str
+) -> None:
+    """Complete the run with what was measured and counted."""
+    (directory / REFERENCE_FILE).write_bytes(reference.model_dump_json(indent=2).encode() + b"\n")
     (directory / METRICS_FILE).write_bytes(_METRICS.dump_json(metrics, indent=2) + b"\n")
     (directory / CARD_FILE).write_bytes(card.encode())
 

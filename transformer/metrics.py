@@ -2,12 +2,18 @@
 
 from collections import Counter as Tally
 
-import cv2
 from prometheus_client import Counter, Histogram
 
 from serving import metrics
 from transformer.answer import Answer
 from transformer.image import Picture
+from transformer.traits import (
+    AREA_BOUNDS,
+    CONFIDENCE_BOUNDS,
+    INK_BOUNDS,
+    area_ratio,
+    ink_ratio,
+)
 
 IMAGES = Counter("mnist_images_total", "Images decoded.", ("format",))
 IMAGE_BYTES = Histogram(
@@ -18,12 +24,12 @@ IMAGE_BYTES = Histogram(
 INK = Histogram(
     "mnist_picture_ink_ratio",
     "Mean brightness of a picture as the model sees it, 1 for all ink; blank ones left out.",
-    buckets=[each / 40 for each in range(1, 13)],
+    buckets=INK_BOUNDS,
 )
 AREA = Histogram(
     "mnist_picture_area_ratio",
     "Share of a picture's pixels that have any ink; blank ones left out.",
-    buckets=[each / 20 for each in range(1, 12)],
+    buckets=AREA_BOUNDS,
 )
 PREDICTIONS = Counter(
     "mnist_predictions_total",
@@ -34,7 +40,7 @@ CONFIDENCE = Histogram(
     "mnist_confidence",
     "Calibrated probability of the digit that was named.",
     ("model_version",),
-    buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1),
+    buckets=CONFIDENCE_BOUNDS,
 )
 PREDICTOR_CALLS = Counter(
     "mnist_predictor_calls_total",
@@ -49,8 +55,8 @@ def count_picture(picture: Picture, file_bytes: int, file_format: str) -> None:
     IMAGES.labels(file_format).inc()
     IMAGE_BYTES.observe(file_bytes)
     if picture.status != "no_digit":
-        INK.observe(cv2.mean(picture.pixels)[0] / 255)
-        AREA.observe(cv2.countNonZero(picture.pixels) / picture.pixels.size)
+        INK.observe(ink_ratio(picture.pixels))
+        AREA.observe(area_ratio(picture.pixels))
 
 
 def count_answer(answer: Answer, model_version: str) -> None:

@@ -1,0 +1,42 @@
+"""What a data set looks like as the service counts it: a version's reference for live images."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from predictor.artifact import Histogram, Reference
+from training.data import Digits
+from transformer.answer import NO_DIGIT, Answer
+from transformer.image import Picture
+from transformer.traits import AREA_BOUNDS, CONFIDENCE_BOUNDS, INK_BOUNDS, area_ratio, ink_ratio
+
+
+def refer(digits: Digits, pictures: Sequence[Picture], answer: Answer) -> Reference:
+    """Count ``pictures``, which the transformer has made of ``digits``, and the answers for them.
+
+    It is counted as ``transformer.metrics`` does: blank pictures have no ink and area, and where no
+    digit is named there is no confidence.
+    """
+    named = answer.digit.tolist()
+    counted = Counter(named)
+    inked = [picture.pixels for picture in pictures if picture.status != "no_digit"]
+    confidences = zip(named, answer.confidence.tolist(), strict=True)
+    return Reference(
+        dataset=digits.name,
+        digest=digits.digest,
+        images=len(digits),
+        digits={str(digit): counted[digit] for digit in range(10)} | {"none": counted[NO_DIGIT]},
+        histograms={
+            "confidence": _histogram(
+                (value for digit, value in confidences if digit != NO_DIGIT), CONFIDENCE_BOUNDS
+            ),
+            "ink": _histogram(map(ink_ratio, inked), INK_BOUNDS),
+            "area": _histogram(map(area_ratio, inked), AREA_BOUNDS),
+        },
+    )
+
+
+def _histogram(values: Iterable[float], bounds: Sequence[float]) -> Histogram:
+    counted = Counter(bisect_left(bounds, value) for value in values)
+    counts = tuple(counted[index] for index in range(len(bounds) + 1))
+    return Histogram(bounds=tuple(map(float, bounds)), counts=counts)
