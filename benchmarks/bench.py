@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 from benchmarks import coldstart, load, report
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR, Request, digits_sent
 from benchmarks.grpc_load import METHOD
-from benchmarks.load import Answers, Failed
+from benchmarks.load import Failed
 from benchmarks.servers import ENVIRONMENT, VENVS, Running, Server, running, servers
 from tests.programs import ROOT
 
@@ -111,19 +112,22 @@ def check(server: Running, case: str, request: Request) -> None:
 
 def measure(
     server: Running, case: str, request: Request, clients: int, seconds: int, folder: Path
-) -> Answers:
-    """One figure."""
+) -> list[float]:
+    """One figure: the answers, and whose the time on the cores was meanwhile."""
     address = f"127.0.0.1:{server.ports[request.port]}"
+    clock = load.Clock(server.processor_time)
     if case == CALL:
-        return load.grpc(address, request.bodies[0], folder, clients=clients, seconds=seconds)
-    return load.wrk(
-        f"http://{address}{request.path}",
-        request.bodies,
-        {"content-type": request.content_type, **dict(request.headers)},
-        folder,
-        clients=clients,
-        seconds=seconds,
-    )
+        answers = load.grpc(address, request.bodies[0], folder, clients=clients, seconds=seconds)
+    else:
+        answers = load.wrk(
+            f"http://{address}{request.path}",
+            request.bodies,
+            {"content-type": request.content_type, **dict(request.headers)},
+            folder,
+            clients=clients,
+            seconds=seconds,
+        )
+    return [*answers, *clock.used()]
 
 
 def forward(seconds: int) -> float:
@@ -137,6 +141,11 @@ def forward(seconds: int) -> float:
             text=True,
         )
     return float(run.stdout)
+
+
+def now() -> str:
+    """The minute, in UTC."""
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def about(seconds: int) -> dict[str, object]:
@@ -153,7 +162,7 @@ def about(seconds: int) -> dict[str, object]:
         "python": platform.python_version(),
         "torch": version("torch"),
         "versions": ", ".join(versions),
-        "load": f"{os.getloadavg()[0]:.2f}",
+        "begun": now(),
         "seconds": seconds,
     }
 
@@ -185,8 +194,9 @@ class Results:
             measure(processes, SMALL, server.requests[SMALL], 32, seconds, folder)  # warms up
             for case, request in server.requests.items():
                 for clients in points[case]:
-                    answers = measure(processes, case, request, clients, seconds, folder)
-                    self.found["answers"].append([number, server.name, case, clients, *answers])
+                    found = measure(processes, case, request, clients, seconds, folder)
+                    row = [number, server.name, case, clients, *found]
+                    self.found["answers"].append(row)
             if points is COMPARED:
                 self.found["start"].setdefault(server.name, []).append(start)
                 self.found["memory"].setdefault(server.name, []).append(processes.memory())
@@ -238,6 +248,7 @@ def main() -> None:
         results.visit_all(
             number, [server for server in chosen if server.name in few], GRID, args.seconds
         )
+    results.found["about"]["ended"] = now()
     report.RESULTS.write_text(json.dumps(results.found, indent=1), encoding="utf-8")
     report.write(results.found)
 

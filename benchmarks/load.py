@@ -6,16 +6,19 @@ HTTP is sent by wrk, gRPC by ``grpc_load.py``; both run on a core of their own.
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 PROGRAM, LOAD = {0}, {1}
 """Cores: of what is measured, and of what measures."""
+STAT = Path("/proc/stat")
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
 
 
@@ -29,6 +32,15 @@ class Answers(NamedTuple):
     """Percentiles of the time to the answer, in milliseconds."""
 
 
+class Used(NamedTuple):
+    """Of the time of a core, from a moment on."""
+
+    server: float
+    """By the server; of one core."""
+    others: float
+    """By programs that are neither the server nor the load; of both cores."""
+
+
 class Failed(Exception):
     """Not every request was answered with success; the message is the report."""
 
@@ -39,6 +51,35 @@ def check_machine() -> None:
         sys.exit("wrk is missing: apt install wrk")
     if not os.sched_getaffinity(0) >= PROGRAM | LOAD:
         sys.exit("two cores are needed: one for the program, one for the load")
+
+
+class Clock:
+    """Whose time on the cores it was, from now on."""
+
+    def __init__(self, server: Callable[[], float]) -> None:
+        """``server`` gives the processor time, in seconds, that the server has taken so far."""
+        self._server = server
+        self._start = self._read()
+
+    def _read(self) -> tuple[float, float, float, float]:
+        load = time.process_time()
+        load += sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        return time.perf_counter(), self._server(), load, busy(STAT.read_text(encoding="ascii"))
+
+    def used(self) -> Used:
+        """Since the start."""
+        wall, server, load, everything = (
+            now - then for now, then in zip(self._read(), self._start, strict=True)
+        )
+        return Used(server / wall, max(0.0, everything - server - load) / (2 * wall))
+
+
+def busy(stat: str) -> float:
+    """Seconds that programs have had of both cores, from ``/proc/stat``; interrupts not counted."""
+    cores = [f"cpu{core}" for core in PROGRAM | LOAD]
+    rows = [line.split() for line in stat.splitlines()]
+    ticks = sum(int(tick) for row in rows if row[0] in cores for tick in row[1:4])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -97,7 +138,7 @@ def read_wrk(report: str) -> Answers:
     found = re.search(r"Requests/sec:\s+([\d.]+)", report)
     if not found or not float(found[1]):
         raise Failed(report)
-    times = dict(re.findall(r"^ +(\d+)%\s+(\S+)$", report, re.MULTILINE))
+    times = dict(re.findall(r"^ +(\d+)%\s+(\S+) *$", report, re.MULTILINE))
     return Answers(float(found[1]), read_time(times["50"]), read_time(times["99"]))
 
 

@@ -20,7 +20,7 @@ FASTAPI, ASGI = "empty FastAPI endpoint", "empty ASGI app"
 CLIENTS = (1, 8, 32, 64)
 SINGLE, PAIRS = 1, 2
 """Processes that a request passes through."""
-RATE, P50, P99 = 4, 5, 6
+RATE, P50, P99, SHARE, OTHERS = 4, 5, 6, 7, 8
 """Places in a row of answers: round, server, case, clients, and these."""
 
 Results = dict[str, Any]
@@ -53,7 +53,7 @@ class Report:
         self.processes: dict[str, int] = results["processes"]
         self.names = [name for name in self.processes if name not in results["missing"]]
         """In the order of the table; who failed in any round is not among them."""
-        self.answers = [row for row in results["answers"] if row[1] in self.names]
+        self.answers = [per_core(row) for row in results["answers"] if row[1] in self.names]
         self.memory = {name: results["memory"][name] for name in self.names}
         self.start = {name: results["start"][name] for name in self.names}
 
@@ -173,6 +173,11 @@ class Report:
         return rows
 
 
+def per_core(row: list[Any]) -> list[Any]:
+    """With the rate per second that the server had a core, which others use too."""
+    return [*row[:RATE], row[RATE] / row[SHARE], *row[P50:]]
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Round by round; none if the other is missing."""
     return [a / b for a, b in zip(ours, theirs, strict=True)] if theirs else []
@@ -229,6 +234,7 @@ def write(results: Results) -> None:
         compared="\n".join(report.compared()),
         forward=f"{statistics.median(results['forward']):,.0f}",
         bare=f"{statistics.median(results['bare']):.2f}",
+        others=f"{statistics.median(row[OTHERS] for row in report.answers):.0%}",
         missing=f"\nMissing here:\n{gone}\n" if gone else "",
         grid="\n".join(report.grid()),
     )

@@ -46,8 +46,8 @@ class Server(NamedTuple):
     environment: Mapping[str, str] = {}
 
 
-def ours() -> Server:
-    """Predictor and transformer, with the arguments of the manifest."""
+def ours(predictor: Mapping[str, Request]) -> Server:
+    """Predictor and transformer, with the arguments of the manifest; see ``kserve``."""
     path = "/v1/models/mnist:predict"
     python = f"{sys.executable} -m"
     return Server(
@@ -63,15 +63,14 @@ def ours() -> Server:
             SMALL: bodies.body(path, SMALL),
             LARGE: bodies.body(path, LARGE),
             MANY: bodies.v1(path, MANY),
-            TENSOR: bodies.tensor("/v2/models/mnist/infer"),
-            CALL: bodies.call(),
+            **predictor,
         },
         environment={"MODEL_VERSION": "1"},
     )
 
 
-def kserve(name: str, protocol: str, port: str) -> Server:
-    """KServe's documented pair."""
+def kserve(name: str, protocol: str, port: str, predictor: Mapping[str, Request]) -> Server:
+    """KServe's documented pair; ``predictor`` is what is sent to its predictor alone."""
     path = "/v1/models/mnist:predict"
     program = "{python} -m benchmarks.peers.kserve_pair"
     return Server(
@@ -85,8 +84,7 @@ def kserve(name: str, protocol: str, port: str) -> Server:
         ),
         {
             **{case: bodies.v1(path, case) for case in (SMALL, LARGE, MANY)},
-            TENSOR: bodies.tensor("/v2/models/mnist/infer"),
-            CALL: bodies.call(),
+            **predictor,
         },
         "kserve",
     )
@@ -99,11 +97,12 @@ def uvicorn(app: str) -> str:
 
 def servers() -> list[Server]:
     """All of them, ours first."""
+    predictor = {TENSOR: bodies.tensor("/v2/models/mnist/infer"), CALL: bodies.call()}
     empty = {SMALL: bodies.body("/", SMALL)}
     return [
-        ours(),
-        kserve("KServe's pair, REST", "v1", "inner"),
-        kserve("KServe's pair, gRPC", "grpc-v2", "inner_grpc"),
+        ours(predictor),
+        kserve("KServe's pair, REST", "v1", "inner", predictor),
+        kserve("KServe's pair, gRPC", "grpc-v2", "inner_grpc", {}),
         Server(
             "FastAPI",
             1,
@@ -231,6 +230,10 @@ class Running:
     def memory(self) -> float:
         """Proportional set size of all, in MB: pages that two share count half to each."""
         return sum(process.memory_full_info().pss for process in self.all()) / 1e6
+
+    def processor_time(self) -> float:
+        """Seconds that all have taken."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.all())
 
     def stop(self) -> None:
         """End them all."""
