@@ -60,6 +60,49 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Failing(nn.Module):
+    """Fails on all pictures but the blank one with which a version is tried at its start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, 11)
+        self.table = nn.Parameter(torch.zeros(1, 11))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)
+        result: torch.Tensor = self.layer(flat) + self.table[(flat.amax(1) > 0).long()]
+        return result
+
+
+class Slow(nn.Module):
+    """Takes some tenths of a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, 11)
+        self.burden = nn.Parameter(torch.eye(2048))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        burden = (self.burden + images.mean()) @ self.burden
+        result: torch.Tensor = self.layer(images.flatten(1)) + 0 * burden.mean()
+        return result
+
+
+class Nonsense(nn.Module):
+    """Sees an 8 everywhere."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        always = torch.zeros(11)
+        always[8] = 20
+        return images.flatten(1).mean(1, keepdim=True) + always
+
+
+def publish(models: Path, number: int, network: nn.Module, *, threshold: float = 0.0) -> None:
+    """Put a version of ``network`` where the predictor's image has its versions."""
+    graph = export(Served(network, temperature=1, threshold=threshold))
+    write(models / "mnist" / str(number), graph, version=number)
+
+
 def served(name: str) -> Served:
     torch.manual_seed(0)
     return Served(NETWORKS[name](), temperature=1.5, threshold=0.11)
