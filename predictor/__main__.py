@@ -58,7 +58,7 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Load the version, then serve it until SIGTERM or SIGINT."""
     args = command_line().parse_args()
-    logs.configure(args.log_level, args.log_format)
+    logs.configure(args.log_level, args.log_format, args.access_log)
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
     torch.set_num_threads(args.torch_threads)

@@ -10,7 +10,7 @@ from kserve import InferRequest, InferResponse
 from predictor import artifact
 from predictor.metrics import describe
 from predictor.tensors import read_images
-from serving import metrics, v2
+from serving import context, metrics, v2
 from serving.batcher import Batcher
 from serving.model import ServedModel
 from serving.scores import Images, Scores
@@ -70,6 +70,7 @@ class Predictor(ServedModel):
             Overloaded: too many images are waiting.
         """
         images = read_images(payload, max_instances=self._max_instances)
+        context.current().images = len(images)
         scores = await self._batcher.submit(images)
         metrics.count_answer(
             self.version,

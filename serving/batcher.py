@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from serving.context import RequestContext, current, enter, shared
 from serving.errors import ServingError
 from serving.gate import Gate
 from serving.metrics import BATCH_IMAGES, PENDING_IMAGES, STAGE_SECONDS
@@ -24,6 +25,7 @@ class _Request:
     images: Images
     arrived: float
     """Loop time, in seconds."""
+    context: RequestContext
     scores: asyncio.Future[Scores]
 
 
@@ -81,7 +83,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         with self._gate.admit(len(images)):
-            request = _Request(images, loop.time(), loop.create_future())
+            request = _Request(images, loop.time(), current(), loop.create_future())
             self._queue[request] = None
             self._queued += len(images)
             self._start_runs()
@@ -135,6 +137,7 @@ class Batcher:
         if len(batch) > 1:
             images = np.concatenate([request.images for request in batch])
         BATCH_IMAGES.observe(len(images))
+        enter(shared([request.context for request in batch]))
         try:
             with self._ran.time():
                 scores = await self._run(images)

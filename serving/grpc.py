@@ -18,8 +18,18 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
+from serving import access
+from serving.context import (
+    REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
+    RequestContext,
+    current,
+    enter,
+    receive,
+)
 from serving.errors import ServingError
-from serving.metrics import CLIENT_GONE, observe
+from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
 from serving.rest import VERSION_HEADER, model_metadata
 
@@ -37,11 +47,9 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         self._model = model
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answer, with the version in the trailing metadata as in REST's header."""
+        """Answer the version that is served."""
         self._model.check_served(request.model_name, request.model_version)
-        response = await super().ModelInfer(request, context)
-        context.set_trailing_metadata(((VERSION_HEADER, response.model_version),))
-        return response
+        return await super().ModelInfer(request, context)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model metadata, versions included."""
@@ -63,11 +71,12 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
     """Turns exceptions into gRPC status codes, and observes each inference.
 
-    A defect of ours shows no detail.
+    The trailing metadata name version and request as REST's headers do. A defect of ours shows no
+    detail.
     """
 
     def __init__(self, version: str | None) -> None:
-        """``version`` is named on errors, in the trailing metadata."""
+        """``version`` is named on errors."""
         self._version = version or ""
 
     async def intercept(
@@ -76,9 +85,11 @@ class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
         """Call the method and abort with the status of what it raises."""
         status: int = HTTPStatus.OK
         version, start = self._version, perf_counter()
+        enter(_receive(context))
         try:
             response = await method(request_or_iterator, context)
             version = getattr(response, "model_version", version)
+            context.set_trailing_metadata(_trailing(version))
             return response
         except ServingError as error:
             status = error.http_status
@@ -97,11 +108,20 @@ class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
             await self._abort(context, "INTERNAL", "internal error")
         finally:
             if method_name.endswith("/ModelInfer"):
-                observe("grpc", status, version, perf_counter() - start)
+                access.record(current(), "grpc", status, version, perf_counter() - start)
 
     async def _abort(self, context: Any, status: str, message: str) -> None:
-        metadata = ((VERSION_HEADER, self._version),) if self._version else ()
-        await context.abort(grpc.StatusCode[status], message, metadata)
+        await context.abort(grpc.StatusCode[status], message, _trailing(self._version))
+
+
+def _receive(context: Any) -> RequestContext:
+    metadata = dict(context.invocation_metadata() or ())
+    return receive(*(metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE)))
+
+
+def _trailing(version: str) -> tuple[tuple[str, str], ...]:
+    named = ((VERSION_HEADER, version), (REQUEST_ID, current().request_id))
+    return tuple((name, value) for name, value in named if value)
 
 
 async def start(

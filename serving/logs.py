@@ -1,9 +1,27 @@
-"""Logging of both programs."""
+"""Logging of both programs: a line an event, with the ids of the request that it belongs to."""
 
 import logging
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
+
+from serving import access, context
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a line says beside its message: the ids of the request, and ``extra["fields"]``."""
+    request = context.current()
+    ids = {"request_id": request.request_id, "trace_id": request.trace_id}
+    return {name: value for name, value in ids.items() if value} | getattr(record, "fields", {})
+
+
+class _Text(logging.Formatter):
+    """A record as a line for a person, its fields at the end."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        fields = (f" {name}={value}" for name, value in _fields(record).items())
+        return super().formatMessage(record) + "".join(fields)
 
 
 class _JSON(logging.Formatter):
@@ -15,6 +33,7 @@ class _JSON(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **_fields(record),
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
@@ -22,17 +41,26 @@ class _JSON(logging.Formatter):
 
 
 FORMATS = {
-    "text": logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"),
+    "text": _Text("%(asctime)s %(levelname)s %(name)s: %(message)s"),
     "json": _JSON(),
 }
 
 
-def configure(level: str = "INFO", style: str = "text") -> None:
-    """Log to stderr in one of ``FORMATS``, our libraries' chatter left out."""
+def configure(level: str = "INFO", style: str = "text", inferences: str = "errors") -> None:
+    """Log to stderr in one of ``FORMATS``, our libraries' chatter left out.
+
+    Args:
+        level: the least that is logged.
+        style: a key of ``FORMATS``.
+        inferences: which of them are logged, a key of ``access.CHOICES``, whatever the level.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATS[style])
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatter in ("kserve", "asyncio", "httpcore", "httpx", "python_multipart"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
+    access.log.setLevel(access.CHOICES[inferences])
     # uvicorn asks once whether this logger has handlers, and if not spares the line per request.
     logging.getLogger("uvicorn.access").propagate = False
+    # What neither format shows need not be found out for every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

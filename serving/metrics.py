@@ -44,8 +44,12 @@ BATCH_IMAGES = Histogram(
 PENDING_IMAGES = Gauge("mnist_pending_images", "Images waiting for a batch or in one.")
 
 
-def observe(protocol: str, status: int, model_version: str, seconds: float) -> None:
-    """Count a request that has been answered with an HTTP status, 0 for none."""
+def observe(protocol: str, status: int, model_version: str, seconds: float) -> str:
+    """Count a request that has been answered with an HTTP status, 0 for none.
+
+    Returns:
+        The outcome, see ``REQUEST_SECONDS``.
+    """
     if status >= 500:
         outcome = "failed"
     elif status == 429:
@@ -55,6 +59,7 @@ def observe(protocol: str, status: int, model_version: str, seconds: float) -> N
     else:
         outcome = "invalid" if status >= 400 else "ok"
     REQUEST_SECONDS.labels(protocol, outcome, model_version).observe(seconds)
+    return outcome
 
 
 def count_answer(model_version: str, *, unsure: bool, first_digit: int) -> None:

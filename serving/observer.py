@@ -1,14 +1,17 @@
-"""Sees every request over HTTP from outside of the app: times it, and names the version."""
+"""Sees every request over HTTP from outside of the app: times it, names it and the version."""
 
 from time import perf_counter
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.metrics import observe
+from serving import access, context
 from serving.rest import VERSION_HEADER
 
-HEADER = VERSION_HEADER.encode()
+VERSION = VERSION_HEADER.encode()
+REQUEST_ID, TRACEPARENT, TRACESTATE = (
+    name.encode() for name in (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
+)
 
 
 class Observer:
@@ -29,23 +32,34 @@ class Observer:
             await self._app(scope, receive, send)
             return
         status, version = 0, self._version
+        request = _context(scope)
+        context.enter(request)
 
         async def pass_on(message: Message) -> None:
             nonlocal status, version
             if message["type"] == "http.response.start":
                 status = message["status"]
-                named = dict(message["headers"]).get(HEADER)
+                headers = list(message["headers"])
+                named = dict(headers).get(VERSION)
                 if named is not None:
                     version = named.decode()
                 elif version:
-                    message["headers"] = [*message["headers"], (HEADER, version.encode())]
+                    headers.append((VERSION, version.encode()))
+                headers.append((REQUEST_ID, request.request_id.encode()))
+                message["headers"] = headers
             await send(message)
 
         start = perf_counter()
         try:
             await self._app(scope, receive, pass_on)
         finally:
-            observe(protocol, status, version, perf_counter() - start)
+            access.record(request, protocol, status, version, perf_counter() - start)
+
+
+def _context(scope: Scope) -> context.RequestContext:
+    headers = dict(scope["headers"])
+    named = (headers.get(name, b"") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
+    return context.receive(*(value.decode("latin-1") for value in named))
 
 
 def _protocol(scope: Any) -> str | None:

@@ -16,7 +16,7 @@ from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving import grpc, logs, metrics
+from serving import access, grpc, logs, metrics
 from serving.model import ServedModel
 from serving.observer import Observer
 from serving.rest import ERROR_HANDLERS, Endpoints
@@ -68,6 +68,12 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
     )
     flags.add_argument(
         "--log_format", default="text", choices=logs.FORMATS, help="For a person, or a machine."
+    )
+    flags.add_argument(
+        "--access_log",
+        default="errors",
+        choices=access.CHOICES,
+        help="Inferences that are logged; slow ones are among the errors.",
     )
     flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
     flags.add_argument(

@@ -3,20 +3,22 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import copy_context
 
 import pytest
 
-from serving import logs
+from serving import access, context, logs
 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """pytest's own handlers come back after a test."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, shown = root.handlers[:], root.level, access.log.level
     root.handlers = []
     yield
     root.handlers, root.level = handlers, level
+    access.log.setLevel(shown)
 
 
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,3 +50,36 @@ def test_the_level_is_the_least_that_is_logged(
     logging.getLogger("predictor").info("seen by all")
     logging.getLogger("httpx").info("seen by nobody")
     assert len(capsys.readouterr().err.splitlines()) == count
+
+
+IDS = {"request_id": "42", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}
+
+
+def log_in_a_request() -> None:
+    context.enter(context.receive("42", f"00-{IDS['trace_id']}-00f067aa0ba902b7-01", ""))
+    logging.getLogger("predictor").info("score", extra={"fields": {"images": 3}})
+
+
+def test_a_line_in_a_request_has_its_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(style="json")
+    copy_context().run(log_in_a_request)
+    line = json.loads(capsys.readouterr().err)
+    assert line.pop("time")
+    assert line == {
+        "level": "INFO", "logger": "predictor", "message": "score", **IDS, "images": 3,
+    }  # fmt: skip
+
+
+def test_a_person_reads_them_at_the_end_of_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    copy_context().run(log_in_a_request)
+    assert capsys.readouterr().err.endswith(
+        f" INFO predictor: score request_id=42 trace_id={IDS['trace_id']} images=3\n"
+    )
+
+
+def test_which_inferences_are_logged_does_not_depend_on_the_level() -> None:
+    logs.configure("DEBUG", inferences="errors")
+    assert not access.log.isEnabledFor(logging.INFO)
+    logs.configure("ERROR", inferences="all")
+    assert access.log.isEnabledFor(logging.INFO)

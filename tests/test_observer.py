@@ -92,3 +92,11 @@ async def test_what_is_no_inference_is_not_counted(
     answer = await client.request(method, path)
     assert "x-model-version" not in answer.headers
     assert everything() == before
+
+
+async def test_the_answer_names_the_request(client: httpx.AsyncClient, echo: Echo) -> None:
+    answer = await client.post(V1, json={}, headers={"x-request-id": "42"})
+    assert answer.headers.get_list("x-request-id") == ["42"]
+    echo.error = ZeroDivisionError()
+    answer = await client.post(V1, json={})
+    assert len(answer.headers["x-request-id"]) == 32

@@ -54,7 +54,7 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     args = command_line().parse_args()
-    logs.configure(args.log_level, args.log_format)
+    logs.configure(args.log_level, args.log_format, args.access_log)
     if not args.predictor_host:
         sys.exit("transformer: --predictor_host is missing, such as 127.0.0.1:8082")
     config = PredictorConfig(

@@ -16,7 +16,7 @@ from kserve import InferInput, InferRequest, PredictorConfig
 from kserve.inference_client import InferenceGRPCClient
 from numpy.typing import NDArray
 
-from serving import v2
+from serving import context, v2
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
 from serving.rest import VERSION_HEADER
 from serving.scores import Images, Scores
@@ -82,7 +82,8 @@ class RESTPredictor:
             }
         )
         status, headers, body = await self._post(
-            header + images.tobytes(), {v2.HEADER_LENGTH: str(len(header))}
+            header + images.tobytes(),
+            {v2.HEADER_LENGTH: str(len(header)), **context.current().headers()},
         )
         metrics.count_call(headers.get(VERSION_HEADER), ok=status == 200)
         if status != 200:
@@ -141,7 +142,8 @@ class GRPCPredictor:
         tensor.set_data_from_numpy(images)
         request = InferRequest(self._model_name, [tensor])
         try:
-            response = await self._client.infer(request)
+            metadata = tuple(context.current().headers().items())
+            response = await self._client.infer(request, headers=metadata)
         except grpc.aio.AioRpcError as error:
             metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None

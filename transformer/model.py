@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from kserve import InferRequest, InferResponse
 
-from serving import v2
+from serving import context, v2
 from serving.batcher import Batcher
 from serving.cpu import cpu_limit
 from serving.errors import ServingError, TimedOut, TooLarge
@@ -112,6 +112,7 @@ class Transformer(ServedModel):
         """
         deadline = asyncio.get_running_loop().time() + self._timeout
         files = read_files(payload, max_instances=self._max_instances)
+        context.current().images = len(files)
         with self._decoding.admit(len(files)):
             try:
                 async with asyncio.timeout_at(deadline):
