@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ class Service:
         self.refused: list[str] = []
         self.let = asyncio.Event()
         self.let.set()
-        overloaded = http.response(http.HTTPStatus.TOO_MANY_REQUESTS, "busy", "retry-after: 1")
+        overloaded = http.response(HTTPStatus.TOO_MANY_REQUESTS, "busy", "retry-after: 1")
         self._clients: list[Client] = []
         config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
         config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
