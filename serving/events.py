@@ -3,6 +3,7 @@
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 """
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from serving.json import check_count, is_json, read_json
 
 STRUCTURED = "application/cloudevents+json"
 RESPONSE_TYPE = "io.kserve.inference.response"
+REQUIRED = ("id", "source", "type")
+OPTIONAL = ("subject", "partitionkey", "datacontenttype", "correlationid")
+"""Attributes that are read here; both kinds are strings."""
 
 
 def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
@@ -37,9 +41,11 @@ def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
             f"not a valid CloudEvent ({type(error).__name__}); "
             "expected specversion 1.0, id, source and type"
         ) from None
-    for name in ("id", "source", "type", "subject"):
+    for name in (*REQUIRED, *OPTIONAL):
         value = event.get(name)
-        if not (isinstance(value, str) and value) and not (name == "subject" and value is None):
+        if name in OPTIONAL and value in (None, ""):
+            continue
+        if not (isinstance(value, str) and value):
             raise InvalidInput(f"not a valid CloudEvent: expected '{name}' to be a string")
     return event
 
@@ -54,7 +60,9 @@ def reply(
 ) -> tuple[dict[str, str], bytes]:
     """The event that answers ``event``.
 
-    It keeps the subject, and names the event it answers in ``correlationid``.
+    It keeps the subject and the partition key, names the event it answers in ``correlationid``,
+    and has an ``id`` made of that one's source and id: who asks twice gets the same event twice,
+    and whoever reads the answers can tell.
 
     Args:
         event: what is answered.
@@ -66,13 +74,15 @@ def reply(
         Headers and body.
     """
     attributes = {
+        "id": _answer_id(event),
         "type": RESPONSE_TYPE,
         "source": f"io.kserve.inference.{model_name}",
         "datacontenttype": "application/json",
-        "correlationid": event.get("correlationid", event["id"]),
+        "correlationid": event.get("correlationid") or event["id"],
     }
-    if "subject" in event:
-        attributes["subject"] = event["subject"]
+    for name in ("subject", "partitionkey"):
+        if event.get(name):
+            attributes[name] = event[name]
     if structured:
         answer_headers, body = to_structured(CloudEvent(attributes, orjson.loads(content)))
     else:
@@ -80,11 +90,17 @@ def reply(
     return answer_headers, body
 
 
+def _answer_id(event: CloudEvent) -> str:
+    name = f"{event['source']} {event['id']}"
+    # JSON can hold half a surrogate pair, UTF-8 cannot.
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name.encode(errors="backslashreplace").decode()))
+
+
 def payload(event: CloudEvent) -> Any:
     """What the event carries: a JSON value, or bytes that are none."""
     data = event.get_data()
     if isinstance(data, str):
         data = data.encode()
-    if isinstance(data, bytes) and is_json(event.get("datacontenttype", ""), data):
+    if isinstance(data, bytes) and is_json(event.get("datacontenttype") or "", data):
         return read_json(data)
     return data

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib.util
 import io
 import logging
 import signal
@@ -32,11 +33,14 @@ The service is ready.
   Draw a digit:   http://{host}:{http_port}/playground
   Send an image:  curl -F images=@docs/seven.png http://{host}:{http_port}/predict
   Call by gRPC:   {host}:{grpc_port}, V2 protocol, model '{name}'
-  Release:        {release}
+  Release:        {release}{kafka}
 
 Ctrl-C stops it.
 """
 RELEASE = "kubectl --server=http://127.0.0.1:{api_port} get inferenceservice {name}"
+KAFKA = """
+  Kafka:          images in topic {name}-images, answers in {name}-answers"""
+INSTALL = ".venv/bin/python -m pip install -c constraints.txt -e '.[kafka]'"
 NO_SPLIT = "Envoy has no build for this machine: there is no traffic split between versions"
 
 
@@ -50,7 +54,8 @@ def main() -> int:
     try:
         service = read_manifest(args.manifest)
         check_free(address, args.api_port)
-        asyncio.run(_run(service, address, args.models_dir, args.api_port))
+        bridge = _bridge(args, address, service["metadata"]["name"]) if args.kafka else []
+        asyncio.run(_run(service, address, args.models_dir, args.api_port, bridge))
     except (APIError, ManifestError, ProcessDied, OSError) as error:
         print(f"standalone: {error}", file=sys.stderr)
         return 1
@@ -82,6 +87,12 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument("--port", type=int, default=8080, help="The port for HTTP.")
     flags.add_argument("--grpc_port", type=int, default=8081, help="The port for gRPC.")
     flags.add_argument("--api_port", type=int, default=8001, help="The port for kubectl.")
+    flags.add_argument(
+        "--kafka",
+        metavar="HOST:PORT",
+        help="Answer the images of a topic, too; see docs/events.md.",
+    )
+    flags.add_argument("--kafka_settings", type=Path, help="A file with settings of librdkafka.")
     return flags
 
 
@@ -104,14 +115,31 @@ def _stop_on_signals() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-async def _run(service: Object, address: Address, models_dir: Path, api_port: int) -> None:
+def _bridge(args: argparse.Namespace, address: Address, name: str) -> list[str]:
+    """The command that answers the images of a Kafka topic.
+
+    Raises:
+        OSError: it cannot run, for want of a package.
+    """
+    if importlib.util.find_spec("confluent_kafka") is None:
+        raise OSError(f"--kafka needs a package that is not installed: {INSTALL}")
+    url = f"http://{address.from_here}:{address.http_port}"
+    command = [sys.executable, "-m", "standalone.kafka"]
+    command += [f"--kafka={args.kafka}", f"--service={url}", f"--name={name}"]
+    return command + ([f"--settings={args.kafka_settings}"] if args.kafka_settings else [])
+
+
+async def _run(
+    service: Object, address: Address, models_dir: Path, api_port: int, bridge: list[str]
+) -> None:
     _stop_on_signals()
     name = service["metadata"]["name"]
 
     def announce(has_envoy: bool) -> None:
         release = RELEASE.format(api_port=api_port, name=name) if has_envoy else NO_SPLIT
         here = address._replace(host=address.from_here)
-        print(BANNER.format(**here._asdict(), name=name, release=release), flush=True)
+        kafka = KAFKA.format(name=name) if bridge else ""
+        print(BANNER.format(**here._asdict(), name=name, release=release, kafka=kafka), flush=True)
 
     objects = Objects(admit_one(name))
     path = f"/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices/{name}"
@@ -123,7 +151,14 @@ async def _run(service: Object, address: Address, models_dir: Path, api_port: in
         try:
             if find_envoy():  # without it there is nothing to release to
                 await web.TCPSite(runner, "127.0.0.1", api_port).start()
-            found = Service(objects, path, address, models_dir=models_dir, folder=Path(folder))
+            found = Service(
+                objects,
+                path,
+                address,
+                models_dir=models_dir,
+                folder=Path(folder),
+                bridge=bridge,
+            )
             await found.run(announce)
         finally:
             await runner.cleanup()

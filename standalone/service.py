@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,21 +37,34 @@ class Service:
     """Keeps processes and Envoy as the InferenceService at ``path`` of ``objects`` wants them."""
 
     def __init__(
-        self, objects: Objects, path: str, address: Address, *, models_dir: Path, folder: Path
+        self,
+        objects: Objects,
+        path: str,
+        address: Address,
+        *,
+        models_dir: Path,
+        folder: Path,
+        bridge: Sequence[str] = (),
     ) -> None:
-        """Serve at ``address``; Envoy's files go to ``folder``."""
+        """Serve at ``address``; Envoy's files go to ``folder``.
+
+        ``bridge`` is the command that brings requests from elsewhere, if there is one.
+        """
         self._objects = objects
         self._path = path
         self._name = path.rpartition("/")[2]
         self._address = address
         self._models_dir = models_dir
         self._folder = folder
+        self._bridge = bridge
         self._components = {name: canary.Component(f"{self._name}-{name}") for name in COMPONENTS}
         self._ports: dict[str, Address] = {}
         """Of the revisions that run."""
         self._started: dict[str, float] = {}
         self._failures: dict[str, str] = {}
         """What is wrong with a revision, in words."""
+        self._vital: list[str] = []
+        """The other processes without which there is no service."""
         self._stopping: set[asyncio.Task[None]] = set()
         self._envoy = find_envoy()
         self._inside = Address(LOOPBACK, *free_ports(2))
@@ -78,11 +91,15 @@ class Service:
                 flags = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
                 flags += ["--config-yaml", config]
                 await processes.start("envoy", self._envoy, *flags, env=os.environ)
+                self._vital.append("envoy")
             announced = False
             while True:
                 await self._reconcile(processes, client)
                 if not announced and all(each.rolled_out for each in self._components.values()):
                     announced = True
+                    if self._bridge:
+                        await processes.start("kafka", *self._bridge, env=os.environ)
+                        self._vital.append("kafka")
                     on_ready(self._envoy is not None)
                 await asyncio.sleep(INTERVAL)
 
@@ -100,11 +117,11 @@ class Service:
                     else:
                         await self._look(processes, client, name, revision)
             found.settle()
-        if self._envoy:
-            if processes.ended("envoy") is not None:
-                raise ProcessDied(f"envoy has ended with status {processes.ended('envoy')}")
-            if self._traffic() != before:
-                write_routes(self._traffic(), self._folder)
+        if self._envoy and self._traffic() != before:
+            write_routes(self._traffic(), self._folder)
+        for name in self._vital:
+            if (status := processes.ended(name)) is not None:
+                raise ProcessDied(f"{name} has ended with status {status}")
         await self._check(processes)
         self._objects.set_status(self._path, self._status())
 

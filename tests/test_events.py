@@ -9,7 +9,16 @@ from cloudevents.conversion import to_binary, to_structured
 from cloudevents.http import CloudEvent, from_http
 
 from serving import events
-from serving.errors import TooLarge
+from serving.errors import (
+    InvalidInput,
+    NotAnImage,
+    Overloaded,
+    ServingError,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+)
+from standalone.delivery import retryable
 from tests.echo import V1, Echo
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +40,128 @@ async def test_a_cloudevent_is_answered_by_one_in_the_same_mode(
     assert reply["source"] == "io.kserve.inference.mnist"
     assert (reply["subject"], reply["correlationid"]) == ("no. 5", event["id"])
     assert reply["id"] != event["id"]
+
+
+@pytest.mark.parametrize("encode", [to_binary, to_structured])
+async def test_the_same_event_gets_an_answer_of_the_same_id(
+    echo_client: httpx.AsyncClient, encode: Any
+) -> None:
+    async def answer_id(**attributes: str) -> str:
+        event = CloudEvent({"type": "t", "source": "camera", "id": "1", **attributes}, b"image")
+        headers, content = encode(event)
+        answer = await echo_client.post(V1, content=content, headers=headers)
+        return str(from_http(answer.headers, answer.content)["id"])
+
+    first = await answer_id()
+    assert await answer_id(subject="again") == first
+    others = [await answer_id(id="2"), await answer_id(source="scanner")]
+    assert len({first, *others}) == 3
+
+
+async def test_an_id_that_is_no_unicode_is_answered(echo_client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    content = structured(id="half a pair: \ud800", data={"a": 1})
+    answer = await echo_client.post(V1, content=content, headers=headers)
+    assert answer.status_code == 200
+
+
+def dispatched(**headers: str) -> dict[str, str]:
+    """What Knative's dispatcher for Kafka sends of a record that is no event, of KafkaSource's
+    making: always in binary mode, ``content-type`` only if the record has it."""
+    return {
+        "ce-specversion": "1.0",
+        "ce-id": "partition:2/offset:17",
+        "ce-type": "dev.knative.kafka.event",
+        "ce-source": "/apis/v1/namespaces/mnist/kafkasources/mnist-images#mnist-images",
+        "ce-subject": "partition:2#17",
+        "ce-time": "2026-11-28T00:55:50.594Z",
+        "ce-partitionkey": "camera-3",
+        "ce-key": "camera-3",
+        "ce-kafkaheadertrace": "7",
+        "prefer": "reply",
+        "kn-namespace": "mnist",
+        "host": "mnist.mnist.svc.cluster.local",
+        "user-agent": "Vert.x-WebClient/4.5.21",
+        **headers,
+    }
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "payload"),
+    [
+        (dispatched(), PNG, PNG),
+        (dispatched(**{"content-type": "image/png"}), PNG, PNG),
+        (dispatched(**{"content-type": "application/octet-stream"}), PNG, PNG),
+        (dispatched(), b'{"instances": [1, 2]}', {"instances": [1, 2]}),
+        (dispatched(**{"content-type": "application/json"}), b'{"a": 1}', {"a": 1}),
+        (dispatched(**{"content-type": "application/json; charset=utf-8"}), b"[1]", [1]),
+    ],
+)
+async def test_what_knative_dispatches_is_answered_as_it_reads_an_answer(
+    echo_client: httpx.AsyncClient,
+    echo: Echo,
+    headers: dict[str, str],
+    content: bytes,
+    payload: Any,
+) -> None:
+    answer = await echo_client.post(V1, content=content, headers=headers)
+    assert answer.status_code == 200
+    assert echo.seen == [payload]
+    attributes = {
+        name.removeprefix("ce-"): value
+        for name, value in answer.headers.items()
+        if name.startswith("ce-")
+    }
+    assert attributes.pop("id")
+    assert attributes.pop("time")
+    # The key goes with the answer, or the broker would lose the order of one key's answers.
+    assert attributes == {
+        "specversion": "1.0",
+        "type": "io.kserve.inference.response",
+        "source": "io.kserve.inference.mnist",
+        "subject": "partition:2#17",
+        "correlationid": "partition:2/offset:17",
+        "partitionkey": "camera-3",
+    }
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == {"predictions": [0.5], "model_version": "7"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retried"),
+    [
+        (InvalidInput("wrong"), 400, False),
+        (NotAnImage("wrong"), 415, False),
+        (TooLarge("wrong"), 413, False),
+        (Overloaded("later"), 429, True),
+        (Unavailable("later"), 503, True),
+        (TimedOut("later"), 504, True),
+    ],
+)
+async def test_an_error_is_of_a_status_that_knative_retries_only_where_it_may_help(
+    echo_client: httpx.AsyncClient, echo: Echo, error: ServingError, status: int, retried: bool
+) -> None:
+    echo.error = error
+    answer = await echo_client.post(V1, content=PNG, headers=dispatched())
+    assert answer.status_code == status
+    assert retryable(answer.status_code) == retried
+    assert not any(name.startswith("ce-") for name in answer.headers)
+
+
+async def test_what_is_null_or_empty_in_an_event_is_as_if_it_were_not_there(
+    echo_client: httpx.AsyncClient, echo: Echo
+) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    for nothing in (None, ""):
+        optional = dict.fromkeys(events.OPTIONAL, nothing)
+        answer = await echo_client.post(
+            V1, content=structured(**optional, data={"a": 1}), headers=headers
+        )
+        assert (answer.json()["correlationid"], answer.json().get("subject")) == ("1", None)
+    assert echo.seen == [{"a": 1}, {"a": 1}]
 
 
 def structured(**wrong: Any) -> bytes:
@@ -65,6 +196,9 @@ def test_an_event_that_would_fill_the_memory_is_refused() -> None:
         ({"content-type": "application/cloudevents+json"}, structured(source=7)),
         ({"content-type": "application/cloudevents+json"}, structured(type={})),
         ({"content-type": "application/cloudevents+json"}, structured(subject=float("nan"))),
+        ({"content-type": "application/cloudevents+json"}, structured(datacontenttype=[], data={})),
+        ({"content-type": "application/cloudevents+json"}, structured(correlationid={})),
+        ({"content-type": "application/cloudevents+json"}, structured(partitionkey=7)),
     ],
 )
 async def test_what_is_meant_as_a_cloudevent_but_is_none_is_400(

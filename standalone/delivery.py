@@ -1,0 +1,134 @@
+"""Events posted to the service as the dispatcher of Knative's broker for Kafka posts them.
+
+Headers, retries and what a dead letter says are those of its WebClientCloudEventSender and
+RecordDispatcherImpl: https://github.com/knative-extensions/eventing-kafka-broker
+"""
+
+import asyncio
+import base64
+import itertools
+import logging
+from http import HTTPStatus
+from urllib.parse import quote, unquote
+
+import aiohttp
+from cloudevents.http import CloudEvent
+
+from serving import events
+from serving.errors import ServingError
+from standalone.records import text
+
+log = logging.getLogger(__name__)
+
+RETRIES = 10
+"""Tries after the first one; with ``BACKOFF`` they take seven minutes."""
+BACKOFF = 0.2
+"""Seconds; the n-th retry waits this times two to the n."""
+TIMEOUT = 60
+"""Seconds that one try may take."""
+ERROR_DATA = 1024
+"""Bytes of an error's body that a dead letter tells."""
+RETRIED = {
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.CONFLICT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
+PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+"""What a header holds as it is, of an attribute's value:
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values"""
+
+
+class Undelivered(Exception):
+    """The service has refused an event, or could not be reached with any retry."""
+
+    def __init__(self, status: int | None = None, body: bytes = b"") -> None:
+        """The last answer; no status where there was none, or where it was no event."""
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
+class Delivery:
+    """Posts events to one address, again and again where that may help."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        retries: int = RETRIES,
+        backoff: float = BACKOFF,
+    ) -> None:
+        """Post to ``url``."""
+        self._session = session
+        self._url = url
+        self._retries = retries
+        self._backoff = backoff
+
+    async def deliver(self, event: CloudEvent) -> CloudEvent:
+        """The event that the service answers with.
+
+        Raises:
+            Undelivered: it refuses, at once or after all retries.
+        """
+        for attempt in itertools.count(1):
+            try:
+                return await self._post(event)
+            except Undelivered as error:
+                if attempt > self._retries or not retryable(error.status):
+                    raise
+                reason = f"status {error.status}"
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if attempt > self._retries:
+                    raise Undelivered from None
+                reason = f"{type(error).__name__}: {error}"
+            delay = self._backoff * 2**attempt
+            log.info("%s is tried again in %s s: %s", event["id"], delay, reason)
+            await asyncio.sleep(delay)
+        raise AssertionError
+
+    def dead_letter(self, event: CloudEvent, error: Undelivered) -> CloudEvent:
+        """The event with what went wrong in its extensions."""
+        reason = {"knativeerrordest": self._url}
+        if error.status is not None:
+            reason["knativeerrorcode"] = str(error.status)
+            reason["knativeerrordata"] = base64.b64encode(error.body[:ERROR_DATA]).decode()
+        return CloudEvent({**event.get_attributes(), **reason}, event.get_data())
+
+    async def _post(self, event: CloudEvent) -> CloudEvent:
+        headers = {
+            f"ce-{name}": quote(text(value), safe=PRINTABLE)
+            for name, value in event.get_attributes().items()
+            if value is not None and name != "datacontenttype"
+        }
+        headers |= {"Prefer": "reply", "Kn-Namespace": "default"}
+        if content_type := event.get("datacontenttype"):
+            headers["Content-Type"] = quote(content_type, safe=f'{PRINTABLE} "%')
+        async with self._session.post(
+            self._url,
+            data=event.get_data(),
+            headers=headers,
+            skip_auto_headers=["Content-Type"],
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(TIMEOUT),
+        ) as response:
+            body = await response.read()
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise Undelivered(response.status, body)
+            answer_headers = {
+                name.lower(): unquote(value) if name.lower().startswith("ce-") else value
+                for name, value in response.headers.items()
+            }
+        try:
+            answer = events.read(answer_headers, body)
+        except ServingError:
+            answer = None
+        if answer is None:
+            raise Undelivered
+        return answer
+
+
+def retryable(status: int | None) -> bool:
+    """Whether the same event may be taken later; what was no event will be none again."""
+    return status is not None and (status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in RETRIED)

@@ -1,0 +1,366 @@
+"""Images from a topic are answered to another, whatever happens in between: with Kafka's protocol,
+the real bridge and the real service."""
+
+import base64
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from standalone.kafka import Progress
+from tests import forms, kafka, programs
+from tests.kafka import Cluster, Found
+
+pytestmark = pytest.mark.skipif(kafka.LIBRARY is None, reason="no librdkafka beside its package")
+
+SEVEN = (programs.ROOT / "docs/seven.png").read_bytes()
+IMAGES, ANSWERS, DEAD_LETTERS = "mnist-images", "mnist-answers", "mnist-dead-letters"
+SOURCE = f"/apis/v1/namespaces/default/kafkasources/{IMAGES}#{IMAGES}"
+SETTINGS = """\
+# The place of one that was killed is free soon, and commits are frequent.
+session.timeout.ms=1000
+heartbeat.interval.ms = 100
+auto.commit.interval.ms=20
+"""
+numbers = count()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with kafka.cluster() as running:
+        for topic in (IMAGES, ANSWERS, DEAD_LETTERS):
+            running.create(topic)
+        yield running
+
+
+@dataclass
+class Bridge:
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until it has written ``text`` so many times."""
+        self.wait(lambda: self.output().count(text) >= times)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + kafka.TIMEOUT
+        while not condition():
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.05)
+
+
+@contextmanager
+def bridge(servers: str, url: str, folder: Path) -> Iterator[Bridge]:
+    """The bridge between a cluster and a service, until the end of the block."""
+    settings = folder / "kafka.properties"
+    settings.write_text(SETTINGS, encoding="utf-8")
+    log = folder / f"bridge-{next(numbers)}.log"
+    command = [sys.executable, "-m", "standalone.kafka"]
+    command += [f"--kafka={servers}", f"--service={url}", f"--settings={settings}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=programs.ROOT, stdout=output, stderr=output)
+    try:
+        yield Bridge(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def committed(cluster: Cluster) -> dict[int, int]:
+    """Where the next bridge would begin, by partition."""
+    consumer = Consumer({"bootstrap.servers": cluster.servers, "group.id": "mnist"})
+    places = [TopicPartition(IMAGES, partition) for partition in range(3)]
+    try:
+        found = consumer.committed(places, timeout=kafka.TIMEOUT)
+        return {place.partition: max(place.offset, 0) for place in found}
+    finally:
+        consumer.close()
+
+
+def all_committed(cluster: Cluster, images: int) -> bool:
+    return sum(committed(cluster).values()) == images
+
+
+def by_input(records: list[Found]) -> dict[str, list[Found]]:
+    """Answers by the id of the event that they answer."""
+    found = defaultdict(list)
+    for record in records:
+        found[record["correlationid"]].append(record)
+    return found
+
+
+def test_images_are_answered_in_every_form(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    event = {"ce_specversion": "1.0", "ce_type": "picture", "ce_source": "camera"}
+    batch = json.dumps(forms.v1_json(SEVEN, SEVEN, SEVEN)).encode()
+    envelope = {"specversion": "1.0", "type": "picture", "source": "camera", "subject": "né"}
+    image = {"datacontenttype": "image/png", "data_base64": base64.b64encode(SEVEN).decode()}
+    structured = {"content_type": "application/cloudevents+json"}
+    cluster.send(IMAGES, SEVEN, key=b"a plain record")
+    cluster.send(IMAGES, SEVEN, key=b"with its type", content_type="image/png")
+    cluster.send(IMAGES, batch, key=b"a batch", content_type="application/json")
+    cluster.send(IMAGES, batch, key=b"a batch that does not say so")
+    cluster.send(IMAGES, SEVEN, key=b"binary", **event, ce_id="binary", ce_subject="né")
+    for name, content in (("structured", image), ("structured JSON", {"data": json.loads(batch)})):
+        value = json.dumps({**envelope, "id": name, **content}).encode()
+        cluster.send(IMAGES, value, key=name.encode(), **structured)
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path):
+        answers = {answer.key: answer for answer in cluster.read(ANSWERS, 7)}
+    assert cluster.read(DEAD_LETTERS) == []
+    assert len(answers) == 7
+    for key, answer in answers.items():
+        assert key
+        predictions = answer.json()["predictions"]
+        assert [each["digit"] for each in predictions] == [7] * len(predictions)
+        assert len(predictions) == (3 if b"batch" in key or b"JSON" in key else 1)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer["type"] == "io.kserve.inference.response"
+        assert answer["source"] == "io.kserve.inference.mnist"
+        assert answer["partitionkey"] == key.decode()
+        if b"binary" in key or b"structured" in key:
+            assert (answer["correlationid"], answer["subject"]) == (key.decode(), "né")
+        else:
+            partition, offset = answer["subject"].removeprefix("partition:").split("#")
+            assert answer["correlationid"] == f"partition:{partition}/offset:{offset}"
+
+
+EVENT: dict[str, str | bytes] = {
+    "ce_specversion": "1.0",
+    "ce_id": "1",
+    "ce_type": "t",
+    "ce_source": "s",
+}
+POISON: list[tuple[bytes | None, dict[str, str | bytes], str]] = [
+    (b"not an image", {}, "415"),
+    (b"", {}, "400"),
+    (None, {}, "400"),
+    (SEVEN[:100], {}, "400"),
+    (b"{", {"content_type": "application/json"}, "400"),
+    (b'{"instances": []}', {}, "400"),
+    (b"[" * 2000, {"content_type": "application/cloudevents+json"}, "400"),
+    (b"poison", EVENT, "415"),
+    (b"poison", {**EVENT, "ce_subject": "\r\n\0", "content_type": b"\xff\n"}, "415"),
+    (b"poison", {"ce_specversion": "1.0", "a header of no event": b"\xff\xfe"}, "415"),
+]
+
+
+def test_poison_becomes_dead_letters_at_once_and_stops_nothing(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    for number, (value, headers, _) in enumerate(POISON):
+        cluster.send(IMAGES, value, key=str(number).encode(), **headers)
+        cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path):
+        letters = {letter.key: letter for letter in cluster.read(DEAD_LETTERS, len(POISON))}
+        assert len(cluster.read(ANSWERS, len(POISON))) == len(POISON)
+    assert len(letters) == len(POISON)
+    for number, (value, headers, status) in enumerate(POISON):
+        letter = letters[str(number).encode()]
+        assert letter.value == (value or b"")
+        assert letter["knativeerrorcode"] == status
+        assert letter["knativeerrordest"] == f"{service.url}/v1/models/mnist:predict"
+        assert "error" in json.loads(base64.b64decode(letter["knativeerrordata"]))
+        assert (letter["id"], letter["source"]) == ("1", "s") if "ce_id" in headers else SOURCE
+
+
+def test_what_the_predictor_cannot_answer_yet_is_answered_once_it_can(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    port = programs.free_port()
+    arguments = ("--models_dir=models",)
+    with programs.transformer(tmp_path, f"127.0.0.1:{port}") as transformer:
+        for _ in range(50):
+            cluster.send(IMAGES, SEVEN)
+        cluster.flush()
+        with bridge(cluster.servers, transformer.url, tmp_path) as running:
+            running.wait_for("status 503")
+            assert (cluster.read(ANSWERS), cluster.read(DEAD_LETTERS)) == ([], [])
+            assert set(committed(cluster).values()) == {0}
+            environment = {"MODEL_VERSION": "1"}
+            with programs.program(
+                "predictor", tmp_path, *arguments, env=environment, http_port=port
+            ):
+                answers = cluster.read(ANSWERS, 50)
+    assert len(by_input(answers)) == 50
+    assert cluster.read(DEAD_LETTERS) == []
+
+
+def test_killed_at_any_moment_nothing_is_lost_and_duplicates_have_one_id(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    images = 600
+    for number in range(images):
+        value = b"poison" if number % 50 == 0 else SEVEN
+        cluster.send(IMAGES, value, key=str(number % 7).encode() if number % 2 else None)
+    cluster.flush()
+    for share in (0.1, 0.4, 0.7):
+        with bridge(cluster.servers, service.url, tmp_path) as running:
+            cluster.read(ANSWERS, int(images * share) + random.randrange(50))
+            running.stop(signal.SIGKILL)
+        assert sum(committed(cluster).values()) < images, "it was not killed at work"
+    with bridge(cluster.servers, service.url, tmp_path) as running:
+        running.wait(partial(all_committed, cluster, images))
+    answers, letters = by_input(cluster.read(ANSWERS)), cluster.read(DEAD_LETTERS)
+    dead = {letter["id"] for letter in letters}
+    assert len(answers) == images - images // 50
+    assert len(dead) == images // 50
+    assert not answers.keys() & dead
+    # Each input has one id of its answers, and no other input has it.
+    ids = {name: {answer["id"] for answer in found} for name, found in answers.items()}
+    assert {len(found) for found in ids.values()} == {1}
+    assert len(set.union(*ids.values())) == len(answers)
+
+
+def test_the_answers_of_a_key_keep_the_order_of_its_images(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    # Batches take longer than what comes after them.
+    sizes = [64, 1, 16, 1, 1, 32, 1]
+    keys = [b"a", b"b", b"c", b"d"]
+    for size in sizes * 3:
+        value = json.dumps(forms.v1_json(*[SEVEN] * size)).encode()
+        for key in keys:
+            cluster.send(IMAGES, value, key=key)
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path):
+        answers = cluster.read(ANSWERS, len(keys) * len(sizes) * 3)
+    for key in keys:
+        mine = [answer for answer in answers if answer.key == key]
+        assert [len(answer.json()["predictions"]) for answer in mine] == sizes * 3
+        offsets = [int(answer["subject"].partition("#")[2]) for answer in mine]
+        assert offsets == sorted(offsets)
+
+
+def test_two_bridges_share_the_partitions_and_one_takes_over(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    for _ in range(200):
+        cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path) as first:
+        first.wait_for("assigned")
+        with bridge(cluster.servers, service.url, tmp_path) as second:
+            second.wait_for("assigned")
+            assert first.stop() == 0
+            for _ in range(200):
+                cluster.send(IMAGES, SEVEN)
+            cluster.flush()
+            second.wait(partial(all_committed, cluster, 400))
+    assert len(by_input(cluster.read(ANSWERS))) == 400
+
+
+def test_stopped_when_all_is_done_it_has_nothing_to_do_again(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    for images in (20, 40):
+        for _ in range(20):
+            cluster.send(IMAGES, SEVEN)
+        cluster.flush()
+        with bridge(cluster.servers, service.url, tmp_path) as running:
+            running.wait(partial(all_committed, cluster, images))
+            assert running.stop() == 0
+    assert len(cluster.read(ANSWERS)) == 40
+
+
+def test_an_answer_that_kafka_takes_at_the_third_try_is_there_once(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    # One alone: this cluster, unlike Kafka, does not refuse what comes before its predecessor.
+    cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    cluster.fail_writes(KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.REQUEST_TIMED_OUT)
+    with bridge(cluster.servers, service.url, tmp_path) as running:
+        running.wait(partial(all_committed, cluster, 1))
+    assert len(cluster.read(ANSWERS)) == 1
+
+
+@pytest.mark.parametrize("topic", [ANSWERS, DEAD_LETTERS])
+def test_what_kafka_does_not_take_ends_it_and_is_not_committed(
+    cluster: Cluster, service: programs.Program, tmp_path: Path, topic: str
+) -> None:
+    value = SEVEN if topic == ANSWERS else b"poison"
+    cluster.send(IMAGES, value)
+    cluster.flush()
+    cluster.fail_writes(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with bridge(cluster.servers, service.url, tmp_path) as running:
+        assert running.process.wait(30) == 1
+        assert "authorization failed" in running.output()
+    assert set(committed(cluster).values()) == {0}
+    with bridge(cluster.servers, service.url, tmp_path):
+        assert len(cluster.read(topic, 1)) == 1
+
+
+def test_a_missing_topic_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.refuse(ANSWERS, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
+        assert running.process.wait(30) == 1
+    assert f"topic {ANSWERS} at {cluster.servers}" in running.output()
+
+
+def test_a_missing_kafka_is_named(tmp_path: Path) -> None:
+    servers = f"127.0.0.1:{programs.free_port()}"
+    with bridge(servers, "http://127.0.0.1:1", tmp_path) as running:
+        assert running.process.wait(30) == 1
+    assert f"cannot reach Kafka at {servers}" in running.output()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("bootstrap", "expected name=value, got 'bootstrap'"),
+        ("no.such.setting=1", 'No such configuration property: "no.such.setting"'),
+    ],
+)
+def test_settings_that_are_wrong_are_named(tmp_path: Path, settings: str, message: str) -> None:
+    path = tmp_path / "kafka.properties"
+    path.write_text(settings, encoding="utf-8")
+    command = [sys.executable, "-m", "standalone.kafka", "--kafka=x:1", f"--settings={path}"]
+    done = subprocess.run(
+        command, cwd=programs.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("begun", "finished", "commits"),
+    [
+        ([5], [5], [6]),
+        ([5, 6, 7], [5, 6, 7], [6, 7, 8]),
+        ([5, 6, 7], [7, 6, 5], [None, None, 8]),
+        ([5, 6, 7], [6, 5, 7], [None, 7, 8]),
+        ([5, 9, 12], [9, 5, 12], [None, 10, 13]),  # a compacted topic has gaps
+    ],
+)
+def test_only_what_comes_after_nothing_unfinished_is_committed(
+    begun: list[int], finished: list[int], commits: list[int | None]
+) -> None:
+    progress = Progress()
+    for offset in begun:
+        progress.begin(offset)
+    found: list[Any] = [progress.finish(offset) for offset in finished]
+    assert found == commits
