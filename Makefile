@@ -8,13 +8,21 @@ KSERVE := https://github.com/kserve/kserve/releases/download/v0.20.0/kserve-knat
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve test bench fuzz audit retrain deploy lint format images try push scan sign pin cluster e2e clean
+.PHONY: help serve dashboard prometheus test bench fuzz audit retrain deploy lint format images try push scan sign pin cluster e2e clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 serve: $(VENV)/serve.stamp ## Run the service on this machine (ARGS="--port=9000")
 	@$(BIN)/python -m standalone $(ARGS)
+
+dashboard: $(VENV)/serve.stamp prometheus ## Run the service with Prometheus over it (ARGS="--port=9090")
+	@$(BIN)/python -m monitoring $(ARGS)
+
+prometheus:
+	@command -v prometheus >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } \
+		|| { echo "make: there is no prometheus here; see docs/monitoring.md" >&2; exit 1; }
 
 test: lint ## Lint, check types, run the tests (ARGS="-k batcher")
 	$(BIN)/python -m pytest $(ARGS)

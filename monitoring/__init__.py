@@ -1,0 +1,1 @@
+"""Monitoring: a Prometheus over the service on one machine (``python -m monitoring``)."""

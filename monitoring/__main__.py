@@ -1,0 +1,99 @@
+"""Run the service and a Prometheus over it on this machine: ``python -m monitoring --help``."""
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from monitoring import dashboard, prometheus
+from standalone.processes import ProcessDied, Processes
+
+EPILOG = """\
+examples:
+  python -m monitoring
+  python -m monitoring --port=9091 -- --models_dir=models    # what follows is for standalone
+"""
+BANNER = """
+Prometheus is started, too.
+
+  Dashboard:  http://127.0.0.1:{port}/consoles/index.html
+  Alerts:     http://127.0.0.1:{port}
+  Grafana:    data source http://127.0.0.1:{port}, dashboard {dashboard}
+"""
+RATE_INTERVAL = "30s"
+
+
+def main() -> int:
+    """Run until Ctrl-C; returns the exit status."""
+    args = _flags().parse_args()
+    if not shutil.which("prometheus"):
+        print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped as by Ctrl-C
+    try:
+        asyncio.run(_run(args))
+    except ProcessDied as error:
+        print(f"monitoring: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("monitoring: stopped")
+    return 0
+
+
+def _flags() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="python -m monitoring",
+        description="Run the service and a Prometheus over it on this machine.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags.add_argument("--port", type=int, default=9090, help="The port of Prometheus (9090).")
+    flags.add_argument(
+        "--api_port", type=int, default=8001, help="The port for kubectl, of standalone (8001)."
+    )
+    flags.add_argument("--interval", default="5s", help="Between two looks at a metric (5s).")
+    flags.add_argument("standalone", nargs="*", help="Flags for python -m standalone.")
+    return flags
+
+
+async def _run(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="monitoring-") as name:
+        folder = Path(name)
+        configuration = prometheus.write(folder, interval=args.interval)
+        dashboard.write_console(folder, namespace="default", interval=RATE_INTERVAL)
+        api = f"http://127.0.0.1:{args.api_port}"
+        async with Processes() as processes, httpx.AsyncClient(base_url=api) as client:
+            service = [sys.executable, "-m", "standalone", f"--api_port={args.api_port}"]
+            await processes.start("service", *service, *args.standalone, env=os.environ)
+            await processes.start(
+                "prometheus",
+                "prometheus",
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.console.templates={folder}",
+                f"--web.listen-address=127.0.0.1:{args.port}",
+                "--log.level=warn",
+                env=os.environ,
+            )
+            path = prometheus.COMPONENT / "dashboard.json"
+            print(BANNER.format(port=args.port, dashboard=path), flush=True)
+            while True:
+                for process in ("service", "prometheus"):
+                    status = processes.ended(process)
+                    if status is not None:
+                        raise ProcessDied(f"{process} has ended with status {status}")
+                with suppress(httpx.TransportError):  # it is not there yet
+                    pods = await client.get("/api/v1/namespaces/default/pods")
+                    prometheus.write_targets(folder, pods.json()["items"])
+                await asyncio.sleep(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
