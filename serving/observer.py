@@ -1,11 +1,13 @@
 """Sees every request over HTTP from outside of the app: times it, names it and the version."""
 
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import access, context
+from serving import access, context, http
+from serving.metrics import observe
 from serving.rest import VERSION_HEADER
 
 VERSION = VERSION_HEADER.encode()
@@ -24,6 +26,19 @@ class Observer:
         """Observe ``app``; ``version`` is named on answers that name none, errors above all."""
         self._app = app
         self._version = version or ""
+
+    @property
+    def overloaded(self) -> bytes:
+        """The answer to a request that is one too many."""
+        headers = [f"{VERSION_HEADER}: {self._version}"] if self._version else []
+        status = HTTPStatus.TOO_MANY_REQUESTS
+        return http.response(status, "overloaded; try again later", "retry-after: 1", *headers)
+
+    def refused(self, path: str) -> None:
+        """Count a request that was refused before it got here."""
+        protocol = _protocol({"type": "http", "method": "POST", "path": path})
+        if protocol is not None:
+            observe(protocol, HTTPStatus.TOO_MANY_REQUESTS, self._version, 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and observe it if it is for an inference."""

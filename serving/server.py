@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import functools
 import logging
 import signal
 import sys
@@ -16,7 +17,7 @@ from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving import access, grpc, logs, metrics
+from serving import access, grpc, http, logs, metrics
 from serving.model import ServedModel
 from serving.observer import Observer
 from serving.rest import ERROR_HANDLERS, Endpoints
@@ -80,6 +81,12 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
         "--metrics_port", default=0, type=int, help="The port for Prometheus; 0 for none."
     )
     flags.add_argument(
+        "--max_requests",
+        default=256,
+        type=positive,
+        help="Requests over HTTP in hand, beyond which more are refused with 429.",
+    )
+    flags.add_argument(
         "--max_instances", default=256, type=positive, help="Images that one request may hold."
     )
     flags.add_argument(
@@ -129,7 +136,7 @@ class Server(ModelServer):  # type: ignore[misc]
     async def _serve_model(self, model: ServedModel) -> None:
         if self._args.metrics_port:
             metrics.serve(self._args.host, self._args.metrics_port)
-        rest = RESTServer(self, self._args.host, model.version)
+        rest = RESTServer(self, self._args.host, model.version, self._args.max_requests)
         grpc_server = None
         if self.enable_grpc:
             grpc_server = await grpc.start(
@@ -165,7 +172,9 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
     ``_add_middlewares`` and ``_add_exception_handlers``.
     """
 
-    def __init__(self, server: ModelServer, host: str, version: str | None) -> None:
+    def __init__(
+        self, server: ModelServer, host: str, version: str | None, max_requests: int
+    ) -> None:
         super().__init__(
             kserve.model_server.app,
             server.dataplane,
@@ -177,7 +186,13 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = host  # the SDK's is 0.0.0.0
-        self.config.app = Observer(kserve.model_server.app, version)
+        self.config.app = observer = Observer(kserve.model_server.app, version)
+        self.config.http = functools.partial(
+            http.Protocol,
+            most=max_requests,
+            overloaded=observer.overloaded,
+            on_refused=observer.refused,
+        )
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """None: the SDK's timing middleware matches every route again and logs every request."""
