@@ -114,7 +114,7 @@ class Progress:
                 " to go back to: promote or abort it"
             )
         if live.percent == 0 or found.condemned:
-            return self._abort(found.condemned or "its percent was set to 0")
+            return self._abort(found, found.condemned or "its percent was set to 0")
         if not live.is_settled:
             return self._wait(live, found)
         self._unsettled = None
@@ -150,7 +150,7 @@ class Progress:
             self._tell(f"waiting until {found.canary} is ready and gets {live.percent} %")
             return None
         if not live.is_ready:
-            return self._abort(f"it is not ready after {self._plan.timeout} s")
+            return self._abort(found, f"it is not ready after {self._plan.timeout} s")
         raise RolloutError(
             f"Knative has not moved the traffic to {live.percent} % in {self._plan.timeout} s:"
             " see status. The canary stays as it is; run again to go on with it"
@@ -200,7 +200,7 @@ class Progress:
             found.condemned = reason(decision)
         self._api.save(record)
         if found.condemned:
-            return self._abort(found.condemned, explain(decision))
+            return self._abort(found, found.condemned, explain(decision))
         age = (datetime.now(UTC) - evidence.stages[-1].since).total_seconds()
         if reading is None or decision.verdict is Verdict.HOLD:
             why = reason(decision) if reading else NOTHING
@@ -233,7 +233,8 @@ class Progress:
         self._api.announce(service, "CanaryAdvanced", f"{found.canary} gets {share} %")
         return None
 
-    def _abort(self, why: str, evidence: Sequence[str] = ()) -> End:
+    def _abort(self, found: Release, why: str, evidence: Sequence[str] = ()) -> End:
+        self._tell(f"{found.canary} is taken back, {why}")
         release.abort(
             self._api, reason=why, timeout=self._plan.timeout, say=self._say, evidence=evidence
         )
