@@ -9,8 +9,8 @@ from serving.errors import InvalidInput, TooLarge
 CURLS_DEFAULT = "application/x-www-form-urlencoded"
 """What curl calls a body if nobody tells it."""
 MOST_VALUES = 500_000
-"""Values in one body; 256 images as numbers have 200,704. An empty list takes two bytes of a
-body, but 56 of memory."""
+"""Values in one body; 256 images as numbers have 200,704, in 7,425 lists. An empty list takes two
+bytes of a body, but 56 of memory."""
 
 
 def read_json(body: bytes) -> Any:
@@ -28,12 +28,14 @@ def read_json(body: bytes) -> Any:
 
 
 def check_count(body: bytes) -> None:
-    """See that a JSON body holds no more than ``MOST_VALUES``, going by its commas.
+    """See that a JSON body holds no more than ``MOST_VALUES``.
+
+    Every value but the first of a list or an object follows a comma, every first one a bracket.
 
     Raises:
         TooLarge: it does.
     """
-    if body.count(b",") > MOST_VALUES:
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise TooLarge(f"the JSON has more than {MOST_VALUES} values")
 
 
