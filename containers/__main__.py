@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-NAMES = ("predictor", "transformer", "training")
+NAMES = ("predictor", "transformer", "rollout", "training")
 ENGINES = ("docker", "podman", "buildah")
 BUILD = Path("build")
 PUSHED = BUILD / "images.env"

@@ -29,6 +29,7 @@ KINDS = {
     "batch/v1": {"cronjobs": "CronJob"},
     "networking.k8s.io/v1": {"networkpolicies": "NetworkPolicy"},
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
+    "rbac.authorization.k8s.io/v1": {"rolebindings": "RoleBinding", "roles": "Role"},
     "serving.kserve.io/v1beta1": {"inferenceservices": "InferenceService"},
 }
 SHORT = {"InferenceService": ["isvc"], "ConfigMap": ["cm"]}

@@ -64,7 +64,8 @@ def render_overlay(name: str, *options: str) -> list[Object]:
         shutil.copytree(programs.ROOT / "manifests", folder, dirs_exist_ok=True)
         path = Path(folder) / "overlays" / name / "kustomization.yaml"
         kustomization = yaml.safe_load(path.read_text(encoding="utf-8"))
-        kustomization["components"] += [f"../../components/{option}" for option in options]
+        added = [f"../../components/{option}" for option in options]
+        kustomization["components"] = [*dict.fromkeys([*kustomization["components"], *added])]
         path.write_text(yaml.safe_dump(kustomization), encoding="utf-8")
         return render(path.parent)
 
@@ -87,7 +88,7 @@ def objections(objects: list[Object]) -> list[str]:
         spec = component(objects, name)
         found += [
             f"{name}: {objection}"
-            for rule in (knative, restricted, wiring, images, scaling)
+            for rule in (knative, tokenless, restricted, wiring, images, scaling)
             for objection in rule(spec)
         ]
         found += [f"{name}: {objection}" for objection in arguments(spec, name, objects)]
@@ -123,10 +124,14 @@ def knative(spec: Object) -> Iterator[str]:
             yield f"port {port['containerPort']} is queue-proxy's"
 
 
-def restricted(spec: Object) -> Iterator[str]:
-    """What the restricted Pod Security Standard refuses, and we."""
+def tokenless(spec: Object) -> Iterator[str]:
+    """What lets a program speak to the API server that has nothing to say to it."""
     if spec.get("automountServiceAccountToken") is not False:
         yield "a service account's token is mounted"
+
+
+def restricted(spec: Object) -> Iterator[str]:
+    """What the restricted Pod Security Standard refuses, and we."""
     for container in spec["containers"]:
         context = container.get("securityContext", {})
         if context.get("runAsNonRoot") is not True or not context.get("runAsUser"):

@@ -5,14 +5,21 @@ Each rule gives its objections, none if all is well, as in ``tests/manifests.py`
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import rollout.__main__
+import rollout.flags
 import training.__main__
-from tests.manifests import Object, expanded, images, of_kind, restricted, wiring
+from tests.manifests import Object, expanded, images, of_kind, restricted, tokenless, wiring
 
 PODS = {"serving.kserve.io/inferenceservice": "mnist"}
 """The label that KServe gives to all pods of the service."""
-CLUSTER_KINDS = {"Namespace"}
+CLUSTER_KINDS = {"ClusterRole", "Namespace"}
+PROGRAMS: dict[str, tuple[Callable[[list[str]], object], tuple[str, ...]]] = {
+    "rollout": (lambda args: rollout.flags.parse(rollout.__main__.RUNS, args), ()),
+    "retraining": (training.__main__.parse, ("--data", "--run")),
+}
+"""By the name of the container: how the arguments are read, and which of them name folders."""
 
 
 def objections(objects: list[Object]) -> list[str]:
@@ -23,6 +30,8 @@ def objections(objects: list[Object]) -> list[str]:
         found += disruption(budget, service)
     for job in of_kind(objects, "CronJob"):
         found += cronjob(job, objects)
+        if job["metadata"]["name"] == "mnist-rollout":
+            found += metrics(job, objects, service)
     return found
 
 
@@ -74,7 +83,10 @@ def disruption(budget: Object, service: Object) -> Iterator[str]:
 
 
 def cronjob(job: Object, objects: list[Object]) -> Iterator[str]:
-    """A job runs a command that the program has, as nobody in particular, and is closed."""
+    """A job runs a command that the program has, as nobody in particular, and is closed.
+
+    It has a token if rights are bound to its account, and no token otherwise.
+    """
     name = job["metadata"]["name"]
     pod = job["spec"]["jobTemplate"]["spec"]["template"]
     spec = pod["spec"]
@@ -83,23 +95,69 @@ def cronjob(job: Object, objects: list[Object]) -> Iterator[str]:
     accounts = {each["metadata"]["name"] for each in of_kind(objects, "ServiceAccount")}
     if spec.get("serviceAccountName") not in accounts:
         yield f"{name}: its service account is not among {sorted(accounts)}"
+    if spec.get("serviceAccountName") not in bound(objects):
+        yield from (f"{name}: {objection}" for objection in tokenless(spec))
+    elif spec.get("automountServiceAccountToken") is not True:
+        yield f"{name}: it has rights, and no token to show for them"
     selectors = [each["spec"]["podSelector"] for each in of_kind(objects, "NetworkPolicy")]
     if {"matchLabels": pod["metadata"]["labels"]} not in selectors:
         yield f"{name}: no NetworkPolicy closes its pods"
     args = expanded(spec["containers"][0], objects)
     if any("$(" in each for each in args):
         yield f"{name}: no variable for {args}"
+    parse, folders = PROGRAMS[spec["containers"][0]["name"]]
     refusal = io.StringIO()
     try:
         with contextlib.redirect_stderr(refusal):
-            training.__main__.parse(args)
+            parse(args)
     except SystemExit:
         yield f"{name}: its arguments are refused: {refusal.getvalue().splitlines()[-1]}"
-    mounts = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-    for flag in ("--data", "--run"):
+    mounts = {mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", ())}
+    for flag in folders:
         values = [each.partition("=")[2] for each in args if each.startswith(f"{flag}=")]
         if not any(value.startswith(tuple(mounts)) for value in values):
             yield f"{name}: {flag} cannot be written"
+
+
+def bound(objects: list[Object]) -> set[str]:
+    """The accounts that a RoleBinding gives rights of a Role that is there, in the namespace."""
+    roles = {
+        (each["metadata"].get("namespace"), each["metadata"]["name"])
+        for each in of_kind(objects, "Role")
+    }
+    return {
+        subject["name"]
+        for each in of_kind(objects, "RoleBinding")
+        for subject in each["subjects"]
+        if subject["kind"] == "ServiceAccount"
+        and subject.get("namespace") == each["metadata"].get("namespace")
+        and (subject.get("namespace"), each["roleRef"]["name"]) in roles
+    }
+
+
+def metrics(job: Object, objects: list[Object], service: Object) -> Iterator[str]:
+    """The pods of ``job`` may ask the service's for their metrics, by the policies of both ends."""
+    name = job["metadata"]["name"]
+    there = {"podSelector": {"matchLabels": PODS}}
+    labels = job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    here = {"podSelector": {"matchLabels": labels}}
+    ports = {
+        int(arg.partition("=")[2])
+        for each in service["spec"].values()
+        for arg in each["containers"][0]["args"]
+        if arg.startswith("--metrics_port=")
+    }
+    ways = [
+        (spec["podSelector"], peer, port["port"])
+        for spec in (each["spec"] for each in of_kind(objects, "NetworkPolicy"))
+        for direction, end in (("ingress", "from"), ("egress", "to"))
+        for rule in spec.get(direction, ())
+        for peer in rule.get(end, ())
+        for port in rule.get("ports", ())
+    ]
+    for selector, peer in ((here["podSelector"], there), (there["podSelector"], here)):
+        if not ports or any((selector, peer, port) not in ways for port in ports):
+            yield f"{name} cannot read the metrics of the service's pods"
 
 
 def policies(objects: list[Object], service: Object) -> Iterator[str]:

@@ -13,12 +13,13 @@ import pytest
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
 from containers.__main__ import BASE, NAMES
-from tests import programs
+from tests import programs, releases
 from tests.distributions import closure, named
 from tests.programs import ROOT
 
 FOLDER = ROOT / "containers"
 DOCKERFILES = {name: (FOLDER / f"{name}.Dockerfile").read_text() for name in NAMES}
+PACKAGES = ("predictor", "rollout", "serving", "standalone", "training", "transformer")
 REMOVED_MODULES = {"kubernetes.aio", "pandas.tests", "torch.test"}
 """By ``install.sh``, out of distributions that stay."""
 
@@ -44,6 +45,17 @@ def taken_out(name: str) -> set[str]:
     """What the image does without, though what it asks for would bring it."""
     [line] = [run for run in instructions(DOCKERFILES[name], "RUN") if "install.sh" in run]
     return named(line.split()[2:]) | {"pip", "setuptools"}
+
+
+def left_out(name: str) -> set[str]:
+    """The modules of the repository that the image does without."""
+    places = {Path(path) for path in copied(DOCKERFILES[name])}
+    paths = [path for package in PACKAGES for path in (ROOT / package).glob("*.py")]
+    return {
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        for path in (path.relative_to(ROOT) for path in paths)
+        if not places & {path, *path.parents}
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,17 +95,19 @@ def test_only_what_is_copied_reaches_the_engine() -> None:
         assert found.suffix != ".pyc"
 
 
-def test_the_transformer_has_no_torch() -> None:
-    assert "torch" not in closure(requirements("transformer"))
-    assert "torch" in closure(requirements("predictor"))
+def test_only_what_computes_has_torch() -> None:
+    found = {name for name in NAMES if "torch" in closure(requirements(name))}
+    assert found == {"predictor", "training"}
+    assert "kserve" not in closure(requirements("rollout"))
 
 
 def test_the_lists_ask_for_what_the_project_does() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     drivers = named(extras["s3"] + extras["gcs"] + extras["azure"])
-    serving = named(project["dependencies"])
-    assert requirements("predictor") | requirements("transformer") <= serving
+    serving = named(project["dependencies"] + extras["tracing"])
+    for name in ("predictor", "rollout", "transformer"):
+        assert requirements(name) <= serving
     assert drivers | named(extras["training"]) <= requirements("training")
 
 
@@ -103,15 +117,20 @@ def test_what_is_taken_out_would_be_there(name: str) -> None:
 
 
 @pytest.fixture
-def without(tmp_path: Path) -> Callable[[set[str]], dict[str, str]]:
-    """An environment in which only these distributions can be imported, the project aside."""
+def inside(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """An environment in which only what an image has can be imported."""
 
-    def environment(present: set[str]) -> dict[str, str]:
-        absent = REMOVED_MODULES | {
-            module
-            for module, owners in packages_distributions().items()
-            if not named(owners) & (present | {"mnist-kserve"})
-        }
+    def environment(name: str, *lacking: str) -> dict[str, str]:
+        present = closure(requirements(name)) - taken_out(name) - {*lacking}
+        absent = (
+            REMOVED_MODULES
+            | left_out(name)
+            | {
+                module
+                for module, owners in packages_distributions().items()
+                if not named(owners) & (present | {"mnist-kserve"})
+            }
+        )
         (tmp_path / "sitecustomize.py").write_text(
             "import sys\n"
             f"absent = {absent!r}\n"
@@ -127,17 +146,14 @@ def without(tmp_path: Path) -> Callable[[set[str]], dict[str, str]]:
 
 
 def test_the_programs_serve_with_what_is_in_the_images(
-    tmp_path: Path, without: Callable[[set[str]], dict[str, str]]
+    tmp_path: Path, inside: Callable[..., dict[str, str]]
 ) -> None:
-    def environment(name: str) -> dict[str, str]:
-        return without(closure(requirements(name)) - taken_out(name))
-
     models = "--models_dir=models"
-    env = environment("predictor")
+    env = inside("predictor")
     with programs.program("predictor", tmp_path, models, env=env) as predictor:
         predictor.wait_for("/v2/models/mnist/ready")
         there = f"--predictor_host=127.0.0.1:{predictor.http_port}"
-        env = environment("transformer")
+        env = inside("transformer")
         with programs.program("transformer", tmp_path, there, env=env) as transformer:
             transformer.wait_for("/")
             seven = (ROOT / "docs/seven.png").read_bytes()
@@ -147,26 +163,44 @@ def test_the_programs_serve_with_what_is_in_the_images(
 
 @pytest.mark.parametrize(
     ("name", "needed"),
-    [("predictor", "torch"), ("transformer", "aiohttp"), ("transformer", "fastapi")],
+    [
+        ("predictor", "torch"),
+        ("rollout", "kubernetes"),
+        ("rollout", "scipy"),
+        ("transformer", "aiohttp"),
+        ("transformer", "fastapi"),
+    ],
 )
 def test_a_program_does_not_start_without_what_it_needs(
-    name: str, needed: str, without: Callable[[set[str]], dict[str, str]]
+    name: str, needed: str, inside: Callable[..., dict[str, str]]
 ) -> None:
-    env = without(closure(requirements(name)) - taken_out(name) - {needed})
-    command = [sys.executable, "-m", name, "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = python(inside(name, needed), "-m", name, "--help")
     assert done.returncode == 1
     assert "in the image" in done.stderr
 
 
+def test_a_canary_can_be_watched_with_what_is_in_the_image(
+    tmp_path: Path, inside: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with releases.world(tmp_path, monkeypatch) as world:
+        assert world.start() == 0
+        flags = (f"--server={world.server}", "--namespace=default")
+        done = python(inside("rollout"), "-m", "rollout", *flags, "check")
+    # Nothing was counted yet, but all that it takes to count has been there.
+    assert (done.returncode, done.stderr.splitlines()) == (5, []), done.stderr
+
+
 def test_training_starts_with_what_is_in_its_image(
-    without: Callable[[set[str]], dict[str, str]],
+    inside: Callable[..., dict[str, str]],
 ) -> None:
     modules = [f"training.{path.stem}" for path in (ROOT / "training").glob("[a-z]*.py")]
     program = f"import fsspec, {', '.join(modules)}; fsspec.get_filesystem_class('s3')"
-    env = without(closure(requirements("training")) - taken_out("training"))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
+    done = python(inside("training"), "-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def python(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=ROOT, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.image import SHARED
 from containers.__main__ import NAMES
-from tests import images, runs
+from tests import images, releases, runs
 from tests.programs import ROOT, Program
 
 pytestmark = pytest.mark.skipif(
@@ -136,6 +136,31 @@ def test_sigterm_ends_it(name: str, tmp_path: Path) -> None:
         first(running).terminate()
         running.process.wait(15)
         assert time.monotonic() - begun < 5
+
+
+def test_rollout_takes_a_canary_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "rollout.log"
+    with releases.world(tmp_path, monkeypatch) as world:
+        assert world.start() == 0
+        place = (f"--server={world.server}", "--namespace=default")
+        with images.started("rollout", log, *place, "abort") as process:
+            assert process.wait(60) == 0, log.read_text()
+        assert world.api.traffic[-1] == {"1": 100}
+
+
+def test_rollout_is_stopped_by_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "rollout.log"
+    with releases.world(tmp_path, monkeypatch) as world:
+        assert world.start() == 0
+        place = (f"--server={world.server}", "--namespace=default")
+        with images.started("rollout", log, *place, "run") as process:
+            while "no traffic" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            [program] = psutil.Process(process.pid).children()
+            program.terminate()
+            assert process.wait(15) == 130
+    assert "what was done stays as it is" in log.read_text()
 
 
 def test_training_publishes_a_run(tmp_path: Path, volume: Path) -> None:

@@ -17,7 +17,7 @@ from tests.manifests import Object, component, of_kind
 
 MANIFESTS = programs.ROOT / "manifests"
 OVERLAYS = ("development", "production")
-COMPONENTS = ("grpc", "gpu", "monitoring", "payload-logging", "retraining")
+COMPONENTS = ("grpc", "gpu", "monitoring", "payload-logging", "retraining", "rollout")
 CUSTOM = {"InferenceService", "PodMonitor", "PrometheusRule"}
 """Kinds that Kubernetes does not have by itself."""
 SCHEMAS = programs.ROOT.parent / "shared/schemas"

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl 
 
 @pytest.fixture(scope="module")
 def rendered() -> list[Object]:
-    """The production overlay with the retraining."""
+    """The production overlay, which has the rollout, with the retraining."""
     return manifests.render_overlay("production", "retraining")
 
 
@@ -26,7 +26,13 @@ def objects(rendered: list[Object]) -> list[Object]:
 
 def test_no_token_is_given_to_an_account(rendered: list[Object]) -> None:
     accounts = of_kind(rendered, "ServiceAccount")
-    assert [each["automountServiceAccountToken"] for each in accounts] == [False] * 3
+    assert [each["automountServiceAccountToken"] for each in accounts] == [False] * 4
+
+
+def test_only_what_speaks_to_the_api_server_has_a_token(rendered: list[Object]) -> None:
+    pods = [component(rendered, name) for name in ("predictor", "transformer")]
+    pods += [job(rendered, name)["spec"] for name in ("mnist-retraining", "mnist-rollout")]
+    assert [each["automountServiceAccountToken"] for each in pods] == [False, False, False, True]
 
 
 def policy(objects: list[Object], name: str) -> Object:
@@ -59,9 +65,14 @@ def only_one_pod(objects: list[Object]) -> None:
     component(objects, "predictor")["minReplicas"] = 1
 
 
-def without_a_store(objects: list[Object]) -> None:
-    for each in of_kind(objects, "ConfigMap"):
-        each["data"].pop("STORE", None)
+def without(name: str) -> Callable[[list[Object]], None]:
+    """Leave a setting out of all ConfigMaps."""
+
+    def broken(objects: list[Object]) -> None:
+        for each in of_kind(objects, "ConfigMap"):
+            each["data"].pop(name, None)
+
+    return broken
 
 
 def open_to_all(objects: list[Object]) -> None:
@@ -90,9 +101,9 @@ def budget(objects: list[Object]) -> Object:
     return found
 
 
-def job(objects: list[Object]) -> Object:
-    (found,) = of_kind(objects, "CronJob")
-    template: Object = found["spec"]["jobTemplate"]["spec"]["template"]
+def job(objects: list[Object], name: str = "mnist-retraining") -> Object:
+    jobs = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "CronJob")}
+    template: Object = jobs[name]["jobTemplate"]["spec"]["template"]
     return template
 
 
@@ -134,6 +145,36 @@ def job_open(objects: list[Object]) -> None:
     job(objects)["metadata"]["labels"] = {"app": "else"}
 
 
+def job_with_a_token(objects: list[Object]) -> None:
+    job(objects)["spec"]["automountServiceAccountToken"] = True
+
+
+def rollout_without_a_token(objects: list[Object]) -> None:
+    job(objects, "mnist-rollout")["spec"]["automountServiceAccountToken"] = False
+
+
+def rollout_without_rights(objects: list[Object]) -> None:
+    objects[:] = [each for each in objects if each["kind"] != "RoleBinding"]
+
+
+def rights_for_another(objects: list[Object]) -> None:
+    of_kind(objects, "RoleBinding")[0]["subjects"][0]["namespace"] = "default"
+
+
+def rollout_with_other_steps(objects: list[Object]) -> None:
+    for each in of_kind(objects, "ConfigMap"):
+        if "STEPS" in each["data"]:
+            each["data"]["STEPS"] = "50,10"
+
+
+def rollout_shut_out(objects: list[Object]) -> None:
+    policy(objects, "mnist-rollout-metrics")["ingress"] = []
+
+
+def rollout_shut_in(objects: list[Object]) -> None:
+    policy(objects, "mnist-rollout")["egress"].pop()
+
+
 def job_of_nobody(objects: list[Object]) -> None:
     job(objects)["spec"]["serviceAccountName"] = "default"
 
@@ -141,7 +182,15 @@ def job_of_nobody(objects: list[Object]) -> None:
 @pytest.mark.parametrize(
     ("broken", "objection"),
     [
-        (without_a_store, "mnist-retraining: no variable for"),
+        (without("STORE"), "mnist-retraining: no variable for"),
+        (without("STEPS"), "mnist-rollout: no variable for"),
+        (rollout_with_other_steps, "argument --steps: must ascend to 100"),
+        (rollout_without_a_token, "mnist-rollout: it has rights, and no token to show for them"),
+        (rollout_without_rights, "mnist-rollout: a service account's token is mounted"),
+        (rights_for_another, "mnist-rollout: a service account's token is mounted"),
+        (rollout_shut_out, "mnist-rollout cannot read the metrics of the service's pods"),
+        (rollout_shut_in, "mnist-rollout cannot read the metrics of the service's pods"),
+        (job_with_a_token, "mnist-retraining: a service account's token is mounted"),
         (running("STORAGE_URI", "s3://other/2"), "STORAGE_URI is s3://other/2, the"),
         (running("MODEL_DIGEST", ""), "MODEL_DIGEST is , the release says"),
         (recorded("TRANSFORMER_IMAGE", "a:1"), "the release says a:1"),
