@@ -2,6 +2,7 @@
 the real bridge and the real service."""
 
 import base64
+import importlib.util
 import json
 import random
 import signal
@@ -17,9 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+import standalone.__main__
 from standalone.kafka import Progress
 from tests import forms, kafka, programs
 from tests.kafka import Cluster, Found
@@ -312,6 +315,33 @@ def test_what_kafka_does_not_take_ends_it_and_is_not_committed(
     assert set(committed(cluster).values()) == {0}
     with bridge(cluster.servers, service.url, tmp_path):
         assert len(cluster.read(topic, 1)) == 1
+
+
+def test_one_command_runs_the_service_and_the_bridge(cluster: Cluster, tmp_path: Path) -> None:
+    settings = tmp_path / "kafka.properties"
+    settings.write_text(SETTINGS, encoding="utf-8")
+    flags = [f"--kafka={cluster.servers}", f"--kafka_settings={settings}"]
+    with programs.service(tmp_path, *flags) as running:
+        assert f"images in topic {IMAGES}, answers in {ANSWERS}" in running.output()
+        cluster.send(IMAGES, SEVEN)
+        cluster.flush()
+        (answer,) = cluster.read(ANSWERS, 1)
+        assert answer.json()["predictions"][0]["digit"] == 7
+        parts = psutil.Process(running.process.pid).children(recursive=True)
+        (part,) = [each for each in parts if "standalone.kafka" in each.cmdline()]
+        part.kill()
+        assert running.process.wait(30) == 1
+        assert "standalone: kafka has ended with status -9" in running.output()
+        assert not psutil.wait_procs(parts, timeout=20)[1]
+
+
+def test_a_missing_package_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["standalone", "--kafka=127.0.0.1:9092"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert standalone.__main__.main() == 1
+    assert "pip install -c constraints.txt -e '.[kafka]'" in capsys.readouterr().err
 
 
 def test_a_missing_topic_is_named(cluster: Cluster, tmp_path: Path) -> None:
