@@ -28,13 +28,14 @@ from serving.context import (
     enter,
     receive,
 )
-from serving.errors import ServingError
+from serving.errors import LONGEST, ServingError
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
 from serving.rest import VERSION_HEADER, model_metadata
 
-CONCURRENT = 256
-"""Calls at a time; each may hold a message of the largest size."""
+CONCURRENT = 64
+"""Calls at a time, beyond which more get RESOURCE_EXHAUSTED. Each may hold a message of 8 MiB, and
+hold it twice: as it came, and as Python has it."""
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
             await self._abort(context, error.grpc_status, str(error))
         except SDKInvalidInput as error:
             status = HTTPStatus.BAD_REQUEST
-            await self._abort(context, "INVALID_ARGUMENT", str(error))
+            await self._abort(context, "INVALID_ARGUMENT", str(error)[:LONGEST])
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
