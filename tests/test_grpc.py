@@ -1,0 +1,67 @@
+"""The gRPC server in this process: how many calls it takes on, and how much it repeats."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+from serving import grpc as served
+from serving.errors import LONGEST
+from tests import apps, programs
+from tests.echo import Echo
+
+pytestmark = pytest.mark.anyio
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+TENSOR = {"name": "images", "datatype": "UINT8", "shape": [1]}
+GOOD = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR], raw_input_contents=[b"\x07"])
+
+
+@pytest.fixture
+async def channel(echo: Echo) -> AsyncIterator[grpc.aio.Channel]:
+    address = f"127.0.0.1:{programs.free_port()}"
+    sizes = {"max_receive": 2**20, "max_send": 2**20}
+    server = await served.start(echo, apps.dataplane(echo), address=address, **sizes)
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield channel
+    await server.stop(None)
+
+
+async def ask(channel: grpc.aio.Channel, request: pb.ModelInferRequest) -> tuple[str, str]:
+    """The name of the status, and the message."""
+    call = channel.unary_unary(INFER)(request.SerializeToString())
+    return (await call.code()).name, await call.details() or ""
+
+
+async def test_calls_beyond_the_limit_are_told_to_come_back(
+    channel: grpc.aio.Channel, echo: Echo
+) -> None:
+    echo.hang = True
+    calls = [asyncio.create_task(ask(channel, GOOD)) for _ in range(served.CONCURRENT + 20)]
+    refused, waiting = await asyncio.wait(calls, timeout=1)
+    assert Counter(call.result()[0] for call in refused) == {"RESOURCE_EXHAUSTED": 20}
+    for call in waiting:
+        call.cancel()
+    await asyncio.wait(waiting)
+    echo.hang = False
+    async with asyncio.timeout(10):
+        while await ask(channel, GOOD) != ("OK", ""):  # the server learns of it a little later
+            await asyncio.sleep(0.02)
+
+
+async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
+    long = "x" * 5000
+    both = {**TENSOR, "name": long, "contents": {"uint_contents": [7]}}
+    requests = {
+        "NOT_FOUND": pb.ModelInferRequest(model_name=long),
+        "INVALID_ARGUMENT": pb.ModelInferRequest(
+            model_name="mnist", inputs=[both], raw_input_contents=[b"\x07"]
+        ),
+    }
+    for code, request in requests.items():
+        found, details = await ask(channel, request)
+        assert (found, "xxx" in details) == (code, True)
+        assert len(details) <= LONGEST + 1
