@@ -95,7 +95,7 @@ def wait(server: Running, request: Request) -> float:
             if not server.alive():
                 break
             time.sleep(INTERVAL)
-    raise Failed(server.output())
+    raise Failed("it answers nothing")
 
 
 def check(server: Running, case: str, request: Request) -> None:
@@ -113,7 +113,7 @@ def check(server: Running, case: str, request: Request) -> None:
 def measure(
     server: Running, case: str, request: Request, clients: int, seconds: int, folder: Path
 ) -> list[float]:
-    """One figure: the answers, and whose the time on the cores was meanwhile."""
+    """One figure, and what other programs took of the cores meanwhile."""
     address = f"127.0.0.1:{server.ports[request.port]}"
     clock = load.Clock(server.processor_time)
     if case == CALL:
@@ -127,7 +127,7 @@ def measure(
             clients=clients,
             seconds=seconds,
         )
-    return [*answers, *clock.used()]
+    return [*answers, clock.others()]
 
 
 def forward(seconds: int) -> float:
@@ -176,6 +176,11 @@ class Results:
             "missing": {}, "forward": [], "bare": [],
         }  # fmt: skip
 
+    def save(self) -> None:
+        """Write them down, to be reported."""
+        self.found["about"]["ended"] = now()
+        report.RESULTS.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+
     def visit(
         self, number: int, server: Server, points: Points, seconds: int, folder: Path
     ) -> None:
@@ -213,10 +218,12 @@ class Results:
                 try:
                     self.visit(number, server, points, seconds, Path(folder))
                 except (Failed, httpx.HTTPError, grpc.RpcError) as error:
-                    if server.name == "ours":
-                        raise
-                    self.found["missing"][server.name] = f"round {number}: {error}"
-                    print(error)
+                    log = (Path(folder) / "log").read_text(encoding="utf-8", errors="replace")
+                    reason = f"round {number}: {error}\n{log[-4000:]}"
+                    if server.name == report.OURS:
+                        sys.exit(reason)
+                    self.found["missing"][server.name] = reason
+                    print(reason)
 
 
 def main() -> None:
@@ -243,13 +250,13 @@ def main() -> None:
     if args.only:
         json.dump(results.found, sys.stdout, indent=1)
         return
+    results.save()
     few = report.Report(results.found).few()
     for number in range(1, GRID_ROUNDS + 1):
         results.visit_all(
             number, [server for server in chosen if server.name in few], GRID, args.seconds
         )
-    results.found["about"]["ended"] = now()
-    report.RESULTS.write_text(json.dumps(results.found, indent=1), encoding="utf-8")
+    results.save()
     report.write(results.found)
 
 

@@ -32,15 +32,6 @@ class Answers(NamedTuple):
     """Percentiles of the time to the answer, in milliseconds."""
 
 
-class Used(NamedTuple):
-    """Of the time of a core, from a moment on."""
-
-    server: float
-    """By the server; of one core."""
-    others: float
-    """By programs that are neither the server nor the load; of both cores."""
-
-
 class Failed(Exception):
     """Not every request was answered with success; the message is the report."""
 
@@ -54,7 +45,7 @@ def check_machine() -> None:
 
 
 class Clock:
-    """Whose time on the cores it was, from now on."""
+    """What other programs take of the two cores, from now on."""
 
     def __init__(self, server: Callable[[], float]) -> None:
         """``server`` gives the processor time, in seconds, that the server has taken so far."""
@@ -66,12 +57,12 @@ class Clock:
         load += sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         return time.perf_counter(), self._server(), load, busy(STAT.read_text(encoding="ascii"))
 
-    def used(self) -> Used:
-        """Since the start."""
+    def others(self) -> float:
+        """The share that neither the server nor the load had, from 0 to 1."""
         wall, server, load, everything = (
             now - then for now, then in zip(self._read(), self._start, strict=True)
         )
-        return Used(server / wall, max(0.0, everything - server - load) / (2 * wall))
+        return max(0.0, everything - server - load) / (2 * wall)
 
 
 def busy(stat: str) -> float:

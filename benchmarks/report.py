@@ -20,7 +20,7 @@ FASTAPI, ASGI = "empty FastAPI endpoint", "empty ASGI app"
 CLIENTS = (1, 8, 32, 64)
 SINGLE, PAIRS = 1, 2
 """Processes that a request passes through."""
-RATE, P50, P99, SHARE, OTHERS = 4, 5, 6, 7, 8
+RATE, P50, P99, OTHERS = 4, 5, 6, 7
 """Places in a row of answers: round, server, case, clients, and these."""
 
 Results = dict[str, Any]
@@ -53,7 +53,7 @@ class Report:
         self.processes: dict[str, int] = results["processes"]
         self.names = [name for name in self.processes if name not in results["missing"]]
         """In the order of the table; who failed in any round is not among them."""
-        self.answers = [per_core(row) for row in results["answers"] if row[1] in self.names]
+        self.answers = [row for row in results["answers"] if row[1] in self.names]
         self.memory = {name: results["memory"][name] for name in self.names}
         self.start = {name: results["start"][name] for name in self.names}
 
@@ -171,11 +171,6 @@ class Report:
                             f"| {case} | {name} | {clients} | {rate:,.0f} | {p50:.2f} | {p99:.2f} |"
                         )
         return rows
-
-
-def per_core(row: list[Any]) -> list[Any]:
-    """With the rate per second that the server had a core, which others use too."""
-    return [*row[:RATE], row[RATE] / row[SHARE], *row[P50:]]
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -186,13 +186,12 @@ class Running:
     """A server's processes."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        """Start them; what they print goes to ``folder``."""
+        """Start them; what they print goes to ``log`` in ``folder``."""
         self.ports = {name: free_port() for name in PORTS}
         venv = VENVS / server.venv
         names = {**self.ports, "python": venv / "bin/python", "venv": venv, "folder": folder}
         environment = {**ENVIRONMENT, **server.environment}
-        self._log = folder / "log"
-        with self._log.open("ab") as log:
+        with (folder / "log").open("ab") as log:
             self._processes = [
                 psutil.Popen(
                     command.format(**names).split(),
@@ -204,10 +203,6 @@ class Running:
                 )
                 for command in server.commands
             ]
-
-    def output(self) -> str:
-        """What they have printed."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def all(self) -> list[psutil.Process]:
         """Those that were started, and their children.
