@@ -12,7 +12,7 @@ with quick_imports(__name__):
 
     from predictor.artifact import ArtifactError, load, select_directory
     from predictor.model import Predictor
-    from serving import logs
+    from serving import logs, tracing
     from serving.cpu import cpu_limit
     from serving.server import Server, parser, positive
 
@@ -59,6 +59,7 @@ def main() -> None:
     """Load the version, then serve it until SIGTERM or SIGINT."""
     args = command_line().parse_args()
     logs.configure(args.log_level, args.log_format, args.access_log)
+    tracing.configure(f"{args.model_name}-predictor")
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
     torch.set_num_threads(args.torch_threads)

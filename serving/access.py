@@ -1,8 +1,9 @@
-"""What every inference leaves behind, over REST and gRPC alike: a count, and a line of the log."""
+"""An inference as seen from outside, over REST and gRPC alike: its count, line and span."""
 
 import logging
 
-from serving.context import RequestContext
+from serving import tracing
+from serving.context import RequestContext, enter, receive
 from serving.metrics import observe
 
 log = logging.getLogger(__name__)
@@ -13,20 +14,31 @@ CHOICES = {"all": logging.INFO, "errors": logging.WARNING, "none": logging.CRITI
 """Which inferences are logged: all; errors and slow ones; none."""
 
 
-def record(
-    context: RequestContext, protocol: str, status: int, model_version: str, seconds: float
+def begin(protocol: str, request_id: str, traceparent: str, tracestate: str) -> RequestContext:
+    """Enter the context of an inference with these headers, see ``context.receive``."""
+    request = receive(request_id, traceparent, tracestate)
+    tracing.begin(request, f"infer {protocol}")
+    enter(request)
+    return request
+
+
+def end(
+    request: RequestContext, protocol: str, status: int, model_version: str, seconds: float
 ) -> None:
-    """Count and log a request that has been answered with an HTTP status, 0 for none."""
+    """Record an inference that has been answered with an HTTP status, 0 for none."""
     outcome = observe(protocol, status, model_version, seconds)
     level = logging.INFO if outcome == "ok" and seconds < SLOW else logging.WARNING
-    if log.isEnabledFor(level):
+    is_logged = log.isEnabledFor(level)
+    if is_logged or request.span:
         fields = {
             "protocol": protocol,
             "status": status or None,
             "outcome": outcome,
             "duration": round(seconds, 6),
             "model_version": model_version or None,
-            "images": context.images,
+            "images": request.images,
         }
         known = {name: value for name, value in fields.items() if value is not None}
-        log.log(level, "inference", extra={"fields": known})
+        if is_logged:
+            log.log(level, "inference", extra={"fields": known})
+        tracing.end(request, known)

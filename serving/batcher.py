@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.context import RequestContext, current, enter, shared
+from serving import tracing
+from serving.context import RequestContext, current, share
 from serving.errors import ServingError
 from serving.gate import Gate
 from serving.metrics import BATCH_IMAGES, PENDING_IMAGES, STAGE_SECONDS
@@ -70,6 +71,7 @@ class Batcher:
         self._runs: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._waited = STAGE_SECONDS.labels("wait")
+        self._stage = stage
         self._ran = STAGE_SECONDS.labels(stage)
         PENDING_IMAGES.set_function(lambda: self._gate.inside)
 
@@ -102,7 +104,9 @@ class Batcher:
                 return
             batch = self._take_batch()
             for request in batch:
-                self._waited.observe(loop.time() - request.arrived)
+                waited = loop.time() - request.arrived
+                self._waited.observe(waited)
+                tracing.waited(request.context, waited)
             run = loop.create_task(self._answer(batch))
             self._runs.add(run)
             run.add_done_callback(self._on_done)
@@ -137,9 +141,10 @@ class Batcher:
         if len(batch) > 1:
             images = np.concatenate([request.images for request in batch])
         BATCH_IMAGES.observe(len(images))
-        enter(shared([request.context for request in batch]))
+        members = [request.context for request in batch]
+        context = share(members)
         try:
-            with self._ran.time():
+            with self._ran.time(), tracing.run(self._stage, context, members):
                 scores = await self._run(images)
         except ServingError as error:
             _fail(batch, error)

@@ -5,7 +5,9 @@ import re
 import secrets
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from opentelemetry.trace import Span
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ class RequestContext:
     tracestate: str = ""
     images: int | None = None
     """Images in it; ``None`` until they are counted."""
+    span: Span | None = None
+    """Where it is traced, the span that it is in."""
 
     @property
     def trace_id(self) -> str:
@@ -73,18 +77,16 @@ def receive(request_id: str, traceparent: str, tracestate: str) -> RequestContex
     return RequestContext(request_id, traceparent, tracestate)
 
 
-def shared(requests: Sequence[RequestContext]) -> RequestContext:
-    """The context of a run for ``requests``.
+def share(requests: Sequence[RequestContext]) -> RequestContext:
+    """Enter the context of a run for ``requests``.
 
     A request that has a run to itself goes on in it. A run for several is none of them, and in none
     of their traces: it has an id of its own, and a line at level DEBUG says whose it is.
     """
-    if len(requests) == 1:
-        return requests[0]
-    run = RequestContext(new_id())
-    if log.isEnabledFor(logging.DEBUG):
-        members = [request.request_id for request in requests]
-        log.debug("run %s is for the requests %s", run.request_id, " ".join(members))
+    run = replace(requests[0]) if len(requests) == 1 else RequestContext(new_id())
+    enter(run)
+    if len(requests) > 1 and log.isEnabledFor(logging.DEBUG):
+        log.debug("a run for the requests %s", " ".join(each.request_id for each in requests))
     return run
 
 

@@ -19,15 +19,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving import access
-from serving.context import (
-    REQUEST_ID,
-    TRACEPARENT,
-    TRACESTATE,
-    RequestContext,
-    current,
-    enter,
-    receive,
-)
+from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, RequestContext, current
 from serving.errors import LONGEST, ServingError
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
@@ -86,7 +78,8 @@ class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
         """Call the method and abort with the status of what it raises."""
         status: int = HTTPStatus.OK
         version, start = self._version, perf_counter()
-        enter(_receive(context))
+        infers = method_name.endswith("/ModelInfer")
+        request = _begin(context) if infers else RequestContext()
         try:
             response = await method(request_or_iterator, context)
             version = getattr(response, "model_version", version)
@@ -108,16 +101,17 @@ class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
             log.exception("%s failed", method_name)
             await self._abort(context, "INTERNAL", "internal error")
         finally:
-            if method_name.endswith("/ModelInfer"):
-                access.record(current(), "grpc", status, version, perf_counter() - start)
+            if infers:
+                access.end(request, "grpc", status, version, perf_counter() - start)
 
     async def _abort(self, context: Any, status: str, message: str) -> None:
         await context.abort(grpc.StatusCode[status], message, _trailing(self._version))
 
 
-def _receive(context: Any) -> RequestContext:
+def _begin(context: Any) -> RequestContext:
     metadata = dict(context.invocation_metadata() or ())
-    return receive(*(metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE)))
+    named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
+    return access.begin("grpc", *named)
 
 
 def _trailing(version: str) -> tuple[tuple[str, str], ...]:

@@ -47,8 +47,9 @@ class Observer:
             await self._app(scope, receive, send)
             return
         status, version = 0, self._version
-        request = _context(scope)
-        context.enter(request)
+        headers = dict(scope["headers"])
+        named = (headers.get(name, b"") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
+        request = access.begin(protocol, *(value.decode("latin-1") for value in named))
 
         async def pass_on(message: Message) -> None:
             nonlocal status, version
@@ -68,13 +69,7 @@ class Observer:
         try:
             await self._app(scope, receive, pass_on)
         finally:
-            access.record(request, protocol, status, version, perf_counter() - start)
-
-
-def _context(scope: Scope) -> context.RequestContext:
-    headers = dict(scope["headers"])
-    named = (headers.get(name, b"") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
-    return context.receive(*(value.decode("latin-1") for value in named))
+            access.end(request, protocol, status, version, perf_counter() - start)
 
 
 def _protocol(scope: Any) -> str | None:

@@ -17,7 +17,7 @@ from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving import access, grpc, http, logs, metrics
+from serving import access, grpc, http, logs, metrics, tracing
 from serving.model import ServedModel
 from serving.observer import Observer
 from serving.rest import ERROR_HANDLERS, Endpoints
@@ -155,6 +155,7 @@ class Server(ModelServer):  # type: ignore[misc]
         if grpc_server:
             await grpc_server.stop(GRACE)
         await model.close()
+        tracing.close()
 
 
 class DataPlane(SDKDataPlane):  # type: ignore[misc]

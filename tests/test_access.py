@@ -44,14 +44,14 @@ def test_which_inferences_are_logged(
     caplog: pytest.LogCaptureFixture, choice: str, status: int, seconds: float, lines: set[str]
 ) -> None:
     with caplog.at_level(access.CHOICES[choice], access.log.name):
-        access.record(RequestContext("42"), "v1", status, "1", seconds)
+        access.end(RequestContext("42"), "v1", status, "1", seconds)
     assert len(caplog.records) == (choice in lines)
 
 
 def test_what_is_not_known_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, access.log.name):
-        access.record(RequestContext("42", images=3), "grpc", 200, "1", 0.0123456789)
-        access.record(RequestContext("43"), "v1", 0, "", 2)
+        access.end(RequestContext("42", images=3), "grpc", 200, "1", 0.0123456789)
+        access.end(RequestContext("43"), "v1", 0, "", 2)
     first, second = (vars(record)["fields"] for record in caplog.records)
     assert first == {
         "protocol": "grpc",

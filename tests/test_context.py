@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from serving.context import RequestContext, current, enter, receive, shared
+from serving.context import RequestContext, current, enter, receive, share
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -80,12 +80,22 @@ def test_each_task_has_its_own() -> None:
 
 def test_a_request_that_has_a_run_to_itself_goes_on_in_it() -> None:
     request = receive("42", PARENT, "")
-    assert shared([request]) is request
+
+    async def run() -> None:
+        assert share([request]) == current() == request
+
+    asyncio.run(run())
 
 
 def test_a_run_for_several_is_none_of_them(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "serving.context")
-    run = shared([receive("1", PARENT, ""), receive("2", "", "")])
-    assert run.request_id not in ("", "1", "2")
-    assert run.trace_id == ""
-    assert caplog.messages == [f"run {run.request_id} is for the requests 1 2"]
+
+    async def run() -> None:
+        enter(receive("1", PARENT, ""))
+        context = share([receive("1", PARENT, ""), receive("2", "", "")])
+        assert context is current()
+        assert context.request_id not in ("", "1", "2")
+        assert context.trace_id == ""
+
+    asyncio.run(run())
+    assert caplog.messages == ["a run for the requests 1 2"]

@@ -8,7 +8,7 @@ with quick_imports(__name__):
 
     from kserve import PredictorConfig
 
-    from serving import logs
+    from serving import logs, tracing
     from serving.server import Server, parser, positive
     from transformer.client import connect
     from transformer.decode import MAX_PIXELS
@@ -55,6 +55,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     args = command_line().parse_args()
     logs.configure(args.log_level, args.log_format, args.access_log)
+    tracing.configure(f"{args.model_name}-transformer")
     if not args.predictor_host:
         sys.exit("transformer: --predictor_host is missing, such as 127.0.0.1:8082")
     config = PredictorConfig(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from kserve import InferRequest, InferResponse
 
-from serving import context, v2
+from serving import context, tracing, v2
 from serving.batcher import Batcher
 from serving.cpu import cpu_limit
 from serving.errors import ServingError, TimedOut, TooLarge
@@ -174,7 +174,7 @@ class Transformer(ServedModel):
     async def _decode(self, file: bytes, i: int) -> Picture:
         """One image, so that a request that is given up stops after it."""
         try:
-            with DECODE_SECONDS.time():
+            with DECODE_SECONDS.time(), tracing.stage("decode"):
                 picture = await self._read(file)
         except ServingError as error:
             raise type(error)(f"instance {i}: {error}") from None
