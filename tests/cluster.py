@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from standalone import canary
 from standalone.admission import admit
@@ -95,14 +96,16 @@ def version(component: Object) -> str:
 
 
 @contextmanager
-def serve(objects: Objects, folder: Path) -> Iterator[Path]:
+def serve(objects: Objects, folder: Path, *middlewares: Middleware) -> Iterator[Path]:
     """Serve ``objects`` on loopback until the end of the block; gives a kubeconfig."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def start() -> tuple[web.AppRunner, int]:
-        runner = web.AppRunner(application(objects), access_log=None)
+        app = application(objects)
+        app.middlewares.extend(middlewares)
+        runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner, runner.addresses[0][1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiohttp.typedefs import Middleware
 
 from rollout import __main__ as command
 from rollout import release
@@ -57,8 +58,8 @@ class World:
 
 
 @contextmanager
-def world(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A cluster in which version 1 is rolled out."""
+def world(folder: Path, patch: pytest.MonkeyPatch, *middlewares: Middleware) -> Iterator[World]:
+    """A cluster in which version 1 is rolled out; ``middlewares`` are in front of its API."""
     patch.setattr(release, "INTERVAL", 0.005)
     patch.chdir(programs.ROOT)
     api = cluster.Controller(PATH)
@@ -66,7 +67,7 @@ def world(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
     service = yaml.safe_load(path.read_text(encoding="utf-8"))
     service["metadata"]["namespace"] = "default"
     api.create(PATH, service, "kubectl")
-    with cluster.serve(api, folder) as kubeconfig:
+    with cluster.serve(api, folder, *middlewares) as kubeconfig:
         config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
         made = World(api, config["clusters"][0]["cluster"]["server"])
         made.look()
