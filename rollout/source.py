@@ -116,10 +116,8 @@ class Prometheus:
         """Read of ``service`` at ``url``, such as ``http://127.0.0.1:9090``."""
         self._url = f"{url.rstrip('/')}/api/v1/query"
         names = "|".join(METRICS)
-        self._query = (
-            f'{{__name__=~"{names}",namespace="{namespace}",{_label(SERVICE_LABEL)}="{service}"}}'
-            f"[{RANGE}s]"
-        )
+        # The PodMonitor names the job as the service.
+        self._query = f'{{__name__=~"{names}",namespace="{namespace}",job="{service}"}}[{RANGE}s]'
         self._client = httpx.Client(timeout=30)
 
     def read(self, slow: float) -> Reading:

@@ -5,17 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from monitoring import prometheus
 from standalone.envoy import find_envoy
 from tests import programs, versions
 from tests.programs import Program
-from tests.test_laptop import api, load
+from tests.test_laptop import api, kubectl, load
 from tests.test_laptop import versions as asked
 
 pytestmark = pytest.mark.skipif(
@@ -106,7 +109,14 @@ def test_sure_nonsense_is_held_and_can_be_taken_back(service: Program, models: P
     assert asked(service, 20) == {"1": 20}
 
 
+def begin(service: Program, models: Path, version: int, *flags: str) -> None:
+    target = ("start", str(version), "--percent=20", f"--models-dir={models}")
+    done = rollout(service, *flags, *target)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_traffic_it_holds(service: Program, models: Path) -> None:
+    begin(service, models, 2)
     code, told = run(service, models, 2, "--max-time=2")
     assert code == INCONCLUSIVE, told
     assert "no traffic: no evidence" in told
@@ -117,20 +127,56 @@ def test_without_traffic_it_holds(service: Program, models: Path) -> None:
 
 def test_a_prometheus_that_is_missing_is_no_evidence(service: Program, models: Path) -> None:
     url = f"http://127.0.0.1:{programs.free_port()}"
-    target = ("run", "2", f"--models-dir={models}", *FLAGS, "--max-time=1")
-    done = rollout(service, f"--prometheus={url}", *target)
-    assert done.returncode == ROLLED_BACK  # the abort before stands
-    assert rollout(service, "start", "2", "--percent=20", f"--models-dir={models}").returncode == 0
-    done = rollout(service, f"--prometheus={url}", *target)
+    begin(service, models, 2, f"--prometheus={url}")
+    done = rollout(service, f"--prometheus={url}", "run", *FLAGS, "--max-time=1")
     assert done.returncode == INCONCLUSIVE, done.stderr
     assert f"no evidence: Prometheus at {url}" in done.stderr
     assert rollout(service, "abort").returncode == 0
 
 
+@contextmanager
+def scraped(service: Program, folder: Path) -> Iterator[str]:
+    """A Prometheus over the service, as ``python -m monitoring`` sets it up; gives its URL."""
+    url = f"127.0.0.1:{programs.free_port()}"
+    configuration = prometheus.write(folder, interval="1s")
+    flags = (f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'data'}")
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(0.5):
+            pods = json.loads(kubectl(service, "get", "pods", "--output=json"))["items"]
+            prometheus.write_targets(folder, pods)
+
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["prometheus", *flags, f"--web.listen-address={url}"], stdout=log, stderr=log
+        )
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield f"http://{url}"
+    finally:
+        stop.set()
+        thread.join()
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="no prometheus: see docs/monitoring.md")
+def test_a_bad_canary_is_taken_back_by_what_prometheus_has_seen(
+    service: Program, models: Path, tmp_path: Path
+) -> None:
+    with load(service), scraped(service, tmp_path) as url:
+        begin(service, models, UNSURE, f"--prometheus={url}")
+        done = rollout(service, f"--prometheus={url}", "run", *FLAGS, "--warm-up=2")
+    assert done.returncode == ROLLED_BACK, done.stderr
+    assert "unsure: canary" in done.stderr
+
+
 def test_a_run_that_is_killed_is_gone_on_with_and_no_request_is_lost(
     service: Program, models: Path
 ) -> None:
-    assert rollout(service, "start", "2", "--percent=20", f"--models-dir={models}").returncode == 0
+    begin(service, models, 2)
     arguments = command(service, "run", "2", f"--models-dir={models}", *FLAGS, "--step-time=3")
     with load(service) as statuses:
         for _ in range(3):
