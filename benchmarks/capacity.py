@@ -83,7 +83,7 @@ def measure_transformer(folder: Path, picture: Path) -> None:
         address = f"127.0.0.1:{predictor.http_port}"
         with programs.transformer(folder, address) as transformer, on(REST):
             url = f"{transformer.url}/v1/models/mnist:predict"
-            for connections in (1, 2, 4, 8, 16, 32, 64, 128):
+            for connections in (1, 2, 4, 8, 16, 32, 64):
                 headers = {"Content-Type": "image/png"}
                 row = wrk(url, connections, picture, headers, folder)
                 print(f"| transformer | {connections} | {row} |", flush=True)

@@ -25,7 +25,7 @@ from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
 from serving.rest import VERSION_HEADER, model_metadata
 
-CONCURRENT = 64
+CONCURRENT = 80
 """Calls at a time, beyond which more get RESOURCE_EXHAUSTED. Each may hold a message of 8 MiB, and
 hold it twice: as it came, and as Python has it."""
 

@@ -82,7 +82,7 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
     )
     flags.add_argument(
         "--max_requests",
-        default=256,
+        default=80,
         type=positive,
         help="Requests over HTTP in hand, beyond which more are refused with 429.",
     )
