@@ -1,0 +1,109 @@
+"""More requests than the transformer can answer: ``python -m benchmarks.overload``.
+
+The transformer has a core to itself; the predictor and the load share the other. Requests, one
+image each, leave at a rate, whether or not earlier ones were answered (``arrivals.py``). The
+table shows the capacity, what is answered at ten times that rate, and what afterwards. With the
+load near a whole core, the figures say more of the load than of the service.
+
+``--soak=10`` goes on with a tenfold overload and a load of 80 % in turn for ten minutes.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+
+import psutil
+import uvloop
+
+from benchmarks.arrivals import Answers, Load
+from benchmarks.capacity import PROGRAM, REST, on
+from tests import programs
+
+PATH = "/v1/models/mnist:predict"
+CLIENTS = 16
+SECONDS = 10.0
+"""Of each row."""
+
+
+class Watch:
+    """Prints what a period has brought."""
+
+    def __init__(self, transformer: programs.Program, predictor: programs.Program) -> None:
+        self._programs = [
+            psutil.Process(transformer.process.pid),
+            psutil.Process(predictor.process.pid),
+            psutil.Process(),
+        ]
+        self._times = [0.0] * len(self._programs)
+
+    def row(self, name: str, offered: float, answers: Answers) -> None:
+        """One row of the table."""
+        before, self._times = self._times, [sum(p.cpu_times()[:2]) for p in self._programs]
+        cores = [(b - a) / answers.seconds for a, b in zip(before, self._times, strict=True)]
+        memory = [int(p.memory_info().rss) >> 20 for p in self._programs[:2]]
+        sent = len(answers.times) + answers.lost + answers.unsent
+        counts = answers.statuses
+        others = sum(counts.values()) - counts[200] - counts[429]
+        cells = (
+            name,
+            f"{offered:,.0f}",
+            f"{answers.rate():,.0f}",
+            f"{counts[429] / sent:.0%}",
+            f"{answers.percentile(50):,.0f}",
+            f"{answers.percentile(99):,.0f}",
+            f"{answers.percentile(99, 429):,.0f}" if counts[429] else "",
+            f"{others + answers.lost + answers.unsent + answers.without_retry_after}",
+            " / ".join(f"{share:.2f}" for share in cores),
+            " / ".join(map(str, memory)),
+        )
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+HEADER = """\
+| load | offered/s | answered/s | 429 | p50, ms | p99, ms | p99 of 429, ms | else | cores | MiB |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+"""The percentiles are of what was answered with 200. What is neither 200 nor a 429 with
+Retry-After, or got no answer, is ``else``. Cores: transformer / predictor / load. Memory:
+transformer / predictor."""
+
+
+async def measure(watch: Watch, load: Load, soak: float) -> None:
+    """Print the table."""
+    print(HEADER)
+    for name in (f"{CLIENTS} clients in turn, to warm up", f"{CLIENTS} clients in turn"):
+        answers = await load.in_turn(CLIENTS, SECONDS)
+        capacity = answers.rate()
+        watch.row(name, capacity, answers)
+
+    async def at(name: str, share: float) -> None:
+        watch.row(name, share * capacity, await load.at_rate(share * capacity, SECONDS))
+
+    await at("×0.8", 0.8)
+    await at("×1", 1)
+    await at("×10", 10)
+    await at("×0.8, at once after", 0.8)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + soak * 60
+    while loop.time() < end:
+        await at("soak, ×10", 10)
+        await at("soak, ×0.8", 0.8)
+
+
+def main() -> None:
+    """Measure."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--soak", default=0, type=float, help="Minutes.")
+    args = flags.parse_args()
+    with tempfile.TemporaryDirectory() as name, on(REST):
+        folder = Path(name)
+        with programs.predictor(folder, "--torch_threads=1") as predictor, on(PROGRAM):
+            address = f"127.0.0.1:{predictor.http_port}"
+            with programs.transformer(folder, address) as transformer, on(REST):
+                image = (programs.ROOT / "docs/seven.png").read_bytes()
+                load = Load(transformer.http_port, PATH, image)
+                uvloop.run(measure(Watch(transformer, predictor), load, args.soak))
+
+
+if __name__ == "__main__":
+    main()
