@@ -13,7 +13,7 @@ from tests import programs
 Node = dict[str, Any]
 
 STEPS = [
-    "test", "lint", "images", "scan", "push", "sign",
+    "test", "lint", "audit", "images", "scan", "push", "sign",
     "deploy OVERLAY=development", "deploy OVERLAY=production",
 ]  # fmt: skip
 """The make targets of a release, in their order."""
