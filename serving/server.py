@@ -127,10 +127,12 @@ class Server(ModelServer):  # type: ignore[misc]
         """Serve ``model``; ``add_routes`` adds what the program has beyond the protocols."""
         self.register_model(model)
         model.start()
+        app = kserve.model_server.app
+        app.router.routes.clear()  # FastAPI's description of endpoints that are the SDK's, not ours
         endpoints = Endpoints(model, max_body=self._args.max_body)
         if add_routes:
-            add_routes(kserve.model_server.app, endpoints)
-        endpoints.add_to(kserve.model_server.app)
+            add_routes(app, endpoints)
+        endpoints.add_to(app)
         asyncio.run(self._serve_model(model))
 
     async def _serve_model(self, model: ServedModel) -> None:
