@@ -1,0 +1,96 @@
+"""How far images are from a version's reference: ``python -m benchmarks.drift``.
+
+The reference is made of MNIST's validation set, as the evaluation makes it. The distances of other
+images are those of the recording rules: the largest between the cumulated shares of confidence, ink
+and area, and the total variation of the digits.
+"""
+
+import argparse
+from collections.abc import Iterable
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from predictor import artifact
+from predictor.artifact import Graph, Histogram, Reference
+from training import data, evaluate, robustness
+from training.data import Digits
+from training.reference import refer
+from training.run import training_data
+from training.uploads import read_uploads
+from transformer import image
+from transformer.image import Picture
+
+SAMPLES = 100
+"""Samples of the validation set, with repetition, of each size."""
+SIZES = (200, 500, 2000)
+DISTURBED = 2000
+DISTURBANCES = (("rotation", 30), ("blur", 1), ("noise", 50), ("stroke width", 2),
+                ("stroke width", -1.5), ("contrast", 0.4))  # fmt: skip
+
+
+def main() -> None:
+    """Print a table."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--version", type=Path, default=Path("models/mnist/2"), help="directory")
+    flags.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
+    flags.add_argument("--uploads", type=Path, help="users' images with labels.csv")
+    args = flags.parse_args()
+    model = artifact.load(args.version)
+    _, validation = training_data(model.metadata.training, args.data, of=str(args.version))
+    seen = [image.picture(pixels) for pixels in validation.images.numpy()]
+    reference = _count(model.graph, seen)
+    print("| images | confidence | ink | area | digit |\n| --- | ---: | ---: | ---: | ---: |")
+    random = np.random.default_rng(0)
+    for size in SIZES:
+        drawn = [
+            _distances(reference, _count(model.graph, [seen[i] for i in chosen]))
+            for chosen in random.integers(len(seen), size=(SAMPLES, size))
+        ]
+        _print(f"{size} of the validation set, the largest of {SAMPLES}", np.max(drawn, axis=0))
+    test = data.load_test(args.data).images.numpy()
+    rows = {"the test set": list(map(image.picture, test))}
+    for name, level in DISTURBANCES:
+        changed = robustness.DISTURBANCES[name].change(test[:DISTURBED], level)
+        unit = robustness.DISTURBANCES[name].unit
+        rows[f"{DISTURBED} of it, {name} {level:g} {unit}"] = list(map(image.picture, changed))
+    if args.uploads:
+        uploads = [upload for half in (0, 1) for upload in read_uploads(args.uploads, half)]
+        rows[f"{args.uploads.name}, {len(uploads)} drawings"] = [
+            image.read(upload.content) for upload in uploads
+        ]
+    for name, pictures in rows.items():
+        _print(name, _distances(reference, _count(model.graph, pictures)))
+
+
+def _count(graph: Graph, pictures: list[Picture]) -> Reference:
+    unnamed = Digits("", torch.zeros(len(pictures), 1), torch.zeros(len(pictures)))
+    return refer(unnamed, pictures, evaluate._answer_pictures(graph, pictures))
+
+
+def _distances(reference: Reference, live: Reference) -> list[float]:
+    """Of confidence, ink, area and digit."""
+    cumulated = [
+        np.max(np.abs(_shares(reference.histograms[name]) - _shares(live.histograms[name])))
+        for name in ("confidence", "ink", "area")
+    ]
+    more = [
+        live.digits[digit] / live.images - count / reference.images
+        for digit, count in reference.digits.items()
+    ]
+    return [*cumulated, sum(each for each in more if each > 0)]
+
+
+def _shares(histogram: Histogram) -> NDArray[np.float64]:
+    return np.array(list(accumulate(histogram.counts))) / sum(histogram.counts)
+
+
+def _print(name: str, distances: Iterable[float]) -> None:
+    print(f"| {name} | {' | '.join(f'{each:.2f}' for each in distances)} |")
+
+
+if __name__ == "__main__":
+    main()
