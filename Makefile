@@ -8,7 +8,7 @@ KSERVE := https://github.com/kserve/kserve/releases/download/v0.20.0/kserve-knat
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help serve dashboard prometheus test bench fuzz audit retrain deploy lint format images try push scan sign pin cluster e2e clean
+.PHONY: help serve dashboard prometheus test bench fuzz audit retrain deploy release lint format images try push scan sign pin cluster e2e clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -32,7 +32,7 @@ bench: $(VENV)/test.stamp ## Measure the service beside its peers, 15 minutes (A
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 fuzz: $(VENV)/test.stamp ## Try thirty times as many inputs as `make test` (ARGS="tests/test_fuzz.py")
-	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=long --hypothesis-show-statistics $(ARGS)
+	$(BIN)/python -m pytest -m hypothesis -o faulthandler_timeout=0 --hypothesis-profile=long --hypothesis-show-statistics $(ARGS)
 
 audit: $(VENV)/test.stamp ## Look for known vulnerabilities in the dependencies
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
@@ -43,6 +43,9 @@ retrain: $(VENV)/training.stamp ## Train on new images too, judge, publish (ARGS
 deploy: $(VENV)/serve.stamp ## Bring an overlay to the cluster (OVERLAY=production KUBE_CONTEXT=kind)
 	@if [ -f build/images.env ]; then cp build/images.env manifests/overlays/$(OVERLAY)/; fi
 	$(BIN)/python -m rollout deploy manifests/overlays/$(OVERLAY) $(KUBE_CONTEXT:%=--context=%) $(ARGS)
+
+release: ## Take the canary to its end in the cluster, and wait for that (OVERLAY=production KUBE_CONTEXT=kind)
+	@.ci/release $(OVERLAY) $(KUBE_CONTEXT)
 
 lint: $(VENV)/test.stamp ## Lint and check types
 	$(BIN)/ruff check
