@@ -1,0 +1,125 @@
+"""How much memory callers can make the transformer take: ``python -m benchmarks.memory``.
+
+The largest bodies, images and messages that the limits let through, many at a time. Prints a
+Markdown table: what was answered, and the most resident memory while it was.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from PIL import Image
+
+from tests import programs
+from tests.digits import encode
+
+MIB = 2**20
+V1 = "/v1/models/mnist:predict"
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+TIMEOUT = 120
+
+
+def bodies() -> dict[str, bytes]:
+    """What is sent by REST."""
+    file = base64.b64encode(os.urandom(23 * MIB)).decode()
+    lists = b",".join([b'{"a":[[[[[[[[]]]]]]]]}'] * 400_000)
+    return {
+        "31 MiB that are no image": os.urandom(31 * MIB),
+        "31 MiB of JSON": json.dumps({"instances": [{"image": {"b64": file}}]}).encode(),
+        "JSON of 4 million lists": b'{"instances": [' + lists + b"]}",
+        "PNG of 49 megapixels, RGBA": encode(Image.new("RGBA", (7000, 7000))),
+        "TIFF of 49 megapixels, float": encode(
+            Image.new("F", (7000, 7000)), "TIFF", compression="tiff_adobe_deflate"
+        ),
+    }
+
+
+async def over_rest(url: str, body: bytes, count: int) -> Counter[str]:
+    """The statuses of the answers to ``count`` requests at a time."""
+    kind = "application/json" if body.startswith(b"{") else "image/png"
+    limits = httpx.Limits(max_connections=count)
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
+
+        async def ask() -> str:
+            answer = await client.post(V1, content=body, headers={"content-type": kind})
+            return str(answer.status_code)
+
+        return Counter(await asyncio.gather(*(ask() for _ in range(count))))
+
+
+async def over_grpc(address: str, file: bytes, count: int) -> Counter[str]:
+    """The same by gRPC, each on a connection of its own."""
+    raw = len(file).to_bytes(4, "little") + file
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1]}
+    request = pb.ModelInferRequest(model_name="mnist", inputs=[tensor], raw_input_contents=[raw])
+    message = request.SerializeToString()
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+
+    async def ask() -> str:
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            code = await channel.unary_unary(INFER)(message, timeout=TIMEOUT).code()
+            return str(code.name)
+
+    return Counter(await asyncio.gather(*(ask() for _ in range(count))))
+
+
+class Peak:
+    """The most resident memory of a process until the end of the block."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.mib = 0
+
+    def _look(self) -> None:
+        while not self._end.wait(0.01):
+            self.mib = max(self.mib, int(self._process.memory_info().rss) // MIB)
+
+    def __enter__(self) -> "Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def main() -> None:
+    """Send all of it."""
+    print("| sent | at a time | answered | most memory, MiB |")
+    print("| --- | ---: | --- | ---: |")
+    with tempfile.TemporaryDirectory() as name, programs.predictor(Path(name)) as predictor:
+        address = f"127.0.0.1:{predictor.http_port}"
+
+        def row(sent: str, count: int, file: bytes, *, by_grpc: bool = False) -> None:
+            # A program of its own: what was once taken is not always given back.
+            with programs.transformer(Path(name), address) as transformer:
+                with Peak(transformer.process.pid) as peak:
+                    found = asyncio.run(
+                        over_grpc(transformer.grpc_address, file, count)
+                        if by_grpc
+                        else over_rest(transformer.url, file, count)
+                    )
+                answers = ", ".join(f"{status}: {n}" for status, n in sorted(found.items()))
+                print(f"| {sent} | {count} | {answers} | {peak.mib} |", flush=True)
+
+        for sent, body in bodies().items():
+            row(sent, 40, body)
+        row("gRPC, 7.9 MiB that are no image", 300, os.urandom(79 * MIB // 10), by_grpc=True)
+        image = encode(Image.new("RGBA", (7000, 7000)))
+        padded = image + bytes(79 * MIB // 10 - len(image))
+        row("gRPC, 7.9 MiB of a PNG of 49 megapixels", 300, padded, by_grpc=True)
+
+
+if __name__ == "__main__":
+    main()
