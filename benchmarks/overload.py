@@ -17,7 +17,7 @@ import psutil
 import uvloop
 
 from benchmarks.arrivals import Answers, Load
-from benchmarks.capacity import PROGRAM, REST, on
+from benchmarks.load import LOAD, PROGRAM, on
 from tests import programs
 
 PATH = "/v1/models/mnist:predict"
@@ -95,11 +95,11 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--soak", default=0, type=float, help="Minutes.")
     args = flags.parse_args()
-    with tempfile.TemporaryDirectory() as name, on(REST):
+    with tempfile.TemporaryDirectory() as name, on(LOAD):
         folder = Path(name)
         with programs.predictor(folder, "--torch_threads=1") as predictor, on(PROGRAM):
             address = f"127.0.0.1:{predictor.http_port}"
-            with programs.transformer(folder, address) as transformer, on(REST):
+            with programs.transformer(folder, address) as transformer, on(LOAD):
                 image = (programs.ROOT / "docs/seven.png").read_bytes()
                 load = Load(transformer.http_port, PATH, image)
                 uvloop.run(measure(Watch(transformer, predictor), load, args.soak))
