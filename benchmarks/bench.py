@@ -23,6 +23,7 @@ from typing import Any
 
 import grpc
 import httpx
+import psutil
 from kserve import InferResponse
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
@@ -190,6 +191,7 @@ class Results:
             Failed: something was answered wrongly, or not at all.
         """
         begin = time.perf_counter()
+        rows = []
         with running(server, folder) as processes:
             start = wait(processes, server.requests[SMALL]) - begin
             processes.pin(load.PROGRAM)
@@ -200,30 +202,39 @@ class Results:
             for case, request in server.requests.items():
                 for clients in points[case]:
                     found = measure(processes, case, request, clients, seconds, folder)
-                    row = [number, server.name, case, clients, *found]
-                    self.found["answers"].append(row)
-            if points is COMPARED:
-                self.found["start"].setdefault(server.name, []).append(start)
-                self.found["memory"].setdefault(server.name, []).append(processes.memory())
+                    rows.append([number, server.name, case, clients, *found])
+            memory = processes.memory()
+        self.found["answers"] += rows
+        if points is COMPARED:
+            self.found["start"].setdefault(server.name, []).append(start)
+            self.found["memory"].setdefault(server.name, []).append(memory)
 
     def visit_all(
         self, number: int, chosen: Iterable[Server], points: Points, seconds: int
     ) -> None:
-        """All servers in one round; who fails is not asked again."""
+        """All servers in one round; who fails twice in it is not asked again."""
         for server in chosen:
             if server.name in self.found["missing"]:
                 continue
             print(f"round {number}: {server.name}", flush=True)
-            with tempfile.TemporaryDirectory() as folder:
-                try:
-                    self.visit(number, server, points, seconds, Path(folder))
-                except (Failed, httpx.HTTPError, grpc.RpcError) as error:
-                    log = (Path(folder) / "log").read_text(encoding="utf-8", errors="replace")
-                    reason = f"round {number}: {error}\n{log[-4000:]}"
-                    if server.name == report.OURS:
-                        sys.exit(reason)
+            if self.failure(number, server, points, seconds):
+                reason = self.failure(number, server, points, seconds)
+                if reason and server.name == report.OURS:
+                    sys.exit(reason)
+                if reason:
                     self.found["missing"][server.name] = reason
-                    print(reason)
+
+    def failure(self, number: int, server: Server, points: Points, seconds: int) -> str:
+        """Why a visit failed; nothing if it did not."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            try:
+                self.visit(number, server, points, seconds, folder)
+            except (Failed, httpx.HTTPError, grpc.RpcError, psutil.Error) as error:
+                log = (folder / "log").read_text(encoding="utf-8", errors="replace")
+                print(error, log[-4000:], sep="\n", flush=True)
+                return f"in round {number}: {error}"
+        return ""
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class Answers(NamedTuple):
 
 
 class Failed(Exception):
-    """Not every request was answered with success; the message is the report."""
+    """Not every request was answered with success; the first line says so in short."""
 
 
 def check_machine() -> None:
@@ -124,11 +124,9 @@ def read_wrk(report: str) -> Answers:
     Raises:
         Failed: it tells of failures.
     """
-    if "Non-2xx" in report or "Socket errors" in report:
-        raise Failed(report)
     found = re.search(r"Requests/sec:\s+([\d.]+)", report)
-    if not found or not float(found[1]):
-        raise Failed(report)
+    if "Non-2xx" in report or "Socket errors" in report or not found or not float(found[1]):
+        raise Failed(f"not every request was answered with success\n{report}")
     times = dict(re.findall(r"^ +(\d+)%\s+(\S+) *$", report, re.MULTILINE))
     return Answers(float(found[1]), read_time(times["50"]), read_time(times["99"]))
 
@@ -153,5 +151,5 @@ def grpc(address: str, body: bytes, folder: Path, *, clients: int, seconds: int)
             [*command, str(clients), str(seconds)], capture_output=True, text=True
         )
     if run.returncode:
-        raise Failed(run.stderr)
+        raise Failed(f"a call failed\n{run.stderr}")
     return Answers(*json.loads(run.stdout))

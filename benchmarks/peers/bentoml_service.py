@@ -20,7 +20,7 @@ class Digits:
     def __init__(self) -> None:
         self.classify = Classifier()
 
-    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)  # type: ignore[untyped-decorator]
+    @bentoml.api(batchable=True, max_batch_size=64)  # type: ignore[untyped-decorator]
     def predict(self, images: list[Image]) -> list[dict[str, Any]]:
         """One forward pass for all requests."""
         return self.classify(np.stack([shrink(image) for image in images]))
