@@ -104,8 +104,10 @@ def wrk(
     for number, body in enumerate(bodies, 1):
         path = folder / f"{number}.body"
         path.write_bytes(body)
-        content = f'io.open("{path}", "rb"):read("*a")'
-        lines.append(f'  requests[{number}] = wrk.format("POST", nil, nil, {content})')
+        # Closed, since wrk has no room for more file numbers than its clients need.
+        lines.append(f'  local file = io.open("{path}", "rb")')
+        lines.append(f'  requests[{number}] = wrk.format("POST", nil, nil, file:read("*a"))')
+        lines.append("  file:close()")
     lines += ["end", "local sent = 0", "function request()"]
     lines += [f"  sent = sent % {len(bodies)} + 1", "  return requests[sent]", "end"]
     script = folder / "requests.lua"
