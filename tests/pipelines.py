@@ -14,9 +14,10 @@ Node = dict[str, Any]
 
 STEPS = [
     "test", "lint", "audit", "images", "scan", "push", "sign",
-    "deploy OVERLAY=development", "deploy OVERLAY=production",
+    "deploy OVERLAY=development",
+    *["deploy OVERLAY=production", "release OVERLAY=production"] * 2,
 ]  # fmt: skip
-"""The make targets of a release, in their order."""
+"""The make targets of a release, in their order; the transformer goes after the predictor."""
 WORKFLOWS = Path(".github/workflows")
 GITLAB = Path(".gitlab-ci.yml")
 AZURE = Path("azure-pipelines.yml")
