@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 
 from tests import manifests, programs, surroundings
 from tests.manifests import Object, component, of_kind
@@ -98,6 +100,37 @@ def test_a_changed_setting_makes_a_new_revision(tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace("LOG_FORMAT=json", "LOG_FORMAT=text")
     path.write_text(text, encoding="utf-8")
     assert component(manifests.render(path.parent), "predictor") != component(before, "predictor")
+
+
+@pytest.mark.parametrize(
+    ("page", "job", "arguments"),
+    [
+        (
+            "deployment.md",
+            "mnist-retraining",
+            {"s3://bucket/corrections", "--store=s3://bucket/mnist"},
+        ),
+        ("pipelines.md", "mnist-rollout", {"--steps=10,50,100", "--pause-at=25"}),
+    ],
+)
+def test_an_overlay_may_change_a_job_as_the_docs_say(
+    tmp_path: Path, page: str, job: str, arguments: set[str]
+) -> None:
+    text = (programs.ROOT / "docs" / page).read_text(encoding="utf-8")
+    shutil.copytree(MANIFESTS, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "overlays/production/kustomization.yaml"
+    overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
+        said = yaml.safe_load(block)
+        if "patches" in said:
+            for field, values in said.items():
+                overlay[field] += [each for each in values if each not in overlay[field]]
+    path.write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    objects = manifests.render(path.parent)
+    assert surroundings.objections(objects) == []
+    jobs = {each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "CronJob")}
+    (run,) = jobs[job]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert arguments <= {*manifests.expanded(run, objects)}
 
 
 def container(objects: list[Object], name: str) -> Object:
