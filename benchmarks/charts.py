@@ -24,7 +24,9 @@ def bars(
         names = list(values)[::-1]
         colours = [OURS if n == ours else LIMITS if n in limits else OTHERS for n in names]
         drawn = axis.barh(names, [values[name] for name in names], color=colours)
-        axis.bar_label(drawn, fmt="{:,.3g}".format, padding=3, fontsize=8)
+        axis.bar_label(
+            drawn, fmt=lambda x: f"{x:,.0f}" if x >= 10 else f"{x:.2f}", padding=3, fontsize=8
+        )
         axis.set_title(title, fontsize=10)
         axis.margins(x=0.3)
         axis.set_xticks([])
