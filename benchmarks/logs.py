@@ -1,11 +1,12 @@
-"""What the access log costs: ``python -m benchmarks.logs``.
+"""What the access log and traces cost: ``python -m benchmarks.logs``.
 
-Two pairs of predictor and transformer on one core answer 32 clients in turn, an image of 28×28 to a
-request, which is the cheapest one. One logs a line for each inference, as JSON, the other only
-errors. Prints a Markdown table of the processor time that a pair spends on a request, and of its
-throughput: medians of the rounds, and of the ratios in a round, with their quartiles.
+Pairs of predictor and transformer on one core answer 32 clients in turn, an image of 28×28 to a
+request, which is the cheapest one. The first logs errors only and traces nothing. Prints a Markdown
+table of the processor time that a pair spends on a request, and of its throughput: medians of the
+rounds, and of the ratios in a round, with their quartiles.
 """
 
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -15,20 +16,29 @@ from pathlib import Path
 import psutil
 
 from benchmarks import bodies
-from benchmarks.load import PROGRAM, check_machine, on, wrk
+from benchmarks.load import LOAD, PROGRAM, check_machine, on, wrk
 from tests import programs
+from tests.collector import Collector
 from tests.programs import Program
 
-CLIENTS, SECONDS, ROUNDS = 32, 2, 25
-FLAGS = {
-    "errors": ["--log_format=json"],
-    "all": ["--log_format=json", "--access_log=all"],
+CLIENTS, SECONDS, ROUNDS = 32, 1, 30
+SAMPLER = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "errors logged": ("errors", {}),
+    "all logged": ("all", {}),
+    "1 % traced": ("errors", {**SAMPLER, "OTEL_TRACES_SAMPLER_ARG": "0.01"}),
+    "all traced": ("errors", {**SAMPLER, "OTEL_TRACES_SAMPLER_ARG": "1"}),
 }
+"""``--access_log``, and the environment where there are traces."""
 
 
 @contextmanager
-def pair(folder: Path, flags: list[str]) -> Iterator[tuple[Program, Program]]:
+def pair(folder: Path, setting: str, collector: str) -> Iterator[tuple[Program, Program]]:
     """Predictor and transformer on the core of what is measured."""
+    logged, sampling = SETTINGS[setting]
+    flags = ["--log_format=json", f"--access_log={logged}"]
+    if sampling:
+        os.environ.update(sampling, OTEL_EXPORTER_OTLP_ENDPOINT=collector)
     with on(PROGRAM), programs.predictor(folder, "--torch_threads=1", *flags) as predictor:
         address = f"127.0.0.1:{predictor.http_port}"
         with programs.transformer(folder, address, *flags) as transformer:
@@ -56,17 +66,19 @@ def main() -> None:
     """Measure in turn."""
     check_machine()
     request = bodies.body("/v1/models/mnist:predict", bodies.SMALL)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        pairs = {logged: stack.enter_context(pair(folder, FLAGS[logged])) for logged in FLAGS}
-        found: dict[str, list[tuple[float, float]]] = {logged: [] for logged in FLAGS}
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        with on(LOAD):
+            url = stack.enter_context(Collector().running()).url
+        pairs = {name: stack.enter_context(pair(folder, name, url)) for name in SETTINGS}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in SETTINGS}
         for _ in range(1 + ROUNDS):  # the first one warms up
-            for logged, running in pairs.items():
-                found[logged].append(measure(running, request, folder))
-    print("| logged | µs of processor time a request | ratio | requests/s | ratio |")
+            for name, running in pairs.items():
+                found[name].append(measure(running, request, folder))
+    print("| | µs of processor time a request | ratio | requests/s | ratio |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    base = found["errors"][1:]
-    for logged, rounds in found.items():
+    base = next(iter(found.values()))[1:]
+    for name, rounds in found.items():
         cells = []
         for each in (0, 1):
             values = [row[each] for row in rounds[1:]]
@@ -76,7 +88,7 @@ def main() -> None:
                 f"{statistics.median(values):,.0f}",
                 f"{middle:.3f} ({low:.3f}–{high:.3f})",
             ]
-        print(f"| {logged} | {' | '.join(cells)} |")
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.manifests import Object, component, of_kind
 
 MANIFESTS = programs.ROOT / "manifests"
 OVERLAYS = ("development", "production")
-COMPONENTS = ("grpc", "gpu", "monitoring", "payload-logging", "retraining", "rollout")
+COMPONENTS = ("grpc", "gpu", "monitoring", "payload-logging", "retraining", "rollout", "tracing")
 CUSTOM = {"InferenceService", "PodMonitor", "PrometheusRule"}
 """Kinds that Kubernetes does not have by itself."""
 SCHEMAS = programs.ROOT.parent / "shared/schemas"
