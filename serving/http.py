@@ -55,6 +55,7 @@ class Protocol(HttpToolsProtocol):
         self,
         *args: Any,
         most: int,
+        reading: set["Protocol"],
         overloaded: bytes,
         on_refused: Callable[[str], None],
         **kwargs: Any,
@@ -64,12 +65,15 @@ class Protocol(HttpToolsProtocol):
         Args:
             args: as uvicorn gives them.
             most: requests in hand from which a POST is refused. Health checks never are.
+            reading: the connections whose body is on its way, of all that share the limit: they
+                are not in hand, else a few slow clients would shut everybody out.
             overloaded: what it is answered.
             on_refused: is told its path.
             kwargs: as uvicorn gives them.
         """
         super().__init__(*args, **kwargs)
         self._most = most
+        self._reading = reading
         self._overloaded = overloaded
         self._on_refused = on_refused
         self._head = 0  # bytes so far of a head that is not complete
@@ -85,8 +89,9 @@ class Protocol(HttpToolsProtocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timer, and what was on its way."""
         super().connection_lost(exc)
+        self._reading.discard(self)
         self._end_head()
 
     def data_received(self, data: bytes) -> None:
@@ -119,6 +124,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.write(self._overloaded)
             self._on_refused(self.url.partition(b"?")[0].decode("latin-1"))
         else:
+            self._reading.add(self)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -127,7 +133,8 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A refused request is over when its body has been read."""
+        """A request is in hand; a refused one is over."""
+        self._reading.discard(self)
         if self._is_refused:
             self._is_refused = False
             if self.parser.should_keep_alive():
@@ -142,7 +149,8 @@ class Protocol(HttpToolsProtocol):
         self._close(INVALID)
 
     def _is_too_many(self) -> bool:
-        return len(self.tasks) >= self._most and self.parser.get_method() == b"POST"
+        in_hand = len(self.tasks) - len(self._reading)
+        return in_hand >= self._most and self.parser.get_method() == b"POST"
 
     def _end_head(self) -> None:
         self._in_head = False

@@ -1,5 +1,6 @@
 """Sees every request over HTTP from outside of the app: times it, names it and the version."""
 
+import logging
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any
@@ -9,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import access, context, http
 from serving.metrics import observe
 from serving.rest import VERSION_HEADER
+
+log = logging.getLogger(__name__)
 
 VERSION = VERSION_HEADER.encode()
 REQUEST_ID, TRACEPARENT, TRACESTATE = (
@@ -46,13 +49,13 @@ class Observer:
         if protocol is None:
             await self._app(scope, receive, send)
             return
-        status, version = 0, self._version
+        status, version, is_complete = 0, self._version, False
         headers = dict(scope["headers"])
         named = (headers.get(name, b"") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
         request = access.begin(protocol, *(value.decode("latin-1") for value in named))
 
         async def pass_on(message: Message) -> None:
-            nonlocal status, version
+            nonlocal status, version, is_complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message["headers"])
@@ -64,10 +67,17 @@ class Observer:
                 headers.append((REQUEST_ID, request.request_id.encode()))
                 message["headers"] = headers
             await send(message)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
 
         start = perf_counter()
         try:
             await self._app(scope, receive, pass_on)
+        except Exception:
+            if not is_complete:
+                raise
+            # Starlette raises what it has answered with 500. For uvicorn that would be a reason to
+            # close the connection, on which a proxy may be sending the next request already.
+            log.exception("a defect")
         finally:
             access.end(request, protocol, status, version, perf_counter() - start)
 

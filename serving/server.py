@@ -193,6 +193,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         self.config.http = functools.partial(
             http.Protocol,
             most=max_requests,
+            reading=set(),
             overloaded=observer.overloaded,
             on_refused=observer.refused,
         )

@@ -41,6 +41,7 @@ class Service:
             server_state=ServerState(),
             app_state={},
             most=most,
+            reading=set(),
             overloaded=overloaded,
             on_refused=self.refused.append,
         )
@@ -225,6 +226,20 @@ async def test_one_post_too_many_is_refused_and_the_connection_is_good() -> None
         assert [await each for each in asked] == [(200, b"/b body")] * 2
         assert await late.ask(POST) == (200, b"/b body")
     assert set(service.refused) == {"/b"}
+
+
+async def test_what_is_half_sent_is_not_in_hand() -> None:
+    """Else a few slow clients would shut everybody out."""
+    async with Service(most=1) as service:
+        halves = [await service.connect() for _ in range(5)]
+        for half in halves[1:]:
+            half.writer.write(POST[:-2])
+        client = await service.connect()
+        assert await client.ask(POST) == (200, b"/b body")
+        halves[1].writer.close()
+        for half in halves[2:]:
+            assert await half.ask(POST[-2:]) == (200, b"/b body")
+    assert service.refused == []
 
 
 async def test_a_refusal_keeps_the_order_of_pipelined_requests() -> None:

@@ -100,3 +100,25 @@ async def test_the_answer_names_the_request(client: httpx.AsyncClient, echo: Ech
     echo.error = ZeroDivisionError()
     answer = await client.post(V1, json={})
     assert len(answer.headers["x-request-id"]) == 32
+
+
+async def test_a_defect_that_is_answered_is_logged_and_keeps_the_connection(
+    echo_app: FastAPI, echo: Echo, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn closes that of an app which raises; a proxy may be sending on it already."""
+    echo.error = ZeroDivisionError("not for the caller")
+    transport = httpx.ASGITransport(Observer(echo_app, "6"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post(V1, json={})
+    assert answer.json() == {"error": "internal error"}
+    assert "ZeroDivisionError: not for the caller" in caplog.text
+
+
+async def test_a_defect_that_is_not_answered_is_the_servers() -> None:
+    async def app(*_: object) -> None:
+        raise ZeroDivisionError
+
+    transport = httpx.ASGITransport(Observer(app, "6"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.post(V1, json={})
