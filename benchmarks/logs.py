@@ -1,9 +1,10 @@
-"""What the access log and traces cost: ``python -m benchmarks.logs``.
+"""What metrics, access log and traces cost: ``python -m benchmarks.logs``.
 
 Pairs of predictor and transformer on one core answer 32 clients in turn, an image of 28×28 to a
-request, which is the cheapest one. The first logs errors only and traces nothing. Prints a Markdown
-table of the processor time that a pair spends on a request, and of its throughput: medians of the
-rounds, and of the ratios in a round, with their quartiles.
+request, which is the cheapest one. The first counts, logs errors only and traces nothing; "nothing
+counted" leaves out KServe's metrics too. Prints a Markdown table of the processor time that a pair
+spends on a request, and of its throughput: medians of the rounds, and of the ratios in a round,
+with their quartiles.
 """
 
 import os
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 
@@ -23,26 +25,29 @@ from tests.programs import Program
 
 CLIENTS, SECONDS, ROUNDS = 32, 1, 30
 SAMPLER = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+UNCOUNTED = {"PYTHONPATH": str(Path(__file__).parent / "uncounted")}
 SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
-    "errors logged": ("errors", {}),
+    "counted, errors logged": ("errors", {}),
+    "nothing counted": ("errors", UNCOUNTED),
     "all logged": ("all", {}),
     "1 % traced": ("errors", {**SAMPLER, "OTEL_TRACES_SAMPLER_ARG": "0.01"}),
     "all traced": ("errors", {**SAMPLER, "OTEL_TRACES_SAMPLER_ARG": "1"}),
 }
-"""``--access_log``, and the environment where there are traces."""
+"""``--access_log``, and the environment."""
 
 
 @contextmanager
 def pair(folder: Path, setting: str, collector: str) -> Iterator[tuple[Program, Program]]:
     """Predictor and transformer on the core of what is measured."""
-    logged, sampling = SETTINGS[setting]
+    logged, environment = SETTINGS[setting]
     flags = ["--log_format=json", f"--access_log={logged}"]
-    if sampling:
-        os.environ.update(sampling, OTEL_EXPORTER_OTLP_ENDPOINT=collector)
-    with on(PROGRAM), programs.predictor(folder, "--torch_threads=1", *flags) as predictor:
+    if environment.keys() >= SAMPLER.keys():
+        environment = {**environment, "OTEL_EXPORTER_OTLP_ENDPOINT": collector}
+    with ExitStack() as stack, patch.dict(os.environ, environment):
+        stack.enter_context(on(PROGRAM))
+        predictor = stack.enter_context(programs.predictor(folder, "--torch_threads=1", *flags))
         address = f"127.0.0.1:{predictor.http_port}"
-        with programs.transformer(folder, address, *flags) as transformer:
-            yield predictor, transformer
+        yield predictor, stack.enter_context(programs.transformer(folder, address, *flags))
 
 
 def measure(

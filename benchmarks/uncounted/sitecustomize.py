@@ -1,0 +1,19 @@
+"""Has a program count nothing: Python imports this first where its folder is in PYTHONPATH."""
+
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+
+def _itself(metric: Any, *_: Any, **__: Any) -> Any:
+    return metric
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+for kind in (Counter, Histogram):
+    setattr(kind, "labels", _itself)  # noqa: B010
+setattr(Counter, "inc", _nothing)  # noqa: B010
+setattr(Histogram, "observe", _nothing)  # noqa: B010
