@@ -5,6 +5,7 @@ it; ``rollout`` judges a canary by these. The SDK's own metrics are exported bes
 """
 
 import sys
+from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
@@ -44,6 +45,11 @@ BATCH_IMAGES = Histogram(
 PENDING_IMAGES = Gauge("mnist_pending_images", "Images waiting for a batch or in one.")
 
 
+# What `labels` looks up under a lock, with its arguments checked, costs more than the counting.
+_request_seconds = cache(REQUEST_SECONDS.labels)
+_first_digits = cache(FIRST_DIGITS.labels)
+
+
 def observe(protocol: str, status: int, model_version: str, seconds: float) -> str:
     """Count a request that has been answered with an HTTP status, 0 for none.
 
@@ -58,13 +64,13 @@ def observe(protocol: str, status: int, model_version: str, seconds: float) -> s
         outcome = "cancelled"
     else:
         outcome = "invalid" if status >= 400 else "ok"
-    REQUEST_SECONDS.labels(protocol, outcome, model_version).observe(seconds)
+    _request_seconds(protocol, outcome, model_version).observe(seconds)
     return outcome
 
 
 def count_answer(model_version: str, *, unsure: bool, first_digit: int) -> None:
     """Count what an answer says; ``first_digit`` is -1 where there is none."""
-    FIRST_DIGITS.labels(digit_label(first_digit), model_version).inc()
+    _first_digits(digit_label(first_digit), model_version).inc()
     if unsure:
         UNSURE.labels(model_version).inc()
 

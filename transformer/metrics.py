@@ -1,6 +1,6 @@
 """What the transformer counts beyond ``serving.metrics``: images, pictures, digits, its calls."""
 
-from collections import Counter as Tally
+from functools import cache
 
 from prometheus_client import Counter, Histogram
 
@@ -50,9 +50,15 @@ PREDICTOR_CALLS = Counter(
 )
 
 
+# What `labels` looks up under a lock, with its arguments checked, costs more than the counting.
+_images = cache(IMAGES.labels)
+_predictions = cache(PREDICTIONS.labels)
+_confidence = cache(CONFIDENCE.labels)
+
+
 def count_picture(picture: Picture, file_bytes: int, file_format: str) -> None:
     """Count an image and the picture that was made of it."""
-    IMAGES.labels(file_format).inc()
+    _images(file_format).inc()
     IMAGE_BYTES.observe(file_bytes)
     if picture.status != "no_digit":
         INK.observe(ink_ratio(picture.pixels))
@@ -67,10 +73,9 @@ def count_answer(answer: Answer, model_version: str) -> None:
         unsure=any(status != "ok" for status in statuses),
         first_digit=digits[0],
     )
-    for (digit, status), images in Tally(zip(digits, statuses, strict=True)).items():
-        PREDICTIONS.labels(metrics.digit_label(digit), status, model_version).inc(images)
-    confidence = CONFIDENCE.labels(model_version)
-    for digit, value in zip(digits, answer.confidence.tolist(), strict=True):
+    confidence = _confidence(model_version)
+    for digit, status, value in zip(digits, statuses, answer.confidence.tolist(), strict=True):
+        _predictions(metrics.digit_label(digit), status, model_version).inc()
         if digit >= 0:
             confidence.observe(value)
 
