@@ -18,8 +18,8 @@ from rollout.errors import NoEvidence, Refused, RolloutError
 from rollout.evidence import Evidence
 from rollout.flags import parse, plan
 from rollout.progress import End, Progress, explain
-from rollout.record import Record, Release, now
-from rollout.source import Pods, Prometheus, Source, look
+from rollout.record import Record, Release
+from rollout.source import Pods, Prometheus, Source, begin, look
 from rollout.template import Object, describe, with_image, with_version
 from rollout.version import find
 
@@ -90,7 +90,7 @@ def run_start(args: argparse.Namespace) -> None:
     )
     evidence = Evidence(slow=args.slow)
     try:
-        evidence.begin(args.percent, now(), source_of(args, api).read(args.slow).pods)
+        begin(source_of(args, api), evidence, args.percent)
     except NoEvidence as error:
         say(f"no evidence is taken: {error}")
         return
@@ -188,7 +188,7 @@ def run_check(args: argparse.Namespace) -> int:
 def under_way(service: Object, record: Record) -> tuple[canary.Component, Release]:
     """The canary that is live, and what is recorded of it."""
     live = canary.running(service)
-    found = record.release_of(live) if live else None
+    found = record.release_of(live)
     if live is None or found is None:
         raise Refused("no canary is running that rollout has started")
     return live, found
@@ -231,7 +231,7 @@ def run_status(args: argparse.Namespace) -> None:
 def recent(source: Source, service: Object, record: Record) -> Evidence | None:
     """The evidence as it is now, or as it was recorded at last where it cannot be read."""
     live = canary.running(service)
-    found = record.release_of(live) if live else None
+    found = record.release_of(live)
     if live is None or found is None or found.evidence is None:
         return None
     with suppress(NoEvidence):

@@ -137,7 +137,7 @@ class Progress:
         action = "promoted" if promoted else "aborted"
         by_others = "by other means than rollout"
         self._api.update(
-            lambda record: record.close(action, found, 100 if promoted else 0, by_others)
+            lambda record: record.note(action, found, 100 if promoted else 0, by_others)
         )
         self._say(f"{action} {by_others}: {found.canary} of the {found.component}")
         return End.PROMOTED if promoted else End.ROLLED_BACK

@@ -23,6 +23,8 @@ RELEASE, HISTORY = "release", "history"
 """Its keys."""
 UNKNOWN = "?"
 """What is served by a stable version that nobody has recorded."""
+ENDS = ("promoted", "aborted")
+"""The actions after which there is no canary."""
 LENGTH = 100
 """Entries that the history keeps."""
 
@@ -86,10 +88,14 @@ class Record(BaseModel):
         history = "\n".join(entry.model_dump_json() for entry in self.history[-LENGTH:])
         return {RELEASE: self.release.model_dump_json() if self.release else "", HISTORY: history}
 
-    def release_of(self, live: Component) -> Release | None:
+    def release_of(self, live: Component | None) -> Release | None:
         """The release, if it is the canary that is live and not one that ended by other means."""
         release = self.release
-        if release and (release.component, release.stable_revision) == (live.name, live.rolled_out):
+        if (
+            live
+            and release
+            and (release.component, release.stable_revision) == (live.name, live.rolled_out)
+        ):
             return release
         return None
 
@@ -100,18 +106,6 @@ class Record(BaseModel):
             return last
         return None
 
-    def close(
-        self,
-        action: str,
-        release: Release,
-        percent: int,
-        reason: str = "",
-        evidence: Iterable[str] = (),
-    ) -> None:
-        """End the release, with a line in the history."""
-        self.note(action, release, percent, reason, evidence)
-        self.release = None
-
     def note(
         self,
         action: str,
@@ -120,7 +114,9 @@ class Record(BaseModel):
         reason: str = "",
         evidence: Iterable[str] = (),
     ) -> None:
-        """Add a line to the history."""
+        """Add a line to the history; one of ``ENDS`` ends the release."""
+        if action in ENDS:
+            self.release = None
         self.history.append(
             Entry(
                 time=now(),

@@ -40,7 +40,6 @@ def start(
     """
     canary.start(service, component, template, percent)  # refused before anything is written
     release = begin(service, component, template)
-
     api.update(lambda record: setattr(record, "release", release))
     patch(api, service, lambda live: canary.start(live, component, template, percent))
     api.update(lambda record: record.note("started", release, percent))
@@ -74,7 +73,7 @@ def promote(api: API, *, timeout: int, say: Say, evidence: Iterable[str] = ()) -
         release = begin(service, live.name, live.template)
         release.stable = UNKNOWN
     patch(api, service, canary.promote)
-    api.update(lambda record: record.close("promoted", release, 100, evidence=evidence))
+    api.update(lambda record: record.note("promoted", release, 100, evidence=evidence))
     promoted = f"{describe(live.template)} of the {live.name}"
     api.announce(service, "CanaryPromoted", f"{promoted} gets all")
     try:
@@ -130,7 +129,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
             f"the canary gets nothing, but {release.stable} is not ready again after {timeout} s:"
             " see status, and call abort again"
         ) from None
-    api.update(lambda record: record.close("aborted", release, 0, reason, evidence))
+    api.update(lambda record: record.note("aborted", release, 0, reason, evidence))
     why = f"{release.canary} of the {name}: {reason}"
     api.announce(service, "CanaryAborted", why, warning=True)
     say(f"aborted: {release.stable} of the {name} gets all the traffic")

@@ -16,6 +16,7 @@ from rollout.api import API
 from rollout.canary import Component
 from rollout.errors import NoEvidence
 from rollout.evidence import METRICS, STARTED, Evidence, Metric, Pod, count
+from rollout.record import now
 
 SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 REVISION_LABEL = "serving.knative.dev/revision"
@@ -173,6 +174,23 @@ def _value(values: list[tuple[float, str]], moment: float, name: str) -> float |
     if later < before:  # it was started again in between
         return before
     return before + (later - before) * (moment - at) / (then - at)
+
+
+def begin(source: Source, evidence: Evidence, percent: int) -> None:
+    """Begin a stage, with a look at what has been counted until now and not only until before.
+
+    Prometheus is behind by up to a scrape. Counted from there, calls of the old split would belong
+    to the new one.
+
+    Raises:
+        NoEvidence: nothing can be read, or nothing so recent.
+    """
+    since = time.time()
+    while (reading := source.read(evidence.slow)).time < since:
+        if time.time() > since + RANGE:
+            raise NoEvidence(f"nothing has been scraped for {RANGE} s")
+        time.sleep(1)
+    evidence.begin(percent, now(), reading.pods)
 
 
 def look(source: Source, evidence: Evidence, live: Component) -> None:

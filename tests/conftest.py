@@ -36,6 +36,16 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[programs.Pro
         yield running
 
 
+@pytest.fixture(scope="module")
+def transformer(
+    tmp_path_factory: pytest.TempPathFactory, predictor: programs.Program
+) -> Iterator[programs.Program]:
+    """Over HTTP, without Envoy between."""
+    folder = tmp_path_factory.mktemp("transformer")
+    with programs.transformer(folder, f"127.0.0.1:{predictor.http_port}") as running:
+        yield running
+
+
 @pytest.fixture
 def client(service: programs.Program) -> Iterator[httpx.Client]:
     """A client of the service."""

@@ -1,7 +1,12 @@
 """A service with a controller behind it, and the command that releases its versions."""
 
-from collections.abc import Iterator
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,10 @@ from aiohttp.typedefs import Middleware
 
 from rollout import __main__ as command
 from rollout import release
+from rollout.api import API
+from rollout.errors import NoEvidence
+from rollout.evidence import Counts, Pod
+from rollout.source import Reading
 from tests import cluster, programs
 
 PATH = cluster.SERVICE.format("default")
@@ -57,6 +66,62 @@ class World:
             self.api.look()
 
 
+class Traffic:
+    """A source of evidence: calls come in whenever one looks, and the live split routes them."""
+
+    def __init__(self, world: World) -> None:
+        self.calls = 200
+        """At each look."""
+        self.canary: Callable[[], Counts] = dict
+        """What a call does when the canary has it."""
+        self.away = False
+        self.lost = 0.0
+        """Of the canary's calls, those that nobody answers."""
+        self.looks = 0
+        self.sent = 0
+        """Calls that the canary has had."""
+        self._world = world
+        self._random = random.Random(0)
+        self._counted: dict[str, Counter[str]] = {"t": Counter()}
+        self._started = time.time()
+
+    def read(self, slow: float) -> Reading:
+        self.looks += 1
+        if self.away:
+            raise NoEvidence("nothing answers")
+        traffic = self._world.api.components["predictor"].traffic()
+        for _ in range(self.calls):
+            (target,) = self._random.choices(traffic, [each.percent for each in traffic])
+            self._call(target.revision or "")
+        pods = {
+            name: Pod(self._component(name), name, self._started, dict(each))
+            for name, each in self._counted.items()
+        }
+        return Reading(time.time() + 1, pods)
+
+    def _component(self, name: str) -> str:
+        return "transformer" if name == "t" else "predictor"
+
+    def _call(self, revision: str) -> None:
+        counted = self._counted.setdefault(revision, Counter())
+        if revision.endswith("1"):
+            counted.update({"calls": 1, "digit_7": 1})
+            return
+        self.sent += 1
+        if self._random.random() < self.lost:
+            self._counted["t"]["lost"] += 1
+        else:
+            counted.update({"calls": 1, "digit_7": 1})
+            counted.update(self.canary())
+
+
+def follow(world: World, patch: pytest.MonkeyPatch) -> Traffic:
+    """The traffic of ``world``, from which the command then takes its evidence."""
+    made = Traffic(world)
+    patch.setattr(command, "source_of", lambda *_: made)
+    return made
+
+
 @contextmanager
 def world(folder: Path, patch: pytest.MonkeyPatch, *middlewares: Middleware) -> Iterator[World]:
     """A cluster in which version 1 is rolled out; ``middlewares`` are in front of its API."""
@@ -72,3 +137,49 @@ def world(folder: Path, patch: pytest.MonkeyPatch, *middlewares: Middleware) -> 
         made = World(api, config["clusters"][0]["cluster"]["server"])
         made.look()
         yield made
+
+
+@contextmanager
+def interrupted(patch: pytest.MonkeyPatch, moment: int, *names: str) -> Iterator[None]:
+    """Stop at the call number ``moment`` of the methods ``names`` of the API, as by Ctrl-C."""
+    calls = iter(range(10_000))
+
+    def interrupt(method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == moment:
+                raise KeyboardInterrupt
+            return method(*args, **kwargs)
+
+        return call
+
+    with patch.context() as patched:
+        for name in names:
+            patched.setattr(API, name, interrupt(getattr(API, name)))
+        yield
+
+
+@contextmanager
+def serving(page: Callable[[], str], status: int = 200) -> Iterator[int]:
+    """A server that answers everything with ``page``; gives its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(page().encode())
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -3,13 +3,11 @@
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from rollout import canary
-from rollout.api import API
 from rollout.template import with_image
 from tests import cluster, releases
 from tests.releases import World
@@ -38,19 +36,7 @@ def test_an_abort_may_be_interrupted_at_any_moment_and_called_again(
 ) -> None:
     assert world.start() == 0
     since = len(world.api.traffic)
-    calls = iter(range(1000))
-
-    def interrupt(method: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if next(calls) == moment:
-                raise KeyboardInterrupt
-            return method(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patched:
-        for name in ("service", "patch", "save", "record"):
-            patched.setattr(API, name, interrupt(getattr(API, name)))
+    with releases.interrupted(monkeypatch, moment, "service", "patch", "save", "record"):
         assert world.run("abort") in (0, 130)
     assert world.run("abort") in (0, 3)  # 3: it was done already
     assert world.served(world.taken_away(since)) == {"1"}

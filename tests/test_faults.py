@@ -98,15 +98,6 @@ async def test_a_predictor_that_restarts_under_load(tmp_path: Path, number: sign
             assert "Traceback" not in transformer.output()
 
 
-@pytest.fixture(scope="module")
-def transformer(
-    tmp_path_factory: pytest.TempPathFactory, predictor: programs.Program
-) -> Iterator[programs.Program]:
-    folder = tmp_path_factory.mktemp("transformer")
-    with programs.transformer(folder, f"127.0.0.1:{predictor.http_port}") as running:
-        yield running
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
 async def test_sigterm_loses_no_request(tmp_path: Path) -> None:
     with (

@@ -1,10 +1,8 @@
 """A canary on its way to all of the traffic or back, with made-up traffic and a real API."""
 
 import json
-import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +11,14 @@ import pytest
 from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
-from rollout.errors import Conflict, NoEvidence, Unreachable
-from rollout.evidence import Counts, Pod
+from rollout.errors import Conflict, Unreachable
+from rollout.evidence import Counts
 from rollout.source import Reading
 from tests import releases
-from tests.releases import World
+from tests.releases import Traffic, World
 
 QUICK = ("--warm-up=0", "--step-time=0", "--poll=0.01", "--timeout=20")
 STEPS = ("--steps=10,50,100", "--minimum=50")
-
-
-class Traffic:
-    """A source of evidence: calls come in whenever one looks, and the live split routes them."""
-
-    def __init__(self, world: World) -> None:
-        self.calls = 200
-        """At each look."""
-        self.canary: Callable[[], Counts] = dict
-        """What a call does when the canary has it."""
-        self.away = False
-        self.lost = 0.0
-        """Of the canary's calls, those that nobody answers."""
-        self.looks = 0
-        self.sent = 0
-        """Calls that the canary has had."""
-        self._world = world
-        self._random = random.Random(0)
-        self._counted: dict[str, Counter[str]] = {"t": Counter()}
-        self._started = time.time()
-
-    def read(self, slow: float) -> Reading:
-        self.looks += 1
-        if self.away:
-            raise NoEvidence("nothing answers")
-        traffic = self._world.api.components["predictor"].traffic()
-        for _ in range(self.calls):
-            (target,) = self._random.choices(traffic, [each.percent for each in traffic])
-            self._call(target.revision or "")
-        pods = {
-            name: Pod(self._component(name), name, self._started, dict(each))
-            for name, each in self._counted.items()
-        }
-        return Reading(time.time() + 1, pods)
-
-    def _component(self, name: str) -> str:
-        return "transformer" if name == "t" else "predictor"
-
-    def _call(self, revision: str) -> None:
-        counted = self._counted.setdefault(revision, Counter())
-        if revision.endswith("1"):
-            counted.update({"calls": 1, "digit_7": 1})
-            return
-        self.sent += 1
-        if self._random.random() < self.lost:
-            self._counted["t"]["lost"] += 1
-        else:
-            counted.update({"calls": 1, "digit_7": 1})
-            counted.update(self.canary())
 
 
 @pytest.fixture
@@ -80,9 +29,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 @pytest.fixture
 def traffic(world: World, monkeypatch: pytest.MonkeyPatch) -> Traffic:
-    made = Traffic(world)
-    monkeypatch.setattr(command, "source_of", lambda *_: made)
-    return made
+    return releases.follow(world, monkeypatch)
 
 
 def run(world: World, *arguments: str) -> int:
@@ -212,19 +159,9 @@ def test_it_may_be_killed_at_any_moment_and_called_again(
     world: World, traffic: Traffic, moment: int, ill: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traffic.canary = lambda: {"failed": float(ill)}
-    calls = iter(range(10_000))
-
-    def interrupt(method: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if next(calls) == moment:
-                raise KeyboardInterrupt
-            return method(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patched:
-        for name in ("service", "patch", "save", "record", "announce"):
-            patched.setattr(API, name, interrupt(getattr(API, name)))
+    with releases.interrupted(
+        monkeypatch, moment, "service", "patch", "save", "record", "announce"
+    ):
         first = run(world)
     end = command.ROLLED_BACK if ill else 0
     assert first in (130, end)
@@ -371,87 +308,6 @@ def test_what_was_taken_back_is_not_tried_again_unless_it_is_started(
 def test_another_version_is_refused_while_one_is_under_way(world: World, traffic: Traffic) -> None:
     assert world.start() == 0
     assert run(world, "1") == command.REFUSED
-
-
-def test_check_judges_and_changes_nothing(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert world.start() == 0
-    before = world.api.list("/")
-    traffic.calls = 100
-    capsys.readouterr()
-    assert world.run("check", "--minimum=50") == command.INCONCLUSIVE
-    assert "of the 50 calls that are needed" in capsys.readouterr().out
-    traffic.calls = 1000
-    assert world.run("check", "--minimum=50") == 0
-    assert capsys.readouterr().out.endswith("version 2: healthy\n")
-    assert world.run("check", "--labels=40:2") == command.ROLLED_BACK
-    traffic.canary = lambda: {"failed": 1}
-    assert world.run("check") == command.ROLLED_BACK
-    out = capsys.readouterr().out
-    assert "bad      failed  canary" in out
-    traffic.away = True
-    assert world.run("check") == command.INCONCLUSIVE
-    assert "what was recorded at last" in capsys.readouterr().err
-    after = world.api.list("/")
-    assert [each for each in after if each["kind"] == "ConfigMap"] == [
-        each for each in before if each["kind"] == "ConfigMap"
-    ]
-
-
-def test_there_is_nothing_to_check_or_approve_without_a_canary(world: World) -> None:
-    assert world.run("check") == world.run("approve") == command.REFUSED
-
-
-def test_status_shows_what_was_counted(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert world.start() == 0
-    traffic.canary = lambda: {"slow": 1}
-    capsys.readouterr()
-    assert world.run("status", "--json") == 0
-    stable, latest, _ = json.loads(capsys.readouterr().out)["revisions"]
-    assert stable["calls"] + latest["calls"] == 200
-    assert (stable["slow"], latest["slow"]) == (0, latest["calls"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "share"), [(("2",), 10), ((), 50)], ids=["to begin", "to go on"]
-)
-def test_a_dry_run_prints_the_next_patch(
-    world: World,
-    traffic: Traffic,
-    arguments: tuple[str, ...],
-    share: int,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    if not arguments:
-        assert world.start() == 0
-    before = world.service["spec"]
-    capsys.readouterr()
-    assert world.run("run", *arguments, *STEPS, "--dry-run") == 0
-    assert f"canaryTrafficPercent: {share}" in capsys.readouterr().out
-    assert world.service["spec"] == before
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ("--steps=10,5,100",),
-        ("--steps=10,50",),
-        ("--steps=100",),
-        ("--steps=a",),
-        ("--pause-at=0",),
-        ("--alpha=1",),
-        ("--warm-up=-1",),
-        ("--slow=0.3",),
-        ("--labels=3",),
-    ],
-)
-def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
-    with pytest.raises(SystemExit) as refusal:
-        command.main(["run", "2", *flags])
-    assert refusal.value.code == 2
 
 
 def test_two_at_a_time_do_not_count_twice(world: World, traffic: Traffic) -> None:

@@ -6,11 +6,8 @@ server, as they do from a pod.
 
 import copy
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -107,30 +104,6 @@ class Metrics:
         return "\n".join([*lines, "process_start_time_seconds 1.7e9", ""])
 
 
-@contextmanager
-def serving(metrics: Metrics, revision: str) -> Iterator[int]:
-    """A pod's port for metrics."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(metrics.page(revision).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
@@ -147,8 +120,8 @@ def world(
 ) -> Iterator[World]:
     """A canary that somebody with more rights has begun, and its two pods."""
     with (
-        serving(metrics, STABLE) as stable,
-        serving(metrics, CANARY) as canary,
+        releases.serving(lambda: metrics.page(STABLE)) as stable,
+        releases.serving(lambda: metrics.page(CANARY)) as canary,
         releases.world(tmp_path, monkeypatch, gate.check) as made,
     ):
         for revision, port in ((STABLE, stable), (CANARY, canary)):

@@ -1,10 +1,9 @@
 """Where the evidence is read: pods and Prometheus."""
 
 import json
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ import yaml
 
 from rollout.api import API
 from rollout.errors import NoEvidence
-from rollout.source import Pods, Prometheus
+from rollout.evidence import Evidence, Pod
+from rollout.source import Pods, Prometheus, Reading, begin
 from standalone import pod
 from standalone.canary import Revision
 from standalone.objects import Objects
 from tests import cluster, programs
+from tests.releases import serving
 
 PAGE = """\
 # TYPE mnist_request_seconds histogram
@@ -26,33 +27,6 @@ mnist_request_seconds_bucket{outcome="ok",le="+Inf"} 10.0
 # TYPE process_start_time_seconds gauge
 process_start_time_seconds 1.7e9
 """
-
-
-@contextmanager
-def serving(page: str, status: int = 200) -> Iterator[int]:
-    """A server that answers everything with ``page``; gives its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(page.encode())
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager
@@ -70,7 +44,7 @@ def pods(folder: Path, *ports: int) -> Iterator[API]:
 
 
 def test_each_pod_is_asked_at_its_port(tmp_path: Path) -> None:
-    with serving(PAGE) as port, pods(tmp_path, port) as api:
+    with serving(lambda: PAGE) as port, pods(tmp_path, port) as api:
         (found,) = Pods(api).read(0.5).pods.values()
     assert (found.component, found.revision) == ("predictor", "mnist-predictor-00001")
     assert (found.started, found.counts["calls"], found.counts["slow"]) == (1.7e9, 10, 2)
@@ -78,7 +52,11 @@ def test_each_pod_is_asked_at_its_port(tmp_path: Path) -> None:
 
 def test_a_pod_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
     closed = programs.free_port()
-    with serving(PAGE) as port, serving("", 503) as ill, pods(tmp_path, port, closed, ill) as api:
+    with (
+        serving(lambda: PAGE) as port,
+        serving(str, 503) as ill,
+        pods(tmp_path, port, closed, ill) as api,
+    ):
         assert len(Pods(api).read(0.5).pods) == 1
 
 
@@ -111,7 +89,8 @@ def calls(pod: str, *values: tuple[float, float]) -> dict[str, Any]:
 
 
 def read(*result: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    with serving(json.dumps({"status": "success", "data": {"result": result}})) as port:
+    body = json.dumps({"status": "success", "data": {"result": result}})
+    with serving(lambda: body) as port:
         reading = Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
     return reading.time, {name: found.counts["calls"] for name, found in reading.pods.items()}
 
@@ -140,7 +119,7 @@ def test_pods_that_come_and_go(values: list[tuple[float, float]], expected: floa
 def test_the_pod_of_a_sample_is_told_by_its_labels() -> None:
     started = series("a", "process_start_time_seconds", (1000, 900), (1030, 900))
     body = json.dumps({"data": {"result": [calls("a", (1000, 1), (1030, 4)), started]}})
-    with serving(body) as port:
+    with serving(lambda: body) as port:
         pod = Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5).pods["a"]
     assert (pod.component, pod.revision, pod.started) == ("predictor", "revision of a", 900)
 
@@ -148,5 +127,22 @@ def test_the_pod_of_a_sample_is_told_by_its_labels() -> None:
 def test_a_prometheus_that_is_away_or_answers_nonsense_is_said() -> None:
     with pytest.raises(NoEvidence, match="does not answer"):
         Prometheus(f"http://127.0.0.1:{programs.free_port()}", "mnist", "mnist").read(0.5)
-    with serving("{}") as port, pytest.raises(NoEvidence, match="does not answer"):
+    with serving(lambda: "{}") as port, pytest.raises(NoEvidence, match="does not answer"):
         Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
+
+
+def test_a_stage_begins_with_what_was_scraped_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what the stable version had answered before would count against the split."""
+    pods = [{"a": Pod("predictor", "old", 1, {"calls": calls})} for calls in (100.0, 150.0, 200.0)]
+    readings = iter(
+        Reading(time.time() + (60 if i == 2 else -60), each) for i, each in enumerate(pods)
+    )
+
+    class Late:
+        def read(self, slow: float) -> Reading:
+            return next(readings)
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    evidence = Evidence(slow=0.5)
+    begin(Late(), evidence, 10)
+    assert evidence.seen["a"].counts == {"calls": 200}

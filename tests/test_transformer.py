@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ pytestmark = pytest.mark.anyio
 
 V1 = "/v1/models/mnist:predict"
 SEVEN = encode(draw(7))
-
-
-@pytest.fixture(scope="module")
-def transformer(
-    tmp_path_factory: pytest.TempPathFactory, predictor: programs.Program
-) -> Iterator[programs.Program]:
-    """Over HTTP, without Envoy between."""
-    folder = tmp_path_factory.mktemp("transformer")
-    with programs.transformer(folder, f"127.0.0.1:{predictor.http_port}") as running:
-        yield running
 
 
 def test_it_runs_without_torch(transformer: programs.Program) -> None:

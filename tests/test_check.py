@@ -1,0 +1,105 @@
+"""What the commands around ``run`` say of a canary and its evidence."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollout import __main__ as command
+from tests import releases
+from tests.releases import Traffic, World
+
+STEPS = ("--steps=10,50,100", "--minimum=50")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with releases.world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def traffic(world: World, monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    return releases.follow(world, monkeypatch)
+
+
+def test_check_judges_and_changes_nothing(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    before = world.api.list("/")
+    traffic.calls = 100
+    capsys.readouterr()
+    assert world.run("check", "--minimum=50") == command.INCONCLUSIVE
+    assert "of the 50 calls that are needed" in capsys.readouterr().out
+    traffic.calls = 1000
+    assert world.run("check", "--minimum=50") == 0
+    assert capsys.readouterr().out.endswith("version 2: healthy\n")
+    assert world.run("check", "--labels=40:2") == command.ROLLED_BACK
+    traffic.canary = lambda: {"failed": 1}
+    assert world.run("check") == command.ROLLED_BACK
+    out = capsys.readouterr().out
+    assert "bad      failed  canary" in out
+    traffic.away = True
+    assert world.run("check") == command.INCONCLUSIVE
+    assert "what was recorded at last" in capsys.readouterr().err
+    after = world.api.list("/")
+    assert [each for each in after if each["kind"] == "ConfigMap"] == [
+        each for each in before if each["kind"] == "ConfigMap"
+    ]
+
+
+def test_there_is_nothing_to_check_or_approve_without_a_canary(world: World) -> None:
+    assert world.run("check") == world.run("approve") == command.REFUSED
+
+
+def test_status_shows_what_was_counted(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    traffic.canary = lambda: {"slow": 1}
+    capsys.readouterr()
+    assert world.run("status", "--json") == 0
+    stable, latest, _ = json.loads(capsys.readouterr().out)["revisions"]
+    assert stable["calls"] + latest["calls"] == 200
+    assert (stable["slow"], latest["slow"]) == (0, latest["calls"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "share"), [(("2",), 10), ((), 50)], ids=["to begin", "to go on"]
+)
+def test_a_dry_run_prints_the_next_patch(
+    world: World,
+    traffic: Traffic,
+    arguments: tuple[str, ...],
+    share: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if not arguments:
+        assert world.start() == 0
+    before = world.service["spec"]
+    capsys.readouterr()
+    assert world.run("run", *arguments, *STEPS, "--dry-run") == 0
+    assert f"canaryTrafficPercent: {share}" in capsys.readouterr().out
+    assert world.service["spec"] == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--steps=10,5,100",),
+        ("--steps=10,50",),
+        ("--steps=100",),
+        ("--steps=a",),
+        ("--pause-at=0",),
+        ("--alpha=1",),
+        ("--warm-up=-1",),
+        ("--slow=0.3",),
+        ("--labels=3",),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        command.main(["run", "2", *flags])
+    assert refusal.value.code == 2
