@@ -13,12 +13,14 @@ import numpy as np
 
 from serving import tracing
 from serving.context import RequestContext, current, share
-from serving.errors import ServingError
+from serving.errors import ServingError, TimedOut
 from serving.gate import Gate
 from serving.metrics import BATCH_IMAGES, PENDING_IMAGES, STAGE_SECONDS
 from serving.scores import Images, Scores
 
 log = logging.getLogger(__name__)
+
+SLOW = "the predictor took too long"
 
 
 @dataclass(slots=True, eq=False)
@@ -75,13 +77,18 @@ class Batcher:
         self._ran = STAGE_SECONDS.labels(stage)
         PENDING_IMAGES.set_function(lambda: self._gate.inside)
 
-    async def submit(self, images: Images) -> Scores:
+    async def submit(self, images: Images, deadline: float | None = None) -> Scores:
         """Score ``images``, uint8 [N, 28, 28], together with whoever else is waiting.
 
         Cancelling the caller takes the request out of the queue.
 
+        Args:
+            images: at least one.
+            deadline: loop time, in seconds, by which it is given up.
+
         Raises:
             Overloaded: more than ``max_pending`` images would be pending.
+            TimedOut: there were no scores by the deadline.
         """
         loop = asyncio.get_running_loop()
         with self._gate.admit(len(images)):
@@ -89,10 +96,14 @@ class Batcher:
             self._queue[request] = None
             self._queued += len(images)
             self._start_runs()
+            # Like asyncio.timeout, for a quarter of the time.
+            timer = deadline and loop.call_at(deadline, _fail, [request], TimedOut(SLOW))
             try:
                 return await request.scores
             finally:
                 self._leave_queue(request)
+                if timer:
+                    timer.cancel()
 
     def _start_runs(self) -> None:
         loop = asyncio.get_running_loop()

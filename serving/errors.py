@@ -5,7 +5,6 @@
     ServingError
     ├── InvalidInput   400  INVALID_ARGUMENT    what the client sent is wrong
     ├── NotFound       404  NOT_FOUND           no such model or version here
-    ├── TooSlow        408  DEADLINE_EXCEEDED   the client did not send its request in time
     ├── TooLarge       413  INVALID_ARGUMENT    more than the limits allow
     ├── NotAnImage     415  INVALID_ARGUMENT    bytes that are no image we read
     ├── Overloaded     429  RESOURCE_EXHAUSTED  the queue is full, come back later
@@ -49,13 +48,6 @@ class NotFound(ServingError):
 
     http_status = HTTPStatus.NOT_FOUND
     grpc_status = "NOT_FOUND"
-
-
-class TooSlow(ServingError):
-    """The client did not send its request in time."""
-
-    http_status = HTTPStatus.REQUEST_TIMEOUT
-    grpc_status = "DEADLINE_EXCEEDED"
 
 
 class TooLarge(ServingError):

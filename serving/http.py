@@ -1,9 +1,9 @@
 """uvicorn's HTTP/1.1, with the limits that it lacks: on heads, and on requests in hand.
 
 What a connection costs before there is a request: a head (request line and headers) is held to a
-size and a time, and so is a connection that sends nothing. What a request costs before it is known
-to be one too many: it is refused as soon as its head is there, without a task of its own, so that
-a service that is asked for ten times what it can do still does what it can.
+size and a time, a body to a time, and so is a connection that sends nothing. What a request costs
+before it is known to be one too many: it is refused as soon as its head is there, without a task of
+its own, so that a service that is asked for ten times what it can do still does what it can.
 
 Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn 0.54.
 """
@@ -19,8 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 LONGEST_HEAD = 64 * 1024
 """Bytes of request line and headers. What stands before us in a cluster has the same limit (Envoy)
 or a higher one (Go)."""
-HEAD_TIMEOUT = 30
-"""Seconds that a client has to send a head that it has begun."""
+TIMEOUT = 30
+"""Seconds that a client has to send a head that it has begun, and again the body."""
 
 
 def response(status: HTTPStatus, error: str, *headers: str) -> bytes:
@@ -43,7 +43,7 @@ TOO_LARGE = response(
 )
 TOO_SLOW = response(
     HTTPStatus.REQUEST_TIMEOUT,
-    f"request line and headers were not complete after {HEAD_TIMEOUT} s",
+    f"the request was not complete after {TIMEOUT} s",
     "connection: close",
 )
 
@@ -77,8 +77,9 @@ class Protocol(HttpToolsProtocol):
         self._overloaded = overloaded
         self._on_refused = on_refused
         self._head = 0  # bytes so far of a head that is not complete
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
+        self._in_body = False
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,19 +93,21 @@ class Protocol(HttpToolsProtocol):
         """Forget the timer, and what was on its way."""
         super().connection_lost(exc)
         self._reading.discard(self)
-        self._end_head()
+        self._end_part()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; see what is left without an end."""
         was_in_head = self._in_head
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        if not (self._in_head or self._in_body) or self.transport.is_closing():
+            return
+        if self._in_head and was_in_head:
             # A piece in which a head begins may hold the end of something else, too.
-            self._head += len(data) if was_in_head else 0
+            self._head += len(data)
             if self._head > LONGEST_HEAD:
                 self._close(TOO_LARGE)
-            elif self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._close, TOO_SLOW)
+        if self._timer is None:
+            self._timer = self.loop.call_later(TIMEOUT, self._close, TOO_SLOW)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -113,7 +116,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request is there, its body aside: answer it, or refuse it at once."""
-        self._end_head()
+        self._end_part()
+        self._in_body = True
         # Of pipelined requests the answers must come in order.
         is_next = self.cycle is None or self.cycle.response_complete
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -135,6 +139,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is in hand; a refused one is over."""
         self._reading.discard(self)
+        self._end_part()
         if self._is_refused:
             self._is_refused = False
             if self.parser.should_keep_alive():
@@ -152,13 +157,17 @@ class Protocol(HttpToolsProtocol):
         in_hand = len(self.tasks) - len(self._reading)
         return in_hand >= self._most and self.parser.get_method() == b"POST"
 
-    def _end_head(self) -> None:
-        self._in_head = False
+    def _end_part(self) -> None:
+        """A head or a body is complete."""
+        self._in_head = self._in_body = False
         self._head = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _close(self, answer: bytes) -> None:
-        self.transport.write(answer)
+        cycle = self.cycle
+        is_answered = cycle and cycle.response_started and not cycle.response_complete
+        if not (is_answered or self._is_refused):
+            self.transport.write(answer)
         self.transport.close()

@@ -1,7 +1,7 @@
 """What both programs count, by Prometheus's conventions, on a port of its own.
 
 A request to the predictor is a *call* that the traffic split has routed, whoever's images are in
-it; ``rollout`` judges a canary by these. The SDK's own metrics are exported beside ours.
+it; ``rollout`` judges a canary by these.
 """
 
 import sys

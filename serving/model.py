@@ -1,5 +1,6 @@
 """What both programs serve: a ``kserve.Model`` that knows its version and can be closed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kserve import Model
@@ -15,9 +16,17 @@ class ServedModel(Model):  # type: ignore[misc]
     version: str | None = None
     """The version served; ``None`` where each answer names its own."""
 
-    def validate(self, payload: Any) -> Any:
-        """Leave the checks to the model: the SDK's take raw bytes for a failure of the server."""
-        return payload
+    async def __call__(
+        self, body: Any, headers: Mapping[str, str] | None = None, verb: object = None
+    ) -> tuple[Any, dict[str, str]]:
+        """The answer to ``body``, and no headers: preprocess, predict, postprocess, each awaited.
+
+        It stands for the SDK's, whose histograms and log cost a request as much as reading and
+        writing it, and which takes raw bytes for a failure of the server.
+        """
+        payload = await self.preprocess(body, headers)
+        result = await self.predict(payload, headers)
+        return await self.postprocess(result, headers), {}
 
     def check_served(self, name: str, version: str | None) -> None:
         """See that a caller means this model, and this version of it if it names one.

@@ -1,13 +1,12 @@
 """The REST endpoints that both programs answer themselves.
 
-They stand in front of the SDK's own on the same paths, because those have no limits, take
+They stand in for the SDK's own on the same paths, because those have no limits, take
 malformed input for a failure of the server, and cannot name the model's version. What they
 call is the same: the ``kserve.Model``, with its preprocess, predict and postprocess.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -21,12 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from serving import events, v2
-from serving.errors import Overloaded, ServingError, TooLarge, TooSlow
+from serving.errors import Overloaded, ServingError, TooLarge
 from serving.json import is_json, read_json, write_json
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
-
-log = logging.getLogger(__name__)
 
 VERSION_HEADER = "x-model-version"
 CLOSED = (
@@ -37,10 +34,14 @@ CLOSED = (
 )
 """Paths of the SDK that no caller shall reach: metrics have a port of their own, there is no
 explainer, and whoever may unload a model takes it away from everyone else."""
+ANSWERED = (
+    "/v1/models/{name}:predict",
+    "/v2/models/{name}/infer",
+    "/v2/models/{name}/versions/{version}/infer",
+)
+"""And those that are answered before the SDK is asked, see ``serving.app``."""
 BODIES = 8
 """Bodies of the largest size that may be held at a time; smaller ones as many as fit."""
-READ_TIMEOUT = 30
-"""Seconds that a client has to send a body."""
 PATIENCE = 0.05
 """Seconds after which an unanswered request is watched for a client that hangs up: quick
 answers cost a timer and no task."""
@@ -59,15 +60,15 @@ class Endpoints:
         self._held = 0  # bytes of bodies, of all requests
 
     def add_to(self, app: FastAPI) -> None:
-        """Add the routes; of two with one path, the one added first answers."""
-        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
-        app.add_route("/v1/models/{name}:predict", self.predict, methods=["POST"])
-        for path in (model, version):
-            app.add_route(f"{path}/infer", self.infer, methods=["POST"])
+        """Add what is no inference; of two routes with one path, the one added first answers."""
+        version = "/v2/models/{name}/versions/{version}"
+        for path in ("/v2/models/{name}", version):
             app.add_route(path, self.metadata, methods=["GET"])
         app.add_route(f"{version}/ready", self.ready, methods=["GET"])
         for path in CLOSED:
             app.add_route(path, closed, methods=["GET", "POST"])
+        for path in ANSWERED:
+            app.add_route(path, closed, methods=["POST"])
 
     async def predict(self, request: Request) -> Response:
         """V1: JSON, any other body as it is, or a CloudEvent with either in it."""
@@ -120,23 +121,18 @@ class Endpoints:
         Raises:
             TooLarge: it is over the limit; reading stops there.
             Overloaded: the bodies of all requests are too much.
-            TooSlow: the client took too long to send it.
         """
         self._check_size(int(request.headers.get("content-length", 0)))
         chunks = []
         size = 0
         try:
-            try:
-                async with asyncio.timeout(READ_TIMEOUT):
-                    async for chunk in request.stream():
-                        chunks.append(chunk)
-                        size += len(chunk)
-                        self._held += len(chunk)
-                        self._check_size(size)
-                        if self._held > BODIES * self._max_body:
-                            raise Overloaded("too many bodies are being read; try again later")
-            except TimeoutError:
-                raise TooSlow(f"the body was not complete after {READ_TIMEOUT} s") from None
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                self._held += len(chunk)
+                self._check_size(size)
+                if self._held > BODIES * self._max_body:
+                    raise Overloaded("too many bodies are being read; try again later")
             body = b"".join(chunks)
             chunks.clear()
             yield body
@@ -145,9 +141,8 @@ class Endpoints:
 
     async def ask(self, request: Request, payload: Any) -> Answer:
         """What the model answers; given up when the client hangs up."""
-        headers = dict(request.headers)
         async with _CancelWhenGone(request):
-            answer, _ = await self._model(payload, headers)
+            answer, _ = await self._model(payload, request.headers)
         return answer
 
     def _check_size(self, size: int) -> None:
@@ -220,40 +215,32 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-async def _serving_error(_: Request, error: Any) -> Response:
-    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    return JSONResponse({"error": str(error)}, error.http_status, headers)
+EXPECTED = ServingError, HTTPException, ClientDisconnect, ModelNotFound, httpx.HTTPError
+"""What is raised to be told to the caller; anything else is a defect."""
 
 
-async def _http_error(_: Request, error: Any) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+def error_response(error: Exception) -> Response:
+    """What a caller is told of an error: ``{"error": "…"}``, as by KServe."""
+    headers: Mapping[str, str] | None = None
+    message = str(error)
+    match error:
+        case ServingError():
+            status: int = error.http_status
+            if error.retry_after is not None:
+                headers = {"retry-after": str(error.retry_after)}
+        case HTTPException():
+            status, message, headers = error.status_code, error.detail, error.headers
+        case ModelNotFound():
+            status = HTTPStatus.NOT_FOUND
+        case httpx.HTTPError():  # the SDK's health check, --enable_predictor_health_check
+            status, message = HTTPStatus.SERVICE_UNAVAILABLE, "the predictor is away"
+        case ClientDisconnect():
+            status, message = CLIENT_GONE, "the client hung up"  # nobody reads it
+        case _:
+            status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"
+    return JSONResponse({"error": message}, status, headers)
 
 
-async def _not_found(_: Request, error: Any) -> Response:
-    return JSONResponse({"error": str(error)}, HTTPStatus.NOT_FOUND)
-
-
-async def _predictor_away(_: Request, __: Any) -> Response:
-    # Of the SDK's health check with --enable_predictor_health_check.
-    return JSONResponse({"error": "the predictor is away"}, HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _client_gone(_: Request, __: Any) -> Response:
-    log.debug("the client hung up")
-    return Response(status_code=CLIENT_GONE)  # nobody reads it
-
-
-async def _defect(_: Request, __: Any) -> Response:
-    # Starlette's server error middleware raises it again, and the server logs it.
-    return JSONResponse({"error": "internal error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-ERROR_HANDLERS: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
-    ServingError: _serving_error,
-    HTTPException: _http_error,
-    ClientDisconnect: _client_gone,
-    ModelNotFound: _not_found,
-    httpx.HTTPError: _predictor_away,
-    Exception: _defect,
-}
-"""How an exception becomes a response: ``{"error": "…"}``, as KServe's."""
+async def handle_error(_: Request, error: Exception) -> Response:
+    """``error_response`` as FastAPI wants it."""
+    return error_response(error)

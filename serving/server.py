@@ -16,11 +16,12 @@ from fastapi.exceptions import FastAPIDeprecationWarning
 from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
+from uvicorn.loops.auto import auto_loop_factory
 
 from serving import access, grpc, http, logs, metrics, tracing
+from serving.app import App
 from serving.model import ServedModel
-from serving.observer import Observer
-from serving.rest import ERROR_HANDLERS, Endpoints
+from serving.rest import EXPECTED, handle_error
 
 # The SDK's app answers with a class that FastAPI has deprecated.
 warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)
@@ -121,24 +122,22 @@ class Server(ModelServer):  # type: ignore[misc]
         self.dataplane = DataPlane(self.registered_models)
         self._args = args
 
-    def start(
-        self, model: ServedModel, add_routes: Callable[[FastAPI, Endpoints], None] | None = None
-    ) -> None:
+    def start(self, model: ServedModel, add_routes: Callable[[App], None] | None = None) -> None:
         """Serve ``model``; ``add_routes`` adds what the program has beyond the protocols."""
         self.register_model(model)
         model.start()
-        app = kserve.model_server.app
-        app.router.routes.clear()  # FastAPI's description of endpoints that are the SDK's, not ours
-        endpoints = Endpoints(model, max_body=self._args.max_body)
+        rest = kserve.model_server.app
+        rest.router.routes.clear()  # FastAPI's description of endpoints: the SDK's, not ours
+        app = App(model, rest, max_body=self._args.max_body)
         if add_routes:
-            add_routes(app, endpoints)
-        endpoints.add_to(app)
-        asyncio.run(self._serve_model(model))
+            add_routes(app)
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            runner.run(self._serve_model(model, app))
 
-    async def _serve_model(self, model: ServedModel) -> None:
+    async def _serve_model(self, model: ServedModel, app: App) -> None:
         if self._args.metrics_port:
             metrics.serve(self._args.host, self._args.metrics_port)
-        rest = RESTServer(self, self._args.host, model.version, self._args.max_requests)
+        rest = RESTServer(self, app, self._args.host, self._args.max_requests)
         grpc_server = None
         if self.enable_grpc:
             grpc_server = await grpc.start(
@@ -175,11 +174,9 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
     ``_add_middlewares`` and ``_add_exception_handlers``.
     """
 
-    def __init__(
-        self, server: ModelServer, host: str, version: str | None, max_requests: int
-    ) -> None:
+    def __init__(self, server: ModelServer, app: App, host: str, max_requests: int) -> None:
         super().__init__(
-            kserve.model_server.app,
+            app,
             server.dataplane,
             server.model_repository_extension,
             server.http_port,
@@ -189,13 +186,13 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = host  # the SDK's is 0.0.0.0
-        self.config.app = observer = Observer(kserve.model_server.app, version)
+        self.config.proxy_headers = False  # nothing here asks where a request came from
         self.config.http = functools.partial(
             http.Protocol,
             most=max_requests,
             reading=set(),
-            overloaded=observer.overloaded,
-            on_refused=observer.refused,
+            overloaded=app.overloaded,
+            on_refused=app.refused,
         )
 
     def _add_middlewares(self, app: FastAPI) -> None:
@@ -203,5 +200,5 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
         super()._add_exception_handlers(app)
-        for kind, handler in ERROR_HANDLERS.items():
-            app.add_exception_handler(kind, handler)
+        for kind in (*EXPECTED, Exception):
+            app.add_exception_handler(kind, handle_error)

@@ -50,6 +50,8 @@ def quick_imports(importer: str) -> Iterator[None]:
     yield
     for name in stand_ins:
         del sys.modules[name]
-    # What the imports left is there to stay: no collection need look through it.
+    # What the imports left is there to stay: no collection need look through it. What a request
+    # leaves is seldom a cycle.
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()

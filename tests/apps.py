@@ -14,8 +14,9 @@ from kserve.protocol.rest.server import RESTServer
 
 from predictor import artifact
 from predictor.model import Predictor
+from serving.app import App
 from serving.model import ServedModel
-from serving.rest import ERROR_HANDLERS, Endpoints
+from serving.rest import EXPECTED, handle_error
 from serving.scores import Images, Scores
 from serving.server import DataPlane
 from tests import programs
@@ -71,17 +72,16 @@ def dataplane(model: ServedModel) -> DataPlane:
     return DataPlane(models)
 
 
-def app(model: ServedModel) -> FastAPI:
+def app(model: ServedModel, *, max_body: int = MAX_BODY) -> App:
     """The app of the program that serves ``model``."""
-    app = FastAPI(docs_url=None, redoc_url=None)
-    endpoints = Endpoints(model, max_body=MAX_BODY)
+    rest = FastAPI(docs_url=None, redoc_url=None)
+    app = App(model, rest, max_body=max_body)
     if isinstance(model, Transformer):
-        add_routes(app, endpoints)
-    endpoints.add_to(app)
+        add_routes(app)
     plane = dataplane(model)
-    server = RESTServer(app, plane, ModelRepositoryExtension(plane.model_registry), 0)
-    server._register_endpoints(app)
-    server._add_exception_handlers(app)
-    for kind, handler in ERROR_HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+    server = RESTServer(rest, plane, ModelRepositoryExtension(plane.model_registry), 0)
+    server._register_endpoints(rest)
+    server._add_exception_handlers(rest)
+    for kind in (*EXPECTED, Exception):
+        rest.add_exception_handler(kind, handle_error)
     return app

@@ -4,11 +4,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
 
-from serving.rest import ERROR_HANDLERS, Endpoints
-from tests import programs, runs
+from serving.app import App
+from tests import apps, programs, runs
 from tests.echo import Echo
 
 # Time is measured in the benchmarks; a busy machine is no defect.
@@ -66,16 +65,12 @@ def echo() -> Echo:
 
 
 @pytest.fixture
-def echo_app(echo: Echo) -> FastAPI:
-    app = FastAPI()
-    Endpoints(echo, max_body=1000).add_to(app)
-    for kind, handler in ERROR_HANDLERS.items():
-        app.add_exception_handler(kind, handler)
-    return app
+def echo_app(echo: Echo) -> App:
+    return apps.app(echo, max_body=1000)
 
 
 @pytest.fixture
-async def echo_client(echo_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def echo_client(echo_app: App) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(echo_app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

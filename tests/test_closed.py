@@ -81,6 +81,15 @@ def test_what_is_not_offered_is_not_there(
         assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
 
 
+@pytest.mark.parametrize("path", ["/v1/models/mnist:predict", "/v2/models/mnist/infer"])
+def test_the_sdks_inference_cannot_be_reached_behind_ours(
+    predictor: programs.Program, path: str
+) -> None:
+    """Its patterns end with ``$``, which a line feed may follow."""
+    answer = httpx.post(predictor.url + path + "%0A", json={"instances": []})
+    assert answer.status_code == 404
+
+
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
 async def test_nobody_manages_models_by_grpc(
     transformer: programs.Program, predictor: programs.Program, method: str

@@ -165,7 +165,7 @@ async def test_bodies_do_not_count_as_heads(service: Service) -> None:
 async def test_a_head_that_does_not_end_is_given_up(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(http, "TIMEOUT", 0.05)
     for before in (b"", GET):
         client = await service.connect()
         if before:
@@ -175,14 +175,28 @@ async def test_a_head_that_does_not_end_is_given_up(
         assert await client.is_closed()
 
 
-async def test_a_body_may_take_longer_than_a_head(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", [1, 0], ids=["read", "refused"])
+async def test_a_body_that_does_not_come_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(http, "TIMEOUT", 0.05)
+    async with Service(most=most) as service:
+        client = await service.connect()
+        client.writer.write(POST[:-2])
+        if most == 0:
+            assert (await client.answer())[0] == 429
+        else:
+            status, body = await client.answer()
+            assert (status, "complete" in json.loads(body)["error"]) == (408, True)
+        assert await client.is_closed()
+
+
+async def test_a_body_has_its_own_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", 0.2)
     client = await service.connect()
-    client.writer.write(POST[:12])
-    client.writer.write(POST[12:-2])
-    await asyncio.sleep(0.1)
+    for piece in (POST[:12], POST[12:-2]):
+        client.writer.write(piece)
+        await asyncio.sleep(0.15)
     assert await client.ask(POST[-2:]) == (200, b"/b body")
 
 

@@ -163,11 +163,6 @@ def test_the_transformer_tells_calls_that_failed_from_calls_that_were_lost(
         assert transformer.metric(REQUESTS, protocol="form", outcome="failed") == 2
 
 
-def test_kserves_own_metrics_are_there_too(alone: Program) -> None:
-    assert httpx.post(alone.url + V2, json=v2(np.zeros((1, 28, 28), np.uint8))).is_success
-    assert alone.metric("request_predict_seconds_count", model_name="mnist") == 1
-
-
 def test_no_metrics_without_a_port_and_none_on_the_public_one(
     alone: Program, tmp_path: Path
 ) -> None:

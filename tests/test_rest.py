@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from starlette.requests import Request
 
-from serving import rest, v2
-from serving.errors import InvalidInput, Overloaded, TimedOut, TooSlow, Unavailable
+from serving import v2
+from serving.app import App
+from serving.errors import InvalidInput, Overloaded, TimedOut, Unavailable
 from serving.rest import BODIES, Endpoints
 from tests.echo import V1, V2, Echo
 
@@ -159,9 +159,7 @@ async def test_a_body_over_the_limit_is_413_announced_or_not(
     assert (await echo_client.post(V1, content=bytes(1000))).status_code == 200
 
 
-async def test_the_bodies_of_all_requests_together_are_limited(
-    echo_app: FastAPI, echo: Echo
-) -> None:
+async def test_the_bodies_of_all_requests_together_are_limited(echo: Echo) -> None:
     endpoints = Endpoints(echo, max_body=1000)
 
     def request() -> Request:
@@ -181,35 +179,12 @@ async def test_the_bodies_of_all_requests_together_are_limited(
         assert len(body) == 1000
 
 
-async def test_a_body_that_does_not_come_is_given_up(
-    echo: Echo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rest, "READ_TIMEOUT", 0.05)
-    endpoints = Endpoints(echo, max_body=1000)
-    messages = [{"type": "http.request", "body": bytes(999), "more_body": True}]
-
-    async def receive() -> Any:
-        return messages.pop() if messages else await asyncio.Event().wait()
-
-    with pytest.raises(TooSlow):
-        async with endpoints.body(Request({"type": "http", "headers": []}, receive)):
-            raise AssertionError("the body is not complete")
-    assert endpoints._held == 0
-
-
-async def test_a_client_that_hangs_up_frees_the_model(echo_app: FastAPI, echo: Echo) -> None:
+async def test_a_client_that_hangs_up_frees_the_model(echo_app: App, echo: Echo) -> None:
     echo.hang = True
     messages: asyncio.Queue[Any] = asyncio.Queue()
     sent = []
     await messages.put({"type": "http.request", "body": b"{}", "more_body": False})
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": V1,
-        "headers": [],
-        "query_string": b"",
-        "app": echo_app,
-    }
+    scope = {"type": "http", "method": "POST", "path": V1, "headers": []}
 
     async def send(message: Any) -> None:
         sent.append(message)

@@ -41,7 +41,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--max_wait",
-        default=0.002,
+        default=0.01,
         type=float,
         help="Seconds that a request waits for company while a call is under way.",
     )

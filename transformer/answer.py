@@ -30,16 +30,17 @@ class Answer(NamedTuple):
 
 def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
     """Join what the picture says and what the model says; the picture has the last word."""
-    status = np.array(
-        [
-            "uncertain" if picture.status == "ok" and not accepted else picture.status
-            for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
-        ],
-        dtype=object,
-    )
-    is_digit = status != "no_digit"
-    probabilities = np.where(is_digit[:, None], scores.probabilities, np.float32(0))
-    digit = np.where(is_digit, probabilities.argmax(1), NO_DIGIT)
+    statuses = [
+        "uncertain" if picture.status == "ok" and not accepted else picture.status
+        for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
+    ]
+    status = np.array(statuses, dtype=object)
+    probabilities = scores.probabilities
+    digit = probabilities.argmax(1)
+    if "no_digit" in statuses:
+        is_blank = status == "no_digit"
+        probabilities = np.where(is_blank[:, None], np.float32(0), probabilities)
+        digit[is_blank] = NO_DIGIT
     return Answer(digit, probabilities.max(1), probabilities, status)
 
 

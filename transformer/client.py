@@ -17,6 +17,7 @@ from kserve.inference_client import InferenceGRPCClient
 from numpy.typing import NDArray
 
 from serving import context, v2
+from serving.batcher import SLOW
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
 from serving.rest import VERSION_HEADER
 from serving.scores import Images, Scores
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 AWAY = "the predictor cannot be reached or is not ready; try again later"
 BUSY = "the predictor is overloaded; try again later"
-SLOW = "the predictor took too long"
 DEFECT = "the predictor failed"
 
 

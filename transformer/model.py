@@ -19,7 +19,7 @@ from serving.model import ServedModel
 from serving.scores import Scores
 from transformer import image, metrics
 from transformer.answer import make_answer, show, to_predictions
-from transformer.client import SLOW, PredictorClient
+from transformer.client import PredictorClient
 from transformer.decode import format_of
 from transformer.image import Picture
 from transformer.payload import Payload, Upload, read_files
@@ -114,11 +114,7 @@ class Transformer(ServedModel):
         files = read_files(payload, max_instances=self._max_instances)
         context.current().images = len(files)
         with self._decoding.admit(len(files)):
-            try:
-                async with asyncio.timeout_at(deadline):
-                    pictures = [await self._decode(file, i) for i, file in enumerate(files)]
-            except TimeoutError:
-                raise TimedOut("the images took too long to decode") from None
+            pictures = [await self._decode(file, i, deadline) for i, file in enumerate(files)]
         return Job(payload, pictures, deadline)
 
     async def predict(
@@ -133,11 +129,7 @@ class Transformer(ServedModel):
             Overloaded, Unavailable, TimedOut: as the predictor's answer, or its absence, says.
         """
         pixels = np.stack([picture.pixels for picture in job.pictures])
-        try:
-            async with asyncio.timeout_at(job.deadline):
-                return job, await self._batcher.submit(pixels)
-        except TimeoutError:
-            raise TimedOut(SLOW) from None
+        return job, await self._batcher.submit(pixels, job.deadline)
 
     async def postprocess(
         self,
@@ -171,19 +163,28 @@ class Transformer(ServedModel):
         await self._client.close()
         self._threads.shutdown()
 
-    async def _decode(self, file: bytes, i: int) -> Picture:
+    async def _decode(self, file: bytes, i: int, deadline: float) -> Picture:
         """One image, so that a request that is given up stops after it."""
         try:
             with DECODE_SECONDS.time(), tracing.stage("decode"):
-                picture = await self._read(file)
+                picture = _read_small(file) or await self._read(file, deadline)
         except ServingError as error:
             raise type(error)(f"instance {i}: {error}") from None
         metrics.count_picture(picture, len(file), format_of(file))
         return picture
 
-    async def _read(self, file: bytes) -> Picture:
-        if len(file) <= INLINE_BYTES:
-            with suppress(TooLarge):
-                return image.read(file, max_pixels=INLINE_PIXELS)
+    async def _read(self, file: bytes, deadline: float) -> Picture:
         read = functools.partial(image.read, max_pixels=self._max_pixels)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, read, file)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read, file)
+        except TimeoutError:
+            raise TimedOut("the images took too long to decode") from None
+
+
+def _read_small(file: bytes) -> Picture | None:
+    """The picture of a small image; ``None`` for another."""
+    if len(file) <= INLINE_BYTES:
+        with suppress(TooLarge):
+            return image.read(file, max_pixels=INLINE_PIXELS)
+    return None

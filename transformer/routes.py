@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import FastAPI
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -13,8 +12,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from serving.app import App
 from serving.errors import InvalidInput, TooLarge
-from serving.rest import Endpoints, v1_response
+from serving.rest import v1_response
 from transformer.payload import Upload
 
 PLAYGROUND = Path(__file__).with_name("playground.html").read_text(encoding="utf-8")
@@ -29,19 +29,19 @@ BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 """What may separate the parts of a form, by RFC 2046."""
 
 
-def add_routes(app: FastAPI, endpoints: Endpoints) -> None:
+def add_routes(app: App) -> None:
     """Add ``/``, ``/playground`` and ``/predict``."""
 
     async def predict(request: Request) -> Response:
         """Files of a form: ``curl -F images=@digit.png …/predict``."""
-        async with endpoints.body(request) as body:
+        async with app.endpoints.body(request) as body:
             show_picture = request.query_params.get("picture") == "true"
             upload = Upload(await read_form(request, body), show_picture)
-            return v1_response(await endpoints.ask(request, upload))
+            return v1_response(await app.endpoints.ask(request, upload))
 
-    app.add_route("/", root, methods=["GET"])
-    app.add_route("/playground", playground, methods=["GET"])
-    app.add_route("/predict", predict, methods=["POST"])
+    app.add("/predict", "form", predict)
+    app.rest.add_route("/", root, methods=["GET"])
+    app.rest.add_route("/playground", playground, methods=["GET"])
 
 
 async def root(request: Request) -> Response:
