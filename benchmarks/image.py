@@ -193,8 +193,7 @@ def sharpness(file: bytes) -> float:
     step = -(-max(whole.shape) // ink.LOOK)
     height, width = (side // step for side in whole.shape)
     page = ink._resized(whole[: height * step, : width * step], (width, height))
-    looks = (ink._look(page, background) for background in ink._backgrounds(page))
-    return max((look.sharpness for look in looks if look), default=0)
+    return max((look.sharpness for look in ink._looks(page)), default=0)
 
 
 def measure_status(half: int) -> None:

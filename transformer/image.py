@@ -45,9 +45,10 @@ def picture(grey: Grey) -> Picture:
     What is in MNIST's format already is not changed.
     """
     if grey.shape == (SIDE, SIDE):
-        for same in (grey, ~grey):
-            if _is_mnist(same):
-                return Picture(same, "ok")
+        if _is_mnist(grey):
+            return Picture(grey, "ok")
+        if _is_mnist(inverse := ~grey):
+            return Picture(inverse, "ok")
     ink = find(grey)
     if ink is None:
         return Picture(np.zeros((SIDE, SIDE), np.uint8), "no_digit")
@@ -65,8 +66,8 @@ def _is_mnist(grey: Grey) -> bool:
     if not BOX - 1 <= max(width, height) <= BOX or cv2.minMaxLoc(grey)[1] < 254:
         return False
     moments = cv2.moments(grey)
-    x, y = (moments[m] / moments["m00"] - SIDE / 2 for m in ("m10", "m01"))
-    return max(abs(x), abs(y)) < 0.53
+    x, y = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+    return abs(x - SIDE / 2) < 0.53 and abs(y - SIDE / 2) < 0.53
 
 
 def _thickened(strength: Strength) -> Strength:
@@ -80,7 +81,8 @@ def _thickened(strength: Strength) -> Strength:
     if more <= 0:
         return strength
     pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (more + 1, more + 1))
-    thick = np.asarray(cv2.dilate(np.pad(strength, more), pen), np.float32)
+    padded = cv2.copyMakeBorder(strength, more, more, more, more, cv2.BORDER_CONSTANT, value=0)
+    thick = np.asarray(cv2.dilate(padded, pen), np.float32)
     x, y, width, height = cv2.boundingRect((thick > 0.1).view(np.uint8))
     return thick[y : y + height, x : x + width]
 

@@ -9,6 +9,7 @@ which the digit's outline is *sharpest*: ink has an edge, a shadow fades, paper 
 are the same all over. The same number tells a digit from none.
 """
 
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 import cv2
@@ -97,8 +98,7 @@ def find(grey: Grey, *, on_sheet: bool = True) -> Ink | None:
     step = -(-max(grey.shape) // LOOK)
     height, width = (max(1, side // step) for side in grey.shape)
     page = _resized(grey[: height * step, : width * step], (width, height))
-    looks = [look for background in _backgrounds(page) if (look := _look(page, background))]
-    look = max(looks, key=lambda look: look.sharpness, default=None)
+    look = max(_looks(page), key=lambda look: look.sharpness, default=None)
     if look is None or look.sharpness < SHARPNESS or _size(look.box) < SMALL:
         return None
     left, top, right, bottom = look.box
@@ -133,10 +133,12 @@ def _border(image: Grey) -> Grey:
 
 def _backgrounds(page: Grey) -> list[Grey]:
     """What the page may be without its ink."""
-    border = _border(page)
-    level = int(np.median(border))
+    border = np.sort(_border(page)).tobytes()
+    middle = len(border) // 2
+    level = (border[middle - 1] + border[middle]) // 2
     flat = np.full_like(page, level)
-    if np.mean(np.abs(border.astype(np.int16) - level) <= EVEN) >= 0.8:
+    even = bisect_right(border, level + EVEN) - bisect_left(border, level - EVEN)
+    if even / len(border) >= 0.8:
         return [flat]
     height, width = page.shape
     # The median is wide, so a small copy does: 64 pixels.
@@ -144,9 +146,7 @@ def _backgrounds(page: Grey) -> list[Grey]:
     small = _resized(page, (max(1, round(width * scale)), max(1, round(height * scale))))
     medians = []
     for window in WINDOWS:
-        half = round(window * 64 / 2)
-        padded = cv2.copyMakeBorder(small, half, half, half, half, cv2.BORDER_REPLICATE)
-        median = cv2.medianBlur(padded, 2 * half + 1)[half:-half, half:-half]
+        median = cv2.medianBlur(small, 2 * round(window * 64 / 2) + 1)
         medians.append(_resized(np.asarray(median, np.uint8), (width, height)))
     return [flat, *medians]
 
@@ -157,9 +157,19 @@ def _residual(page: Grey, background: Grey, light: bool) -> Grey:
     return np.asarray(cv2.subtract(more, less), np.uint8)
 
 
-def _look(page: Grey, background: Grey) -> _Look | None:
-    """The largest digit on the page, or what is most like one; None on a blank page."""
+def _looks(page: Grey) -> list[_Look]:
+    """What is seen on the page, on each of its backgrounds; nothing on a blank page."""
     soft = np.asarray(cv2.blur(page, (3, 3)), np.uint8)
+    slope = np.asarray(cv2.morphologyEx(soft, cv2.MORPH_GRADIENT, _SQUARE), np.uint8)
+    looks = (_look(page, soft, slope, background) for background in _backgrounds(page))
+    return [look for look in looks if look]
+
+
+def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None:
+    """The largest digit on the page, or what is most like one; None on a blank page.
+
+    Given with the page: a ``soft`` copy, without its noise, and how steep that is at each pixel.
+    """
     lighter, darker = (cv2.norm(_residual(soft, background, light)) for light in (True, False))
     light = lighter > darker
     residual = _residual(page, background, light)
@@ -170,33 +180,38 @@ def _look(page: Grey, background: Grey) -> _Look | None:
     if found is None:
         return None
     digit, box, multiple = found
-    outline = cv2.subtract(cv2.dilate(digit, _SQUARE), digit)
-    rest = 1 - cv2.dilate(digit, _SQUARE, iterations=2)
-    slope = cv2.morphologyEx(soft, cv2.MORPH_GRADIENT, _SQUARE)
-    sharpness = cv2.mean(slope, outline)[0] / (cv2.mean(slope, rest)[0] + 0.5)
+    near = cv2.dilate(digit, _SQUARE)
+    outline, rest = cv2.subtract(near, digit), 1 - cv2.dilate(near, _SQUARE)
+    sharpness = _mean(slope, outline) / (_mean(slope, rest) + 0.5)
     # Ink seldom runs along the border, as a shadow or a table does.
-    sharpness *= 1 - float(np.mean(_border(digit)))
+    border = _border(digit)
+    sharpness *= 1 - cv2.countNonZero(border) / border.size
     return _Look(background, light, level, digit, box, multiple, sharpness)
+
+
+def _mean(image: Grey, mask: cv2.typing.MatLike) -> float:
+    """Where the mask is not 0; a fifth of the time of ``cv2.mean``."""
+    return cv2.norm(image, cv2.NORM_L1, mask) / max(1, cv2.countNonZero(mask))
 
 
 def _digit(ink: Grey) -> tuple[Grey, Box, bool] | None:
     """Of the ink on a page, 0 or 1: that of the largest digit, its box, and if there are more."""
     x, y, width, height = cv2.boundingRect(ink)
     # In the ink's box alone: labelling a whole page costs as much as all the rest.
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(ink[y : y + height, x : x + width])
-    left, top, wide, high, area = stats[1:].T
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        ink[y : y + height, x : x + width], ltype=cv2.CV_16U
+    )
+    stats = stats[1:]
+    _, _, wide, high, area = stats.T
     ruled = (wide > FLAT * high) & (wide > ACROSS * ink.shape[1])
     sizes = np.where(ruled, 0, np.maximum(wide, high))
     by_area = np.argsort(-area * ~ruled)[:MOST]
+    large = by_area[sizes[by_area] > SPECK * sizes.max(initial=0)]
     boxes: dict[int, Box] = {
-        part: (
-            x + left[part],
-            y + top[part],
-            x + left[part] + wide[part],
-            y + top[part] + high[part],
+        part: (x + left, y + top, x + left + wide, y + top + high)
+        for part, (left, top, wide, high, _) in zip(
+            large.tolist(), stats[large].tolist(), strict=True
         )
-        for part in by_area.tolist()
-        if sizes[part] > SPECK * sizes.max()
     }
     if not boxes:
         return None
@@ -273,8 +288,8 @@ def _strength(grey: Grey, look: _Look, step: int) -> Strength:
     residual = _residual(fine, _resized(look.background[here], size), look.light)
     near = cv2.dilate(look.digit[here], _SQUARE)
     residual *= _resized_mask(near, size)
-    ink = residual > look.level
-    full = residual[ink].mean() if ink.any() else 255
+    ink = cv2.threshold(residual, look.level, 0, cv2.THRESH_TOZERO)[1]
+    full = cv2.sumElems(ink)[0] / max(1, cv2.countNonZero(ink)) or 255
     # The contrast is stretched so that 10 % of the ink's mean is nothing, and 90 % is all.
     strength: Strength = np.clip(residual * np.float32(1.25 / full) - np.float32(0.125), 0, 1)
     x, y, width, height = cv2.boundingRect((strength > 0.5).view(np.uint8))
