@@ -6,21 +6,16 @@ process, which pytest undoes.
 
 import io
 import struct
-import zlib
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.errors import InvalidInput, ServingError
+from serving.errors import InvalidInput
 from tests.digits import draw, encode
-from transformer import decode as module
 from transformer.decode import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
@@ -189,92 +184,3 @@ def test_a_large_picture_is_reduced(mode: str, form: str) -> None:
     found = decode(encode(big.convert(mode), form))
     assert found.shape == (800, 1000)
     assert np.abs(found.astype(int) - np.asarray(big.resize((1000, 800)))).mean() < 4
-
-
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of these chunks: name and content."""
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
-
-
-def header(width: int = 40, height: int = 40, *, interlaced: int = 0) -> tuple[bytes, bytes]:
-    return b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
-
-
-ROWS = b"".join(b"\x00" + row.tobytes() for row in GREY)
-PIXELS = b"IDAT", zlib.compress(ROWS)
-END = b"IEND", b""
-PARTS = [(b"IDAT", PIXELS[1][at : at + 100]) for at in range(0, len(PIXELS[1]), 100)]
-ORIENTATION = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
-
-PNGS: dict[str, bytes] = {
-    "plain": png(header(), PIXELS, END),
-    "in parts": png(header(), *PARTS, END),
-    "in parts, one empty": png(header(), PARTS[0], (b"IDAT", b""), *PARTS[1:], END),
-    "with a comment between the parts": png(header(), PARTS[0], (b"tEXt", b"a\x00b"), *PARTS[1:]),
-    "with a turn": png(header(), (b"eXIf", ORIENTATION), PIXELS, END),
-    "with a turn at the end": png(header(), PIXELS, (b"eXIf", ORIENTATION), END),
-    "with one grey transparent": png(header(), (b"tRNS", b"\x00\xff"), PIXELS, END),
-    "with a broken tRNS": png(header(), (b"tRNS", b"\x00"), PIXELS, END),
-    "animated": png(header(), (b"acTL", struct.pack(">II", 2, 0)), PIXELS, END),
-    "interlaced": png(header(interlaced=1), PIXELS, END),
-    "without an end": png(header(), PIXELS),
-    "with more after its end": png(header(), PIXELS, END) + b"more",
-    "without pixels": png(header(), END),
-    "with pixels of no bytes": png(header(), (b"IDAT", b""), END),
-    "of no rows": png(header(height=0), PIXELS, END),
-    "too high": png(header(height=2**32 - 1), PIXELS, END),
-    "too low": png(header(height=7), PIXELS, END),
-    "of too few rows": png(header(), (b"IDAT", zlib.compress(ROWS[: 20 * 41])), END),
-    "of too many rows": png(header(), (b"IDAT", zlib.compress(ROWS + ROWS)), END),
-    "cut within its pixels": png(header(), PARTS[0], END),
-    "with no such filter": png(header(), (b"IDAT", zlib.compress(b"\x09" + ROWS[1:])), END),
-    "with a wrong checksum of its header": png(header(), PIXELS, END).replace(
-        b"\x28\x08", b"\x27\x08"
-    ),
-    "with a wrong checksum of its pixels": png(header(), (b"IDAT", PIXELS[1][:-1] + b"?"), END),
-}
-
-
-def outcome(file: bytes) -> object:
-    """The pixels, or the error."""
-    try:
-        grey = decode(file)
-    except ServingError as error:
-        return type(error), str(error)
-    return grey.shape, grey.tobytes()
-
-
-def outcome_of_the_reader(file: bytes) -> object:
-    """What Pillow's reader makes of a PNG, plain or not."""
-    with mock.patch.object(module, "_read_plain_png", return_value=None):
-        return outcome(file)
-
-
-@pytest.mark.parametrize("name", PNGS)
-def test_a_png_is_read_or_refused_as_by_pillows_reader(name: str) -> None:
-    assert outcome(PNGS[name]) == outcome_of_the_reader(PNGS[name])
-
-
-def test_a_plain_png_needs_no_reader() -> None:
-    with mock.patch.object(module, "_read", side_effect=AssertionError):
-        for mode in ("L", "LA", "RGB", "RGBA"):
-            assert np.array_equal(decode(encode(SEVEN.convert(mode))), GREY)
-        assert np.array_equal(decode(PNGS["in parts"]), GREY)
-
-
-@given(
-    file=st.sampled_from([encode(SEVEN.convert(mode)) for mode in ("L", "LA", "RGB", "RGBA")]),
-    flips=st.lists(st.tuples(st.integers(0), st.integers(0, 7)), max_size=3),
-    end=st.none() | st.integers(0, 2000),
-)
-def test_so_is_a_damaged_one(file: bytes, flips: list[tuple[int, int]], end: int | None) -> None:
-    damaged = bytearray(file)
-    for at, bit in flips:
-        damaged[at % len(file)] ^= 1 << bit
-    assert outcome(bytes(damaged[:end])) == outcome_of_the_reader(bytes(damaged[:end]))

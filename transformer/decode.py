@@ -94,9 +94,9 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     if reader is None:
         raise NotAnImage("not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF")
     try:
-        plain = _read_plain_png(data, max_pixels)
+        plain = _decode_plain_png(data, max_pixels)
         if plain is not None:
-            return np.asarray(_grey(plain))
+            return plain
         image = reader(io.BytesIO(data))
         _check(image, data, max_pixels)
         return _read(image)
@@ -124,29 +124,37 @@ def _reader(data: bytes) -> type[ImageFile] | None:
     return reader
 
 
-def _read_plain_png(data: bytes, max_pixels: int) -> Image.Image | None:
-    """The image of a PNG with 8 bits a channel, not interlaced, of the chunks that all PNGs have.
+def _decode_plain_png(data: bytes, max_pixels: int) -> Grey | None:
+    """The picture of a PNG with 8 bits a channel, not interlaced, of the chunks that all PNGs have.
 
-    Most PNGs are such. Then Pillow's decoder alone will do; for a small image its reader, which
-    walks the chunks, takes twice as long. None for all others, and for what seems damaged: the
-    reader sees to them.
+    Most PNGs are such; for a small one, Pillow's reader takes longer than the decoder. None for
+    all others, and for what seems damaged: the reader sees to them.
     """
     mode = _PNG_MODES.get(data[24:29])
-    if mode is None or data[:16] != _PNG_START or _number(data, 29) != zlib.crc32(data[12:29]):
+    if mode is None or data[:16] != _PNG_START or not _is_sound(data, 8, 13):
         return None
     parts, at = [], 33
     while data[at + 4 : at + 8] == b"IDAT":
         length = _number(data, at)
+        if not _is_sound(data, at, length):
+            return None
         parts.append(data[at + 8 : at + 8 + length])
         at += length + 12
     size = _number(data, 16), _number(data, 20)
     if data[at:] != _PNG_END or min(size) == 0:
         return None
     _check_size(size, max_pixels)
-    try:
-        return Image.frombytes(mode, size, b"".join(parts), "zip", mode)
-    except ValueError:
-        return None
+    if mode == "L" and max(size) <= MAX_SIDE:
+        # In 60 % of the time; of colours it makes other greys. None if it sees any damage.
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return None if found is None else np.asarray(found, np.uint8)
+    return np.asarray(_grey(Image.frombytes(mode, size, b"".join(parts), "zip", mode)))
+
+
+def _is_sound(data: bytes, at: int, length: int) -> bool:
+    """Whether the checksum of the chunk there is right."""
+    end = at + 8 + length
+    return zlib.crc32(data[at + 4 : end]) == _number(data, end)
 
 
 def _number(data: bytes, at: int) -> int:
