@@ -1,0 +1,103 @@
+"""What bf16 does to the answers: ``python -m benchmarks.precision``.
+
+Convolutions and the linear layer are computed with bf16 weights and inputs; scaling, temperature
+and softmax stay in float32. Prints a Markdown table: each published version on MNIST's digits of
+the writers held out from its training, beside the published graph on the CPU. Computes on a GPU if
+there is one.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from predictor.artifact import GRAPH_FILE, Graph, load
+from predictor.graph import read_graph
+from training.data import Digits
+from training.evaluate import answer, calibration_error
+from training.run import training_data
+
+ATEN = torch.ops.aten
+HALF = (ATEN.conv2d.default, ATEN.linear.default)
+"""What is computed in bf16, and what lies between them."""
+
+
+class _Half(fx.Transformer):
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target not in HALF:
+            return super().call_function(target, args, kwargs)
+        images, *rest = args
+        images = super().call_function(ATEN.to.dtype, (images, torch.bfloat16), {})
+        result = super().call_function(target, (images, *rest), kwargs)
+        if target is ATEN.linear.default:
+            result = super().call_function(ATEN.to.dtype, (result, torch.float32), {})
+        return result
+
+
+def in_bf16(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that ``read_graph`` has made, with the weights and ``HALF`` in bf16."""
+    whole = cast("functools.partial[Any]", compute)
+    module = _Half(whole.func.__self__).transform()  # type: ignore[attr-defined]
+    return functools.partial(module.forward, *(weight.bfloat16() for weight in whole.args))
+
+
+def on(device: str, compute: Callable[..., Any]) -> Graph:
+    """``compute`` with images and answers in main memory."""
+
+    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        probabilities, accepted = compute(images.to(device))
+        return probabilities.cpu(), accepted.cpu()
+
+    return graph
+
+
+def row(graph: Graph, published: Graph, digits: Digits) -> str:
+    """The cells of ``graph``: how far it is from the published one, and how good."""
+    (expected, sure), (found, accepted) = (
+        answer(each, digits.images) for each in (published, graph)
+    )
+    confidence, digit = found.max(dim=1)
+    right = digit == digits.labels
+    was_right = expected.argmax(dim=1) == digits.labels
+    cells = (
+        f"{(found - expected).abs().max().item():.1g}",
+        f"{int((digit != expected.argmax(dim=1)).sum())}",
+        f"{int((was_right & ~right).sum())}",
+        f"{int((right & ~was_right).sum())}",
+        f"{int((accepted != sure).sum())}",
+        f"{right.double().mean().item():.2%}",
+        f"{calibration_error(confidence, right):.5f}",
+    )
+    return " | ".join(cells)
+
+
+def main() -> None:
+    """Print the table."""
+    flags = argparse.ArgumentParser(description=__doc__)
+    flags.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
+    args = flags.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # As the predictor does.
+    torch.backends.cudnn.allow_tf32 = False
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    print(f"torch {torch.__version__}, {name}\n")
+    print(
+        "| version | numbers | largest difference in a probability | other digits | lost | won"
+        " | other `accepted` | accuracy | calibration error |"
+    )
+    print("| --- | --- |" + " ---: |" * 7)
+    for directory in sorted(Path("models/mnist").iterdir()):
+        model = load(directory)
+        _, digits = training_data(model.metadata.training, args.data, of=str(directory))
+        compute = read_graph((directory / GRAPH_FILE).read_bytes(), device)
+        for numbers, computed in (("float32", compute), ("bf16", in_bf16(compute))):
+            cells = row(on(device, computed), model.graph, digits)
+            print(f"| {directory.name} | {numbers} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
