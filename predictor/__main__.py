@@ -44,6 +44,12 @@ def command_line() -> argparse.ArgumentParser:
         help="Images waiting or being scored, beyond which requests are refused with 429.",
     )
     flags.add_argument(
+        "--max_linger",
+        default=0.005,
+        type=float,
+        help="Seconds that a forward pass waits for the callers of the last one to ask again.",
+    )
+    flags.add_argument(
         "--device", default="cpu", choices=("cpu", "cuda"), help="Where the graph is computed."
     )
     flags.add_argument(
@@ -84,6 +90,7 @@ def main() -> None:
             max_instances=args.max_instances,
             max_batch=args.max_batch,
             max_pending=args.max_pending,
+            max_linger=args.max_linger,
         )
     )
 

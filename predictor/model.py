@@ -33,6 +33,7 @@ class Predictor(ServedModel):
         max_instances: int,
         max_batch: int,
         max_pending: int,
+        max_linger: float,
     ) -> None:
         """Serve ``version`` as ``name``; for the limits see ``read_images`` and ``Batcher``."""
         super().__init__(name)
@@ -43,9 +44,12 @@ class Predictor(ServedModel):
         self._max_instances = max_instances
         # One thread, so that passes do not compete; a pass spreads over torch's own threads.
         self._thread = ThreadPoolExecutor(1, "forward")
-        # A pass at a time: what arrives during one makes the next, and waits for nothing else.
         self._batcher = Batcher(
-            self._score, stage="compute", max_batch=max_batch, max_pending=max_pending
+            self._score,
+            stage="compute",
+            max_batch=max_batch,
+            max_pending=max_pending,
+            max_linger=max_linger,
         )
 
     def get_input_types(self) -> list[dict[str, Any]]:

@@ -38,9 +38,11 @@ class Batcher:
     A request is never spread over two runs, since two model versions could answer it;
     one with more than ``max_batch`` images makes a batch of its own.
 
-    Nothing waits while nothing runs. While a run is under way, requests gather until
-    they fill a batch or the oldest has waited ``max_wait``; then a further run starts if
-    fewer than ``concurrency`` are under way.
+    While a run is under way, requests gather until they fill a batch or the oldest has
+    waited ``max_wait``; then a further run starts if fewer than ``concurrency`` are under
+    way. When a run has ended, who was answered is likely to ask again: the next one waits
+    until there are as many requests as there were, for ``max_linger`` at most. So a caller
+    who is alone never waits.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Batcher:
         max_batch: int,
         max_pending: int,
         max_wait: float = 0,
+        max_linger: float = 0,
         concurrency: int = 1,
     ) -> None:
         """Set the limits.
@@ -60,12 +63,16 @@ class Batcher:
             stage: what a run is called in the metrics.
             max_batch: images in one run.
             max_pending: images waiting and running, beyond which requests are refused.
-            max_wait: seconds that a request is held back for company at most.
+            max_wait: seconds that a request is held back at most while a run is under way.
+            max_linger: seconds after a run that the next one is held back at most.
             concurrency: runs under way at a time.
         """
         self._run = run
         self._max_batch = max_batch
         self._max_wait = max_wait
+        self._max_linger = max_linger
+        self._expected = 0  # requests
+        self._ended = 0.0  # loop time of the end of the last run
         self._gate = Gate(max_pending)
         self._concurrency = concurrency
         self._queue: dict[_Request, None] = {}  # in order of arrival
@@ -108,8 +115,8 @@ class Batcher:
     def _start_runs(self) -> None:
         loop = asyncio.get_running_loop()
         while len(self._runs) < self._concurrency and self._queue:
-            hold = next(iter(self._queue)).arrived + self._max_wait - loop.time()
-            if self._runs and self._queued < self._max_batch and hold > 0:
+            hold = self._hold(loop.time())
+            if hold > 0:
                 if self._timer is None:
                     self._timer = loop.call_later(hold, self._on_timer)
                 return
@@ -121,6 +128,16 @@ class Batcher:
             run = loop.create_task(self._answer(batch))
             self._runs.add(run)
             run.add_done_callback(self._on_done)
+
+    def _hold(self, now: float) -> float:
+        """Seconds until the next run may start."""
+        if self._queued >= self._max_batch:
+            return 0
+        if self._runs:
+            return next(iter(self._queue)).arrived + self._max_wait - now
+        if len(self._queue) < self._expected:
+            return self._ended + self._max_linger - now
+        return 0
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -156,7 +173,11 @@ class Batcher:
         context = share(members)
         try:
             with self._ran.time(), tracing.run(self._stage, context, members):
-                scores = await self._run(images)
+                try:
+                    scores = await self._run(images)
+                finally:  # before anyone who is answered can ask again
+                    self._expected = len(batch) + len(self._queue)
+                    self._ended = asyncio.get_running_loop().time()
         except ServingError as error:
             _fail(batch, error)
         except Exception as error:

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import grpc
-from grpc_interceptor import AsyncServerInterceptor
+from kserve import InferRequest, InferResponse
 from kserve.errors import InvalidInput as SDKInvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -18,8 +18,8 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-from serving import access
-from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, RequestContext, current
+from serving import access, v2
+from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
 from serving.errors import LONGEST, ServingError
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
@@ -33,25 +33,46 @@ log = logging.getLogger(__name__)
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]
-    """What the SDK's servicer leaves out: versions. What it offers too freely: unloading."""
+    """The SDK's, with versions, our errors and observation, and without unloading.
+
+    What goes through the SDK's ``ModelInfer`` takes half as long again.
+    """
 
     def __init__(self, model: ServedModel, dataplane: DataPlane) -> None:
         super().__init__(dataplane, ModelRepositoryExtension(dataplane.model_registry))
         self._model = model
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answer the version that is served."""
-        self._model.check_served(request.model_name, request.model_version)
-        return await super().ModelInfer(request, context)
+        """Score, observed as REST's are; the trailing metadata name version and request."""
+        status: int = HTTPStatus.OK
+        version, start = self._model.version or "", perf_counter()
+        metadata = dict(context.invocation_metadata() or ())
+        named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
+        observed = access.begin("grpc", *named)
+        try:
+            self._model.check_served(request.model_name, request.model_version)
+            self.validate_grpc_request(request)
+            answer, _ = await self._model(InferRequest.from_grpc(request), metadata)
+            version = answer.model_version
+            context.set_trailing_metadata(_trailing(version))
+            return _message(answer)
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
+        except Exception as error:
+            status, *told = _told(error)
+            await context.abort(*told, _trailing(version))
+        finally:
+            access.end(observed, "grpc", status, version, perf_counter() - start)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model metadata, versions included."""
-        self._model.check_served(request.name, request.version)
+        await self._check_served(request, context)
         return pb.ModelMetadataResponse(**model_metadata(self._model))
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model readiness."""
-        self._model.check_served(request.name, request.version)
+        await self._check_served(request, context)
         return await super().ModelReady(request, context)
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
@@ -60,58 +81,39 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
     RepositoryModelUnload = RepositoryModelLoad
 
-
-class Interceptor(AsyncServerInterceptor):  # type: ignore[misc]
-    """Turns exceptions into gRPC status codes, and observes each inference.
-
-    The trailing metadata name version and request as REST's headers do. A defect of ours shows no
-    detail.
-    """
-
-    def __init__(self, version: str | None) -> None:
-        """``version`` is named on errors."""
-        self._version = version or ""
-
-    async def intercept(
-        self, method: Any, request_or_iterator: Any, context: Any, method_name: str
-    ) -> Any:
-        """Call the method and abort with the status of what it raises."""
-        status: int = HTTPStatus.OK
-        version, start = self._version, perf_counter()
-        infers = method_name.endswith("/ModelInfer")
-        request = _begin(context) if infers else RequestContext()
+    async def _check_served(self, request: Any, context: Any) -> None:
         try:
-            response = await method(request_or_iterator, context)
-            version = getattr(response, "model_version", version)
-            context.set_trailing_metadata(_trailing(version))
-            return response
+            self._model.check_served(request.name, request.version)
         except ServingError as error:
-            status = error.http_status
-            await self._abort(context, error.grpc_status, str(error))
-        except SDKInvalidInput as error:
-            status = HTTPStatus.BAD_REQUEST
-            await self._abort(context, "INVALID_ARGUMENT", str(error)[:LONGEST])
-        except grpc.aio.AbortError:
-            raise
-        except asyncio.CancelledError:
-            status = CLIENT_GONE
-            raise
-        except Exception:
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            log.exception("%s failed", method_name)
-            await self._abort(context, "INTERNAL", "internal error")
-        finally:
-            if infers:
-                access.end(request, "grpc", status, version, perf_counter() - start)
-
-    async def _abort(self, context: Any, status: str, message: str) -> None:
-        await context.abort(grpc.StatusCode[status], message, _trailing(self._version))
+            _, *told = _told(error)
+            await context.abort(*told, _trailing(self._model.version or ""))
 
 
-def _begin(context: Any) -> RequestContext:
-    metadata = dict(context.invocation_metadata() or ())
-    named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
-    return access.begin("grpc", *named)
+def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
+    """HTTP's status, gRPC's, and the message for the caller; a defect shows no detail."""
+    if isinstance(error, ServingError):
+        return error.http_status, grpc.StatusCode[error.grpc_status], str(error)
+    if isinstance(error, SDKInvalidInput):
+        message = str(error)[:LONGEST]
+        return HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT, message
+    log.error("a defect", exc_info=error)
+    return HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, "internal error"
+
+
+def _message(response: InferResponse) -> Any:
+    """An answer whose tensors are arrays, as ``ModelInferResponse`` with raw contents."""
+    return pb.ModelInferResponse(
+        id=response.id,
+        model_name=response.model_name,
+        model_version=response.model_version,
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(
+                name=output.name, datatype=output.datatype, shape=output.shape
+            )
+            for output in response.outputs
+        ],
+        raw_output_contents=[v2.to_bytes(output.data) for output in response.outputs],
+    )
 
 
 def _trailing(version: str) -> tuple[tuple[str, str], ...]:
@@ -128,7 +130,6 @@ async def start(
     RESOURCE_EXHAUSTED.
     """
     server = grpc.aio.server(
-        interceptors=(Interceptor(model.version),),
         maximum_concurrent_rpcs=CONCURRENT,
         options=(
             ("grpc.max_send_message_length", max_send),

@@ -148,7 +148,7 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
         entry = {"name": output.name, "shape": output.shape, "datatype": output.datatype}
         one_binary = wants_binary.get(output.name)
         if all_binary if one_binary is None else one_binary:
-            data = _to_bytes(output.data)
+            data = to_bytes(output.data)
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
@@ -165,6 +165,14 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
         answer["id"] = response.id
     header = write_json(answer)
     return b"".join((header, *binary)), len(header) if binary else None
+
+
+def to_bytes(array: NDArray[Any]) -> bytes:
+    """A tensor as binary data; items of BYTES are texts, each with its length in front."""
+    if array.dtype != object:
+        return array.tobytes()
+    texts = [text.encode() for text in array.ravel()]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def _json_length(header_length: str | None, body_length: int) -> int:
@@ -208,13 +216,6 @@ def _binary_size(tensor: InferInput) -> int | None:
     if tensor.data is not None:
         raise InvalidInput(f"input '{tensor.name}' has both 'data' and 'binary_data_size'")
     return size
-
-
-def _to_bytes(array: NDArray[Any]) -> bytes:
-    if array.dtype != object:
-        return array.tobytes()
-    texts = [text.encode() for text in array.ravel()]
-    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
 
 
 def _required(entry: dict[str, Any], key: str, kind: type) -> Any:

@@ -48,7 +48,9 @@ def load() -> artifact.Model:
 
 
 def predictor(version: artifact.Model) -> Predictor:
-    return Predictor("mnist", version, max_instances=MAX_INSTANCES, max_batch=64, max_pending=1024)
+    return Predictor(
+        "mnist", version, max_instances=MAX_INSTANCES, max_batch=64, max_pending=1024, max_linger=0
+    )
 
 
 def transformer(version: artifact.Model) -> Transformer:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.batcher import Batcher
-from serving.errors import Overloaded, Unavailable
+from serving.errors import Overloaded, TimedOut, Unavailable
 from serving.scores import Images, Scores
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +134,52 @@ async def test_a_full_batch_waits_no_longer() -> None:
     assert runner.sizes == [1, 2]
     runner.release.set()
     await asyncio.gather(*requests)
+
+
+async def test_who_is_alone_never_waits() -> None:
+    batcher = batcher_that_lingers(3600, runner := Runner())
+    runner.release.set()
+    for i in range(3):
+        assert values(await batcher.submit(images(i))) == [i]
+
+
+async def test_after_a_run_the_next_waits_for_as_many_as_there_were() -> None:
+    batcher = batcher_that_lingers(3600, runner := Runner())
+    first, second = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
+    await started(first, second)
+    runner.release.set()
+    await first
+    await started(second)
+    assert runner.sizes == [1]
+    assert values(await batcher.submit(images(3))) == [3]
+    assert values(await second) == [2]
+    assert runner.sizes == [1, 2]
+
+
+async def test_it_waits_no_longer_than_it_may() -> None:
+    batcher = batcher_that_lingers(0.05, runner := Runner())
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
+    await started(*requests)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert runner.sizes == [1, 1]
+
+
+def batcher_that_lingers(seconds: float, runner: Runner) -> Batcher:
+    return Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_linger=seconds)
+
+
+async def test_what_has_no_scores_by_its_deadline_is_given_up() -> None:
+    runner = Runner()
+    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100)
+    deadline = asyncio.get_running_loop().time() + 0.05
+    requests = [asyncio.create_task(batcher.submit(images(i), deadline)) for i in (1, 2)]
+    for request in requests:
+        with pytest.raises(TimedOut):
+            await request
+    runner.release.set()
+    assert values(await batcher.submit(images(3))) == [3]
+    assert runner.sizes == [1, 1]
 
 
 async def test_what_the_caller_has_given_up_is_not_run() -> None:

@@ -41,7 +41,7 @@ def graph() -> SlowGraph:
 def model(graph: SlowGraph) -> Predictor:
     metadata = artifact.read_metadata(programs.ROOT / "models/mnist/1")
     version = artifact.Model(metadata, graph)
-    return Predictor("mnist", version, max_instances=4, max_batch=8, max_pending=3)
+    return Predictor("mnist", version, max_instances=4, max_batch=8, max_pending=3, max_linger=0)
 
 
 async def ask(model: Predictor) -> Any:
