@@ -167,7 +167,7 @@ def test_the_programs_serve_with_what_is_in_the_images(
         ("predictor", "torch"),
         ("rollout", "kubernetes"),
         ("rollout", "scipy"),
-        ("transformer", "aiohttp"),
+        ("transformer", "httptools"),
         ("transformer", "fastapi"),
     ],
 )
