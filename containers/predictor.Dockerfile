@@ -9,7 +9,7 @@ WORKDIR /build
 COPY constraints.txt containers/install.sh containers/predictor.txt ./
 RUN ./install.sh predictor.txt \
     aiohttp aiohttp-retry cffi cryptography grpcio-tools Jinja2 MarkupSafe mpmath networkx pillow \
-    pycparser PyJWT sympy uvloop
+    pycparser PyJWT sympy
 COPY predictor /app/predictor
 COPY serving /app/serving
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app

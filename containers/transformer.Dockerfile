@@ -6,7 +6,8 @@ ARG PIP_INDEX_URL=https://pypi.org/simple
 WORKDIR /build
 COPY constraints.txt containers/install.sh containers/transformer.txt ./
 RUN ./install.sh transformer.txt \
-    aiohttp-retry cffi cryptography grpcio-tools pycparser PyJWT uvloop
+    aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography frozenlist grpcio-tools \
+    multidict propcache pycparser PyJWT yarl
 COPY serving /app/serving
 COPY transformer /app/transformer
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app

@@ -1,0 +1,87 @@
+"""Where our pair's time goes under load: ``python -m benchmarks.profile --help``.
+
+Starts the pair as ``make bench`` does, on one core, and prints how much processor time each program
+takes for a request, and how many images share a call and a forward pass. Meanwhile a profiler can
+look at the processes whose numbers it prints, such as ``py-spy record --pid NUMBER``.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import httpx
+
+from benchmarks import load
+from benchmarks.bench import measure, wait
+from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR
+from benchmarks.servers import running, servers
+
+CASES = {"small": SMALL, "large": LARGE, "many": MANY, "tensor": TENSOR, "call": CALL}
+NAMES = "predictor", "transformer"
+METRICS = "third", "fourth"
+"""Ports of theirs."""
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    flags = argparse.ArgumentParser(
+        prog="python -m benchmarks.profile",
+        description="Show where our pair's processor time goes under load.",
+        epilog="example:\n  python -m benchmarks.profile --case=large --clients=8",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    flags.add_argument("--case", choices=CASES, default="small", help=", ".join(CASES.values()))
+    flags.add_argument("--clients", type=int, default=32, help="that each wait for their answer")
+    flags.add_argument("--seconds", type=int, default=5, help="that are measured")
+    return flags.parse_args()
+
+
+def batches(port: int) -> tuple[float, float]:
+    """Images that went through a program in runs, and those runs."""
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    name = "mnist_batch_images"
+    return float(samples[f"{name}_sum"]), float(samples[f"{name}_count"])
+
+
+def main() -> None:
+    """Start, load, print."""
+    args = parse()
+    load.check_machine()
+    ours = servers()[0]
+    commands = [
+        f"{command} --metrics_port={{{port}}}"
+        for command, port in zip(ours.commands, METRICS, strict=True)
+    ]
+    case = CASES[args.case]
+    with (
+        tempfile.TemporaryDirectory() as name,
+        running(ours._replace(commands=tuple(commands)), Path(name)) as pair,
+    ):
+        wait(pair, ours.requests[SMALL])
+        pair.pin(load.PROGRAM)
+        processes = pair.all()
+        for program, process in zip(NAMES, processes, strict=True):
+            print(f"{program}: process {process.pid}")
+
+        measure(pair, case, ours.requests[case], args.clients, 1, Path(name))
+        before = [sum(process.cpu_times()[:2]) for process in processes]
+        counted = [batches(pair.ports[port]) for port in METRICS]
+        rate, p50, p99, _ = measure(
+            pair, case, ours.requests[case], args.clients, args.seconds, Path(name)
+        )
+        print(f"{rate:,.0f} requests/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+        for i, program in enumerate(NAMES):
+            taken = sum(processes[i].cpu_times()[:2]) - before[i]
+            images, runs = (
+                now - then
+                for now, then in zip(batches(pair.ports[METRICS[i]]), counted[i], strict=True)
+            )
+            print(
+                f"{program}: {taken / rate / args.seconds * 1e6:.0f} µs of processor a request, "
+                f"{images / max(runs, 1):.1f} images in a run"
+            )
+
+
+if __name__ == "__main__":
+    main()
