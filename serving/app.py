@@ -83,11 +83,10 @@ class App:
             await self.rest(scope, receive, send)
             return
         scope["path_params"], protocol, endpoint = found
-        start = perf_counter()
         headers = dict(scope["headers"])
         named = (headers.get(name, b"") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
         request = access.begin(protocol, *(value.decode("latin-1") for value in named))
-        status, version = 0, self._version
+        status, version, start = 0, self._version, perf_counter()
         try:
             response = await _respond(endpoint, Request(scope, receive))
             status = response.status_code

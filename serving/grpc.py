@@ -45,10 +45,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Score, observed as REST's are; the trailing metadata name version and request."""
         status: int = HTTPStatus.OK
-        version, start = self._model.version or "", perf_counter()
         metadata = dict(context.invocation_metadata() or ())
         named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
         observed = access.begin("grpc", *named)
+        version, start = self._model.version or "", perf_counter()
         try:
             self._model.check_served(request.model_name, request.model_version)
             self.validate_grpc_request(request)
