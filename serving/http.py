@@ -154,8 +154,12 @@ class Protocol(HttpToolsProtocol):
         self._close(INVALID)
 
     def _is_too_many(self) -> bool:
-        in_hand = len(self.tasks) - len(self._reading)
-        return in_hand >= self._most and self.parser.get_method() == b"POST"
+        allowed = self._most + len(self._reading)
+        if len(self.tasks) < allowed or self.parser.get_method() != b"POST":
+            return False
+        # A task that is done stays in the set until the loop gets to it, and its client may have
+        # sent the next request by then.
+        return sum(not task.done() for task in self.tasks) >= allowed
 
     def _end_part(self) -> None:
         """A head or a body is complete."""

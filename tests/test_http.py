@@ -28,6 +28,7 @@ class Service:
 
     def __init__(self, *, most: int = 256, keep_alive: float = 60) -> None:
         self.refused: list[str] = []
+        self.state = ServerState()
         self.let = asyncio.Event()
         self.let.set()
         overloaded = http.response(HTTPStatus.TOO_MANY_REQUESTS, "busy", "retry-after: 1")
@@ -38,7 +39,7 @@ class Service:
         self._connection = functools.partial(
             Protocol,
             config=config,
-            server_state=ServerState(),
+            server_state=self.state,
             app_state={},
             most=most,
             reading=set(),
@@ -240,6 +241,15 @@ async def test_one_post_too_many_is_refused_and_the_connection_is_good() -> None
         assert [await each for each in asked] == [(200, b"/b body")] * 2
         assert await late.ask(POST) == (200, b"/b body")
     assert set(service.refused) == {"/b"}
+
+
+async def test_what_is_answered_is_not_in_hand() -> None:
+    """Its task stays in uvicorn's set until the loop gets to it; its client need not wait so long."""
+    async with Service(most=1) as service:
+        answered = asyncio.create_task(asyncio.sleep(0))
+        await answered
+        service.state.tasks.add(answered)
+        assert await (await service.connect()).ask(POST) == (200, b"/b body")
 
 
 async def test_what_is_half_sent_is_not_in_hand() -> None:
