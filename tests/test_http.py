@@ -244,7 +244,7 @@ async def test_one_post_too_many_is_refused_and_the_connection_is_good() -> None
 
 
 async def test_what_is_answered_is_not_in_hand() -> None:
-    """Its task stays in uvicorn's set until the loop gets to it; its client need not wait so long."""
+    """Its task is in uvicorn's set until the loop gets to it; its client need not wait so long."""
     async with Service(most=1) as service:
         answered = asyncio.create_task(asyncio.sleep(0))
         await answered
