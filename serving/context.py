@@ -21,6 +21,10 @@ _VALID = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}
 """A ``traceparent`` of https://www.w3.org/TR/trace-context/, version 00."""
 
 
+_STATE = re.compile(r"[\t -~]{0,512}")
+"""A ``tracestate`` that is carried on: nothing that could end a header."""
+
+
 @dataclass(slots=True)
 class RequestContext:
     """What is known of a request, or of a run that several requests share."""
@@ -68,12 +72,15 @@ def enter(context: RequestContext) -> None:
 def receive(request_id: str, traceparent: str, tracestate: str) -> RequestContext:
     """The context of a request with these headers, each empty where it is missing.
 
-    The caller's id is taken over if it is sane, and its trace if it is valid.
+    The caller's id is taken over if it is sane, its trace if it is valid, and the vendors' part of
+    that if it can stand in a header.
     """
     if not _SANE.fullmatch(request_id):
         request_id = new_id()
     if not _VALID.fullmatch(traceparent):
         traceparent = tracestate = ""
+    if not _STATE.fullmatch(tracestate):
+        tracestate = ""
     return RequestContext(request_id, traceparent, tracestate)
 
 

@@ -1,11 +1,13 @@
 """The V2 inference protocol over gRPC: the SDK's servicer, with versions and our errors."""
 
 import asyncio
+import functools
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from kserve import InferRequest, InferResponse
@@ -31,6 +33,33 @@ hold it five times on its way: 3.5 GB in all, as `python -m benchmarks.memory` f
 
 log = logging.getLogger(__name__)
 
+Method: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
+    """HTTP's status, gRPC's, and the message for the caller; a defect shows no detail."""
+    if isinstance(error, ServingError):
+        return error.http_status, grpc.StatusCode[error.grpc_status], str(error)
+    if isinstance(error, SDKInvalidInput):
+        message = str(error)[:LONGEST]
+        return HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT, message
+    log.error("a defect", exc_info=error)
+    return HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, "internal error"
+
+
+def _tells(method: Method) -> Method:
+    """The method, with what it raises told as a status."""
+
+    @functools.wraps(method)
+    async def telling(self: "Servicer", request: Any, context: Any) -> Any:
+        try:
+            return await method(self, request, context)
+        except Exception as error:
+            _, *told = _told(error)
+            await context.abort(*told, _trailing(self.version))
+
+    return telling
+
 
 class Servicer(InferenceServicer):  # type: ignore[misc]
     """The SDK's, with versions, our errors and observation, and without unloading.
@@ -41,6 +70,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     def __init__(self, model: ServedModel, dataplane: DataPlane) -> None:
         super().__init__(dataplane, ModelRepositoryExtension(dataplane.model_registry))
         self._model = model
+        self.version = model.version or ""
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Score, observed as REST's are; the trailing metadata name version and request."""
@@ -48,7 +78,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         metadata = dict(context.invocation_metadata() or ())
         named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
         observed = access.begin("grpc", *named)
-        version, start = self._model.version or "", perf_counter()
+        version, start = self.version, perf_counter()
         try:
             self._model.check_served(request.model_name, request.model_version)
             self.validate_grpc_request(request)
@@ -65,39 +95,27 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         finally:
             access.end(observed, "grpc", status, version, perf_counter() - start)
 
+    @_tells
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model metadata, versions included."""
-        await self._check_served(request, context)
+        self._model.check_served(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(self._model))
 
+    @_tells
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model readiness."""
-        await self._check_served(request, context)
+        self._model.check_served(request.name, request.version)
         return await super().ModelReady(request, context)
+
+    ServerLive = _tells(InferenceServicer.ServerLive)
+    ServerReady = _tells(InferenceServicer.ServerReady)
+    ServerMetadata = _tells(InferenceServicer.ServerMetadata)
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
         """Not for callers: any of them could take the model away."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not managed here")
 
     RepositoryModelUnload = RepositoryModelLoad
-
-    async def _check_served(self, request: Any, context: Any) -> None:
-        try:
-            self._model.check_served(request.name, request.version)
-        except ServingError as error:
-            _, *told = _told(error)
-            await context.abort(*told, _trailing(self._model.version or ""))
-
-
-def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
-    """HTTP's status, gRPC's, and the message for the caller; a defect shows no detail."""
-    if isinstance(error, ServingError):
-        return error.http_status, grpc.StatusCode[error.grpc_status], str(error)
-    if isinstance(error, SDKInvalidInput):
-        message = str(error)[:LONGEST]
-        return HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT, message
-    log.error("a defect", exc_info=error)
-    return HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, "internal error"
 
 
 def _message(response: InferResponse) -> Any:

@@ -85,6 +85,14 @@ async def test_a_request_has_what_http_asks_for() -> None:
     assert body == b"\x00body"
 
 
+@pytest.mark.parametrize("value", ["a\r\nx: y", "a\nb", "a\rb"])
+async def test_a_header_holds_no_other(value: str) -> None:
+    async with running() as (server, client):
+        with pytest.raises(ValueError, match="line break"):
+            await client.post(b"", {"tracestate": value})
+    assert server.connections == 0
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -53,6 +53,13 @@ def test_an_invalid_trace_is_none(traceparent: str) -> None:
     assert context.headers() == {"x-request-id": "42"}
 
 
+@pytest.mark.parametrize("tracestate", ["a=1\r\nx: y", "a=1\n", "a=\0", "a=ü", "a" * 513])
+def test_a_state_that_could_end_a_header_is_dropped(tracestate: str) -> None:
+    """Over gRPC it comes as it is, and goes on over HTTP."""
+    context = receive("42", PARENT, tracestate)
+    assert (context.traceparent, context.tracestate) == (PARENT, "")
+
+
 def test_a_call_carries_the_ids_on() -> None:
     assert receive("42", PARENT, "vendor=1").headers() == {
         "x-request-id": "42",

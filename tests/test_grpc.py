@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -67,3 +68,32 @@ async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Cha
         found, details = await ask(channel, request)
         assert (found, "xxx" in details) == (code, True)
         assert len(details) <= LONGEST + 1
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "asked"),
+    [
+        ("ModelInfer", GOOD, "predict"),
+        ("ModelMetadata", pb.ModelMetadataRequest(name="mnist"), "get_input_types"),
+        ("ModelReady", pb.ModelReadyRequest(name="mnist"), "healthy"),
+    ],
+)
+async def test_a_defect_shows_nothing_of_itself(
+    channel: grpc.aio.Channel,
+    echo: Echo,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    request_: Any,
+    asked: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret at 10.0.0.7")
+
+    monkeypatch.setattr(echo, asked, fail)
+    call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(
+        request_.SerializeToString()
+    )
+    assert (await call.code(), await call.details()) == (
+        grpc.StatusCode.INTERNAL,
+        "internal error",
+    )

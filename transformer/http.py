@@ -47,11 +47,14 @@ class Client:
         """The answer to a POST of ``body``.
 
         Raises:
+            ValueError: a header would end before its value does.
             TimeoutError: it did not come in time.
             OSError: there was no connection, or it broke. ``ConnectionError``, which is one, also
                 where what came was no HTTP.
         """
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        if not fields.count("\r") == fields.count("\n") == len(headers):
+            raise ValueError("a line break in a header")
         head = f"{self._start}{fields}content-length: {len(body)}\r\n\r\n"
         async with asyncio.timeout(self._timeout):
             connection = await self._connection()
