@@ -1,6 +1,7 @@
 """The KServe model: checks the tensor, scores it in a shared forward pass, words the answer."""
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -63,7 +64,7 @@ class Predictor(ServedModel):
     async def predict(
         self,
         payload: dict[str, Any] | InferRequest,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> dict[str, Any] | InferResponse:
         """Score the images of a V1 or V2 request.

@@ -109,8 +109,7 @@ class App:
 async def _respond(endpoint: Endpoint, request: Request) -> Response:
     try:
         return await endpoint(request)
-    except EXPECTED as error:
-        return error_response(error)
     except Exception as error:
-        log.exception("a defect")
+        if not isinstance(error, EXPECTED):
+            log.exception("a defect")
         return error_response(error)

@@ -104,7 +104,7 @@ class Batcher:
             self._queued += len(images)
             self._start_runs()
             # Like asyncio.timeout, for a quarter of the time.
-            timer = deadline and loop.call_at(deadline, _fail, [request], TimedOut(SLOW))
+            timer = None if deadline is None else loop.call_at(deadline, _give_up, request)
             try:
                 return await request.scores
             finally:
@@ -195,6 +195,10 @@ class Batcher:
                 start, stop = stop, stop + len(request.images)
                 if not request.scores.done():
                     request.scores.set_result(scores.rows(start, stop))
+
+
+def _give_up(request: _Request) -> None:
+    _fail([request], TimedOut(SLOW))
 
 
 def _fail(batch: list[_Request], error: Exception) -> None:

@@ -79,7 +79,6 @@ class Protocol(HttpToolsProtocol):
         self._head = 0  # bytes so far of a head that is not complete
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
-        self._in_body = False
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -99,14 +98,14 @@ class Protocol(HttpToolsProtocol):
         """Feed the parser, which calls the methods below; see what is left without an end."""
         was_in_head = self._in_head
         super().data_received(data)
-        if not (self._in_head or self._in_body) or self.transport.is_closing():
+        in_body = self in self._reading or self._is_refused
+        if not (self._in_head or in_body) or self.transport.is_closing():
             return
-        if self._in_head and was_in_head:
-            # A piece in which a head begins may hold the end of something else, too.
-            self._head += len(data)
-            if self._head > LONGEST_HEAD:
-                self._close(TOO_LARGE)
-        if self._timer is None:
+        # A piece in which a head begins may hold the end of something else, too.
+        self._head += len(data) if self._in_head and was_in_head else 0
+        if self._head > LONGEST_HEAD:
+            self._close(TOO_LARGE)
+        elif self._timer is None:
             self._timer = self.loop.call_later(TIMEOUT, self._close, TOO_SLOW)
 
     def on_message_begin(self) -> None:
@@ -117,7 +116,6 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A request is there, its body aside: answer it, or refuse it at once."""
         self._end_part()
-        self._in_body = True
         # Of pipelined requests the answers must come in order.
         is_next = self.cycle is None or self.cycle.response_complete
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -163,7 +161,7 @@ class Protocol(HttpToolsProtocol):
 
     def _end_part(self) -> None:
         """A head or a body is complete."""
-        self._in_head = self._in_body = False
+        self._in_head = False
         self._head = 0
         if self._timer is not None:
             self._timer.cancel()

@@ -241,6 +241,11 @@ def error_response(error: Exception) -> Response:
     return JSONResponse({"error": message}, status, headers)
 
 
-async def handle_error(_: Request, error: Exception) -> Response:
-    """``error_response`` as FastAPI wants it."""
-    return error_response(error)
+def tell_errors(app: FastAPI) -> None:
+    """Have ``app`` answer what is raised in it by ``error_response``."""
+
+    async def handle(_: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    for kind in (*EXPECTED, Exception):
+        app.add_exception_handler(kind, handle)

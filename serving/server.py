@@ -21,7 +21,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from serving import access, grpc, http, logs, metrics, tracing
 from serving.app import App
 from serving.model import ServedModel
-from serving.rest import EXPECTED, handle_error
+from serving.rest import tell_errors
 
 # The SDK's app answers with a class that FastAPI has deprecated.
 warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)
@@ -200,5 +200,4 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
         super()._add_exception_handlers(app)
-        for kind in (*EXPECTED, Exception):
-            app.add_exception_handler(kind, handle_error)
+        tell_errors(app)

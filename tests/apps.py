@@ -16,7 +16,7 @@ from predictor import artifact
 from predictor.model import Predictor
 from serving.app import App
 from serving.model import ServedModel
-from serving.rest import EXPECTED, handle_error
+from serving.rest import tell_errors
 from serving.scores import Images, Scores
 from serving.server import DataPlane
 from tests import programs
@@ -84,6 +84,5 @@ def app(model: ServedModel, *, max_body: int = MAX_BODY) -> App:
     server = RESTServer(rest, plane, ModelRepositoryExtension(plane.model_registry), 0)
     server._register_endpoints(rest)
     server._add_exception_handlers(rest)
-    for kind in (*EXPECTED, Exception):
-        rest.add_exception_handler(kind, handle_error)
+    tell_errors(rest)
     return app

@@ -1,13 +1,14 @@
 """Fixtures that several test files share."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
 from serving.app import App
-from tests import apps, programs, runs
+from tests import apps, programs, releases, runs
 from tests.echo import Echo
 
 # Time is measured in the benchmarks; a busy machine is no defect.
@@ -74,3 +75,16 @@ async def echo_client(echo_app: App) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(echo_app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[releases.World]:
+    """A cluster's API with the service in it, and the rollout command at work on it."""
+    with releases.world(tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def traffic(world: releases.World, monkeypatch: pytest.MonkeyPatch) -> releases.Traffic:
+    """Made-up traffic that follows the split."""
+    return releases.follow(world, monkeypatch)

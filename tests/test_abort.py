@@ -1,8 +1,6 @@
 """A canary that is taken back never serves again, whatever happens meanwhile."""
 
 import copy
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -11,12 +9,6 @@ from rollout import canary
 from rollout.template import with_image
 from tests import cluster, releases
 from tests.releases import World
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with releases.world(tmp_path, monkeypatch) as made:
-        yield made
 
 
 def test_an_aborted_version_never_serves_again(world: World) -> None:

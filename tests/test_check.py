@@ -1,27 +1,13 @@
 """What the commands around ``run`` say of a canary and its evidence."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from rollout import __main__ as command
-from tests import releases
 from tests.releases import Traffic, World
 
 STEPS = ("--steps=10,50,100", "--minimum=50")
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with releases.world(tmp_path, monkeypatch) as made:
-        yield made
-
-
-@pytest.fixture
-def traffic(world: World, monkeypatch: pytest.MonkeyPatch) -> Traffic:
-    return releases.follow(world, monkeypatch)
 
 
 def test_check_judges_and_changes_nothing(

@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,17 +17,6 @@ from tests.releases import Traffic, World
 
 QUICK = ("--warm-up=0", "--step-time=0", "--poll=0.01", "--timeout=20")
 STEPS = ("--steps=10,50,100", "--minimum=50")
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with releases.world(tmp_path, monkeypatch) as made:
-        yield made
-
-
-@pytest.fixture
-def traffic(world: World, monkeypatch: pytest.MonkeyPatch) -> Traffic:
-    return releases.follow(world, monkeypatch)
 
 
 def run(world: World, *arguments: str) -> int:

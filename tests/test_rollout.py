@@ -2,8 +2,6 @@
 
 import copy
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +12,8 @@ from rollout import canary
 from rollout.api import API
 from rollout.errors import Unreachable
 from rollout.record import Record
-from tests import programs, releases
+from tests import programs
 from tests.releases import PATH, World
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with releases.world(tmp_path, monkeypatch) as made:
-        yield made
 
 
 def test_a_canary_gets_its_share_when_start_returns(world: World) -> None:

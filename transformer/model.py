@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ class Transformer(ServedModel):
             {"name": "status", "datatype": "BYTES", "shape": [-1]},
         ]
 
-    async def preprocess(self, payload: Payload, headers: dict[str, str] | None = None) -> Job:
+    async def preprocess(self, payload: Payload, headers: Mapping[str, str] | None = None) -> Job:
         """Decode the images of a request.
 
         Raises:
@@ -120,7 +121,7 @@ class Transformer(ServedModel):
     async def predict(
         self,
         job: Job,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> tuple[Job, Scores]:
         """Have the predictor score the pictures, in one call with those of other requests.
@@ -134,7 +135,7 @@ class Transformer(ServedModel):
     async def postprocess(
         self,
         result: tuple[Job, Scores],
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> dict[str, Any] | InferResponse:
         """Word the answer in the protocol of the request."""
