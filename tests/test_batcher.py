@@ -2,7 +2,6 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,60 +9,9 @@ from hypothesis import strategies as st
 from serving.batcher import Batcher
 from serving.errors import Overloaded, TimedOut, Unavailable
 from serving.scores import Images, Scores
+from tests.runner import Runner, images, score, started, values
 
 pytestmark = pytest.mark.anyio
-
-
-def images(*values: int) -> Images:
-    """Images that are recognised by their first pixel."""
-    batch = np.zeros((len(values), 28, 28), np.uint8)
-    batch[:, 0, 0] = values
-    return batch
-
-
-def score(batch: Images) -> Scores:
-    """Scores that tell which image they belong to."""
-    values = batch[:, 0, 0].astype(np.float32)
-    return Scores(np.repeat(values[:, None], 10, 1), values > 0, "1")
-
-
-def values(scores: Scores) -> list[int]:
-    return [int(value) for value in scores.probabilities[:, 0]]
-
-
-class Runner:
-    """Runs that wait until they are released; remembers their sizes."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.release = asyncio.Event()
-        self.running = 0
-        self.most_running = 0
-
-    async def __call__(self, batch: Images) -> Scores:
-        self.sizes.append(len(batch))
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        await self.release.wait()
-        self.running -= 1
-        return score(batch)
-
-
-async def started(*requests: "asyncio.Task[Scores]") -> None:
-    """Let tasks run until all of them wait."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_an_idle_batcher_runs_a_request_at_once() -> None:
-    runner = Runner()
-    # A wait of an hour would show.
-    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_wait=3600)
-    request = asyncio.create_task(batcher.submit(images(1)))
-    await started(request)
-    assert runner.sizes == [1]
-    runner.release.set()
-    assert values(await request) == [1]
 
 
 async def test_requests_that_arrive_during_a_run_share_the_next_one() -> None:
@@ -107,66 +55,6 @@ async def test_several_runs_are_under_way_up_to_the_limit() -> None:
     runner.release.set()
     await asyncio.gather(*requests)
     assert runner.most_running == 3
-
-
-async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_waited() -> None:
-    runner = Runner()
-    batcher = Batcher(
-        runner, stage="compute", max_batch=100, max_pending=100, max_wait=0.05, concurrency=2
-    )
-    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
-    await started(*requests)
-    assert runner.sizes == [1]
-    while len(runner.sizes) < 2:
-        await asyncio.sleep(0.01)
-    assert runner.sizes == [1, 3]
-    runner.release.set()
-    await asyncio.gather(*requests)
-
-
-async def test_a_full_batch_waits_no_longer() -> None:
-    runner = Runner()
-    batcher = Batcher(
-        runner, stage="compute", max_batch=2, max_pending=100, max_wait=3600, concurrency=2
-    )
-    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
-    await started(*requests)
-    assert runner.sizes == [1, 2]
-    runner.release.set()
-    await asyncio.gather(*requests)
-
-
-async def test_who_is_alone_never_waits() -> None:
-    batcher = batcher_that_lingers(3600, runner := Runner())
-    runner.release.set()
-    for i in range(3):
-        assert values(await batcher.submit(images(i))) == [i]
-
-
-async def test_after_a_run_the_next_waits_for_as_many_as_there_were() -> None:
-    batcher = batcher_that_lingers(3600, runner := Runner())
-    first, second = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
-    await started(first, second)
-    runner.release.set()
-    await first
-    await started(second)
-    assert runner.sizes == [1]
-    assert values(await batcher.submit(images(3))) == [3]
-    assert values(await second) == [2]
-    assert runner.sizes == [1, 2]
-
-
-async def test_it_waits_no_longer_than_it_may() -> None:
-    batcher = batcher_that_lingers(0.05, runner := Runner())
-    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
-    await started(*requests)
-    runner.release.set()
-    await asyncio.gather(*requests)
-    assert runner.sizes == [1, 1]
-
-
-def batcher_that_lingers(seconds: float, runner: Runner) -> Batcher:
-    return Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_linger=seconds)
 
 
 async def test_what_has_no_scores_by_its_deadline_is_given_up() -> None:

@@ -1,0 +1,81 @@
+"""When the batcher starts a run: at once for who is alone, later where company is to be had."""
+
+import asyncio
+
+import pytest
+
+from serving.batcher import Batcher
+from tests.runner import Runner, images, started, values
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_idle_batcher_runs_a_request_at_once() -> None:
+    runner = Runner()
+    # A wait of an hour would show.
+    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_wait=3600)
+    request = asyncio.create_task(batcher.submit(images(1)))
+    await started(request)
+    assert runner.sizes == [1]
+    runner.release.set()
+    assert values(await request) == [1]
+
+
+async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_waited() -> None:
+    runner = Runner()
+    batcher = Batcher(
+        runner, stage="compute", max_batch=100, max_pending=100, max_wait=0.05, concurrency=2
+    )
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
+    await started(*requests)
+    assert runner.sizes == [1]
+    while len(runner.sizes) < 2:
+        await asyncio.sleep(0.01)
+    assert runner.sizes == [1, 3]
+    runner.release.set()
+    await asyncio.gather(*requests)
+
+
+async def test_a_full_batch_waits_no_longer() -> None:
+    runner = Runner()
+    batcher = Batcher(
+        runner, stage="compute", max_batch=2, max_pending=100, max_wait=3600, concurrency=2
+    )
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
+    await started(*requests)
+    assert runner.sizes == [1, 2]
+    runner.release.set()
+    await asyncio.gather(*requests)
+
+
+async def test_who_is_alone_never_waits() -> None:
+    batcher = batcher_that_lingers(3600, runner := Runner())
+    runner.release.set()
+    for i in range(3):
+        assert values(await batcher.submit(images(i))) == [i]
+
+
+async def test_after_a_run_the_next_waits_for_as_many_as_there_were() -> None:
+    batcher = batcher_that_lingers(3600, runner := Runner())
+    first, second = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
+    await started(first, second)
+    runner.release.set()
+    await first
+    await started(second)
+    assert runner.sizes == [1]
+    assert values(await batcher.submit(images(3))) == [3]
+    assert values(await second) == [2]
+    assert runner.sizes == [1, 2]
+
+
+async def test_it_waits_no_longer_than_it_may() -> None:
+    batcher = batcher_that_lingers(0.05, runner := Runner())
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
+    await started(*requests)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert runner.sizes == [1, 1]
+
+
+def batcher_that_lingers(seconds: float, runner: Runner) -> Batcher:
+    return Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_linger=seconds)
