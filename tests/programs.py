@@ -83,9 +83,10 @@ def program(
     port_flag = "--port" if module == "standalone" else "--http_port"
     log = folder / f"{module}-{http_port}.log"
     ports = [f"{port_flag}={http_port}", f"--grpc_port={grpc_port}"]
-    ports.append(
-        f"--api_port={free_port()}" if module == "standalone" else f"--metrics_port={metrics_port}"
-    )
+    if module == "standalone":
+        ports.append(f"--api_port={free_port()}")
+    elif not module.startswith("benchmarks."):  # a peer has no such port
+        ports.append(f"--metrics_port={metrics_port}")
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *ports, *args],
