@@ -1,10 +1,12 @@
 """The transformer's own routes: what a form may be."""
 
+import httpx
 import pytest
 from starlette.requests import Request
 
+from serving.app import App
 from serving.errors import InvalidInput
-from transformer.routes import read_form
+from transformer.routes import add_routes, read_form
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +53,12 @@ async def test_the_client_chooses_no_codec(charset: str, monkeypatch: pytest.Mon
     for parameter in (f"charset={charset}", f"charset*=''{charset}", f'Charset="{charset}"'):
         kind = f"multipart/form-data; {parameter}; boundary=x; {parameter}"
         assert await read(part("a", b"1") + b"--x--", kind) == [b"1"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS"])
+async def test_a_form_by_another_method_is_405(
+    echo_app: App, echo_client: httpx.AsyncClient, method: str
+) -> None:
+    add_routes(echo_app)
+    answer = await echo_client.request(method, "/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
