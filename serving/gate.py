@@ -7,28 +7,29 @@ from serving.errors import Overloaded, TooLarge
 
 
 class Gate:
-    """Admits images up to a limit, counted until their work is done."""
+    """Admits images up to a limit, or bytes, counted until their work is done."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, unit: str = "images") -> None:
         self._limit = limit
+        self._unit = unit
         self.inside = 0
-        """Images whose work is not done."""
+        """Those whose work is not done."""
 
     @contextmanager
-    def admit(self, images: int) -> Iterator[None]:
-        """Count ``images`` in, and out at the end of the block.
+    def admit(self, count: int) -> Iterator[None]:
+        """Count them in, and out at the end of the block.
 
         Raises:
             Overloaded: it would be more than the limit; a request that is larger than the
                 limit is admitted when nothing else is inside.
         """
-        if self.inside and self.inside + images > self._limit:
-            raise Overloaded(f"{self.inside} images are waiting already; try again later")
-        self.inside += images
+        if self.inside and self.inside + count > self._limit:
+            raise Overloaded(f"{self.inside} {self._unit} are waiting already; try again later")
+        self.inside += count
         try:
             yield
         finally:
-            self.inside -= images
+            self.inside -= count
 
 
 def check_instances(count: int, limit: int) -> None:

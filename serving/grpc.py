@@ -23,13 +23,16 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from serving import access, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
 from serving.errors import LONGEST, ServingError
+from serving.gate import Gate
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
 from serving.rest import VERSION_HEADER, model_metadata
 
 CONCURRENT = 80
-"""Calls at a time, beyond which more get RESOURCE_EXHAUSTED. Each may hold a message of 8 MiB, and
-hold it five times on its way: 3.5 GB in all, as `python -m benchmarks.memory` finds."""
+"""Calls at a time, beyond which more get RESOURCE_EXHAUSTED, and their message is not received."""
+MESSAGES = 8
+"""Messages of the largest size that may be held at a time; smaller ones as many as fit. Each is in
+memory three times over: as it came, parsed, and as tensors."""
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ def _tells(method: Method) -> Method:
             return await method(self, request, context)
         except Exception as error:
             _, *told = _told(error)
-            await context.abort(*told, _trailing(self.version))
+            return _fail(context, *told, version=self.version)
 
     return telling
 
@@ -67,9 +70,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     What goes through the SDK's ``ModelInfer`` takes half as long again.
     """
 
-    def __init__(self, model: ServedModel, dataplane: DataPlane) -> None:
+    def __init__(self, model: ServedModel, dataplane: DataPlane, *, max_message: int) -> None:
         super().__init__(dataplane, ModelRepositoryExtension(dataplane.model_registry))
         self._model = model
+        self._held = Gate(MESSAGES * max_message, "bytes")
         self.version = model.version or ""
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -82,7 +86,8 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         try:
             self._model.check_served(request.model_name, request.model_version)
             self.validate_grpc_request(request)
-            answer, _ = await self._model(InferRequest.from_grpc(request), metadata)
+            with self._held.admit(request.ByteSize()):
+                answer, _ = await self._model(InferRequest.from_grpc(request), metadata)
             version = answer.model_version
             context.set_trailing_metadata(_trailing(version))
             return _message(answer)
@@ -91,7 +96,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             raise
         except Exception as error:
             status, *told = _told(error)
-            await context.abort(*told, _trailing(version))
+            return _fail(context, *told, version=version)
         finally:
             access.end(observed, "grpc", status, version, perf_counter() - start)
 
@@ -134,6 +139,13 @@ def _message(response: InferResponse) -> Any:
     )
 
 
+def _fail(context: Any, code: grpc.StatusCode, message: str, *, version: str) -> None:
+    """End a call. What ``abort`` raises would hold the request until the garbage is collected."""
+    context.set_code(code)
+    context.set_details(message)
+    context.set_trailing_metadata(_trailing(version))
+
+
 def _trailing(version: str) -> tuple[tuple[str, str], ...]:
     named = ((VERSION_HEADER, version), (REQUEST_ID, current().request_id))
     return tuple((name, value) for name, value in named if value)
@@ -154,9 +166,12 @@ async def start(
             ("grpc.max_receive_message_length", max_receive),
             # A second process on the port is an error, not a partner.
             ("grpc.so_reuseport", 0),
+            # Else megabytes of a message are received before its call is taken on.
+            ("grpc.http2.bdp_probe", 0),
         ),
     )
-    add_GRPCInferenceServiceServicer_to_server(Servicer(model, dataplane), server)
+    servicer = Servicer(model, dataplane, max_message=max_receive)
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
     try:
         server.add_insecure_port(address)
     except RuntimeError:

@@ -65,9 +65,9 @@ def read_request(body: bytes, header_length: str | None, model_name: str) -> Inf
         inputs,
         request_id=_optional(request, "id", str),
         raw_inputs=binary,
-        parameters=_optional(request, "parameters", dict),
+        parameters=_parameters(request, "binary_data_output"),
         request_outputs=[
-            RequestedOutput(_required(entry, "name", str), _optional(entry, "parameters", dict))
+            RequestedOutput(_required(entry, "name", str), _parameters(entry, "binary_data"))
             for entry in _list_of_objects(request, "outputs", at_least=0)
         ],
     )
@@ -218,6 +218,13 @@ def _binary_size(tensor: InferInput) -> int | None:
     return size
 
 
+def _parameters(entry: dict[str, Any], flag: str) -> dict[str, Any] | None:
+    """The parameters of a request or of an output; ``flag`` is the one that is read."""
+    parameters: dict[str, Any] | None = _optional(entry, "parameters", dict)
+    _optional(parameters or {}, flag, bool)
+    return parameters
+
+
 def _required(entry: dict[str, Any], key: str, kind: type) -> Any:
     value = entry.get(key)
     if not isinstance(value, kind):
@@ -240,4 +247,4 @@ def _list_of_objects(entry: dict[str, Any], key: str, *, at_least: int) -> list[
     return value
 
 
-_JSON_NAMES: dict[type, str] = {str: "string", list: "array", dict: "object"}
+_JSON_NAMES: dict[type, str] = {bool: "boolean", str: "string", list: "array", dict: "object"}

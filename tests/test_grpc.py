@@ -1,6 +1,7 @@
 """The gRPC server in this process: how many calls it takes on, and how much it repeats."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.echo import Echo
 
 pytestmark = pytest.mark.anyio
 
+LIMIT = 2**20
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 TENSOR = {"name": "images", "datatype": "UINT8", "shape": [1]}
 GOOD = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR], raw_input_contents=[b"\x07"])
@@ -23,7 +25,7 @@ GOOD = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR], raw_input_conte
 @pytest.fixture
 async def channel(echo: Echo) -> AsyncIterator[grpc.aio.Channel]:
     address = f"127.0.0.1:{programs.free_port()}"
-    sizes = {"max_receive": 2**20, "max_send": 2**20}
+    sizes = {"max_receive": LIMIT, "max_send": LIMIT}
     server = await served.start(echo, apps.dataplane(echo), address=address, **sizes)
     async with grpc.aio.insecure_channel(address) as channel:
         yield channel
@@ -68,6 +70,49 @@ async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Cha
         found, details = await ask(channel, request)
         assert (found, "xxx" in details) == (code, True)
         assert len(details) <= LONGEST + 1
+
+
+async def test_messages_beyond_the_limit_are_told_to_come_back(
+    channel: grpc.aio.Channel, echo: Echo
+) -> None:
+    large = pb.ModelInferRequest(
+        model_name="mnist", inputs=[TENSOR], raw_input_contents=[bytes(LIMIT - 100)]
+    )
+    echo.hang = True
+    infer = channel.unary_unary(INFER)
+    calls = [infer(large.SerializeToString()) for _ in range(served.MESSAGES + 1)]
+    async with asyncio.timeout(10):
+        done, held = await asyncio.wait(map(_ended, calls), return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = done
+    assert refused.result() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(held)
+    echo.hang = False
+    assert await ask(channel, GOOD) == ("OK", "")
+
+
+def _ended(call: Any) -> "asyncio.Task[grpc.StatusCode]":
+    return asyncio.ensure_future(call.code())
+
+
+async def test_a_message_is_freed_with_its_refusal(channel: grpc.aio.Channel) -> None:
+    def messages() -> int:
+        return sum(type(held) is pb.ModelInferRequest for held in gc.get_objects())
+
+    other = pb.ModelInferRequest(model_name="other")
+    gc.collect()
+    before = messages()
+    gc.disable()
+    try:
+        for _ in range(3):
+            code, _ = await ask(channel, other)
+            assert code == "NOT_FOUND"
+        async with asyncio.timeout(5):
+            while messages() > before:  # the server ends the call a little later
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
