@@ -16,6 +16,7 @@ import yaml
 from fastapi.routing import iter_route_contexts
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from serving.v2 import HEADER_LENGTH
 from tests import anything, apps, programs
 from tests.forms import v2_binary
 
@@ -39,15 +40,19 @@ CONFIG = {
 
 
 def with_files() -> Any:
-    """The document as Schemathesis knows it, to which a file is a good or a broken image.
+    """The document for Schemathesis, to which a file is an image, good or broken.
 
-    Of its own it would send texts and bytes that are never an image.
+    Of its own it would send texts and bytes that are never one.
     """
     files = anything.files
-    schemathesis.openapi.format("file", files.map(lambda file: base64.b64encode(file).decode()))
+    schemathesis.openapi.format("file", files)
+    schemathesis.openapi.format("b64", files.map(lambda file: base64.b64encode(file).decode()))
     schemathesis.openapi.media_type("image/png", files)
     document = yaml.safe_load(TEXT)
-    document["components"]["schemas"]["File"]["format"] = "file"
+    document["components"]["schemas"]["File"]["format"] = "b64"
+    form = document["paths"]["/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    form["schema"]["properties"]["images"]["items"]["format"] = "file"
+    del form["encoding"]  # else it sends one file for the list
     config = schemathesis.Config.from_dict(CONFIG)
     return schemathesis.openapi.from_dict(document, config=config)
 
@@ -132,6 +137,20 @@ def test_its_examples_get_the_answer_that_it_promises(
     assert answer.status_code == 200
 
 
+def drop_lonely(headers: Any, kind: str) -> None:
+    """Remove what fits the document but not the rest of the request, which would not be read then.
+
+    That is the length of the JSON in front of binary data where there are none, and the version of
+    a CloudEvent that has no id.
+    """
+    if kind == "application/json" and str(headers.get(HEADER_LENGTH)).isdigit():
+        del headers[HEADER_LENGTH]
+    has_all = all(headers.get(name) for name in ("ce-id", "ce-source", "ce-type"))
+    if headers.get("ce-specversion") == "1.0" and not has_all:
+        del headers["ce-specversion"]
+
+
 @SCHEMA.parametrize()  # type: ignore[untyped-decorator]
 def test_any_request(case: Any, transformer: programs.Program) -> None:
+    drop_lonely(case.headers, case.media_type)
     case.call_and_validate(base_url=transformer.url)

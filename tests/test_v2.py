@@ -72,7 +72,15 @@ def test_binary_and_json_inputs_may_stand_side_by_side() -> None:
         (body(tensor(data=7))[0], None, "'data' or 'binary_data_size'"),
         (body(tensor(data=[1], parameters=[]))[0], None, "'parameters'"),
         (body(tensor(data=[1]), id=7)[0], None, "'id'"),
+        (body(tensor(data=[1]), parameters={"binary_data_output": 1})[0], None, "JSON boolean"),
         (body(tensor(data=[1]), outputs=[{}])[0], None, "'name'"),
+        (
+            body(tensor(data=[1]), outputs=[{"name": "x", "parameters": {"binary_data": "false"}}])[
+                0
+            ],
+            None,
+            "'binary_data' to be a JSON boolean",
+        ),
         (body(tensor(data=[1]), outputs={})[0], None, "'outputs'"),
         (body(tensor(data=[1]), outputs=[{"name": "x"}] * 17)[0], None, "0 to 16 objects"),
         (body(*[tensor(data=[1])] * 17)[0], None, "1 to 16 objects"),
