@@ -127,9 +127,10 @@ def read_wrk(report: str) -> Answers:
         Failed: it tells of failures.
     """
     found = re.search(r"Requests/sec:\s+([\d.]+)", report)
-    if "Non-2xx" in report or "Socket errors" in report or not found or not float(found[1]):
-        raise Failed(f"not every request was answered with success\n{report}")
     times = dict(re.findall(r"^ +(\d+)%\s+(\S+) *$", report, re.MULTILINE))
+    failed = "Non-2xx" in report or "Socket errors" in report or not {"50", "99"} <= times.keys()
+    if failed or not found or not float(found[1]):
+        raise Failed(f"not every request was answered with success\n{report}")
     return Answers(float(found[1]), read_time(times["50"]), read_time(times["99"]))
 
 

@@ -47,9 +47,10 @@ def test_failures_are_no_answers(failures: str) -> None:
         read_wrk(WRK.format(failures=failures))
 
 
-def test_no_answer_at_all_is_a_failure() -> None:
+@pytest.mark.parametrize(("said", "instead"), [("2928.01", "0.00"), ("99%", "")])
+def test_no_answer_at_all_is_a_failure(said: str, instead: str) -> None:
     with pytest.raises(Failed):
-        read_wrk(WRK.format(failures="").replace("2928.01", "0.00"))
+        read_wrk(WRK.format(failures="").replace(said, instead))
 
 
 @pytest.mark.parametrize(
