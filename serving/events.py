@@ -33,14 +33,22 @@ def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
         return None
     if is_structured(headers):
         check_count(body)
+    found = []
+
+    def unmarshal(data: Any) -> Any:
+        found.append(data)
+        return data
+
     try:
-        event = from_http(dict(headers), body, lambda data: data)
+        event = from_http(dict(headers), body, unmarshal)
     except (GenericException, ValueError, TypeError, AttributeError, RecursionError) as error:
         # The library's message repeats the body.
         raise InvalidInput(
             f"not a valid CloudEvent ({type(error).__name__}); "
             "expected specversion 1.0, id, source and type"
         ) from None
+    if len(found) > 1:  # the library takes the last
+        raise InvalidInput("not a valid CloudEvent: it has both 'data' and 'data_base64'")
     for name in (*REQUIRED, *OPTIONAL):
         value = event.get(name)
         if name in OPTIONAL and value in (None, ""):

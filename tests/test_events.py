@@ -199,6 +199,10 @@ def test_an_event_that_would_fill_the_memory_is_refused() -> None:
         ({"content-type": "application/cloudevents+json"}, structured(datacontenttype=[], data={})),
         ({"content-type": "application/cloudevents+json"}, structured(correlationid={})),
         ({"content-type": "application/cloudevents+json"}, structured(partitionkey=7)),
+        (
+            {"content-type": "application/cloudevents+json"},
+            structured(data={"a": 1}, data_base64="iVBORw=="),
+        ),
     ],
 )
 async def test_what_is_meant_as_a_cloudevent_but_is_none_is_400(
