@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -153,6 +154,30 @@ async def test_clients_that_do_nothing_hold_up_nobody(transformer: programs.Prog
         assert statuses == [200] * 9
         for half in halves:
             assert b" 200 OK" in half.finish()
+
+
+async def test_more_connections_than_files_may_be_open_hold_up_nobody_who_has_one(
+    predictor: programs.Program, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{predictor.http_port}"
+    with programs.transformer(tmp_path, address) as transformer:
+        limit, pid = resource.RLIMIT_NOFILE, transformer.process.pid
+        resource.prlimit(pid, limit, (128, resource.prlimit(pid, limit)[1]))
+        async with httpx.AsyncClient(base_url=transformer.url, timeout=60) as early:
+            assert await ask(early) == 200
+            with ExitStack() as stack:
+                for _ in range(300):
+                    own = socket.create_connection(("127.0.0.1", transformer.http_port))
+                    stack.enter_context(own)
+                assert await ask(early) == 200
+                assert psutil.Process(pid).num_fds() > 120
+        async with httpx.AsyncClient(base_url=transformer.url, timeout=60) as late:
+            async with asyncio.timeout(10):
+                while True:  # it learns a little later that the others have gone
+                    with suppress(httpx.TransportError):
+                        assert await ask(late) == 200
+                        return
+                    await asyncio.sleep(0.05)
 
 
 def cut(content: bytes) -> bytes:
