@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from serving import events, v2
-from serving.errors import Overloaded, ServingError, TooLarge
+from serving.errors import NotFound, Overloaded, ServingError, TooLarge
 from serving.json import is_json, read_json, write_json
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
@@ -69,6 +69,7 @@ class Endpoints:
             app.add_route(path, closed, methods=["GET", "POST"])
         for path in ANSWERED:
             app.add_route(path, closed, methods=["POST"])
+            app.add_route(path, only_post, methods=["DELETE", "GET", "OPTIONS", "PATCH", "PUT"])
 
     async def predict(self, request: Request) -> Response:
         """V1: JSON, any other body as it is, or a CloudEvent with either in it."""
@@ -159,6 +160,11 @@ async def closed(_: Request) -> Response:
     raise HTTPException(HTTPStatus.NOT_FOUND)
 
 
+async def only_post(_: Request) -> Response:
+    """What an inference that is asked for by another method is answered."""
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
+
+
 class _CancelWhenGone:
     """Cancels what the enclosing task awaits when the client has hung up."""
 
@@ -230,8 +236,8 @@ def error_response(error: Exception) -> Response:
                 headers = {"retry-after": str(error.retry_after)}
         case HTTPException():
             status, message, headers = error.status_code, error.detail, error.headers
-        case ModelNotFound():
-            status = HTTPStatus.NOT_FOUND
+        case ModelNotFound():  # the SDK's repeats all of the name
+            return error_response(NotFound(message))
         case httpx.HTTPError():  # the SDK's health check, --enable_predictor_health_check
             status, message = HTTPStatus.SERVICE_UNAVAILABLE, "the predictor is away"
         case ClientDisconnect():

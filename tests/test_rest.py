@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from serving import v2
 from serving.app import App
-from serving.errors import InvalidInput, Overloaded, TimedOut, Unavailable
+from serving.errors import LONGEST, InvalidInput, Overloaded, TimedOut, Unavailable
 from serving.rest import BODIES, Endpoints
 from tests.echo import V1, V2, Echo
 
@@ -100,6 +100,8 @@ async def test_v2_readiness(echo_client: httpx.AsyncClient, echo: Echo) -> None:
         ("GET", "/v2/models/other"),
         ("GET", "/v2/models/mnist/versions/8"),
         ("GET", "/v2/models/mnist/versions/8/ready"),
+        ("GET", "/v1/models/" + "x" * 5000),
+        ("GET", "/v2/models/" + "x" * 5000 + "/ready"),
         ("GET", "/nothing/here"),
     ],
 )
@@ -108,12 +110,17 @@ async def test_what_is_not_there_is_404(
 ) -> None:
     answer = await echo_client.request(method, path)
     assert answer.status_code == 404
-    assert answer.json()["error"]
+    assert 0 < len(answer.json()["error"]) <= LONGEST + 1
 
 
-async def test_a_wrong_method_is_405(echo_client: httpx.AsyncClient) -> None:
-    answer = await echo_client.get(V2)
-    assert (answer.status_code, answer.json()) == (405, {"error": "Method Not Allowed"})
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", [V1, V2, "/v2/models/mnist/versions/7/infer"])
+async def test_a_wrong_method_is_405(
+    echo_client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    answer = await echo_client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {"error": "Method Not Allowed"}
 
 
 @pytest.mark.parametrize(
