@@ -43,6 +43,7 @@ class App:
             max_body: bytes that a body may have.
         """
         self.rest = rest
+        rest.router.redirect_slashes = False  # which goes to whatever host a caller names
         self.endpoints = Endpoints(model, max_body=max_body)
         self.endpoints.add_to(rest)
         self._version = model.version or ""

@@ -103,6 +103,8 @@ async def test_v2_readiness(echo_client: httpx.AsyncClient, echo: Echo) -> None:
         ("GET", "/v1/models/" + "x" * 5000),
         ("GET", "/v2/models/" + "x" * 5000 + "/ready"),
         ("GET", "/nothing/here"),
+        ("GET", "/v2/"),  # no redirection to /v2, whose host would be the caller's choice
+        ("GET", "/v1/models/"),
     ],
 )
 async def test_what_is_not_there_is_404(
