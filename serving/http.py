@@ -10,6 +10,7 @@ Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -54,6 +55,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(
         self,
         *args: Any,
+        listener: socket.socket,
         most: int,
         reading: set["Protocol"],
         overloaded: bytes,
@@ -64,6 +66,7 @@ class Protocol(HttpToolsProtocol):
 
         Args:
             args: as uvicorn gives them.
+            listener: where further connections wait.
             most: requests in hand from which a POST is refused. Health checks never are.
             reading: the connections whose body is on its way, of all that share the limit: they
                 are not in hand, else a few slow clients would shut everybody out.
@@ -72,6 +75,7 @@ class Protocol(HttpToolsProtocol):
             kwargs: as uvicorn gives them.
         """
         super().__init__(*args, **kwargs)
+        self._listener = listener
         self._most = most
         self._reading = reading
         self._overloaded = overloaded
@@ -84,6 +88,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request as long as for a further one."""
         super().connection_made(transport)
+        self._accept()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -151,13 +156,37 @@ class Protocol(HttpToolsProtocol):
         """In the form of all other errors."""
         self._close(INVALID)
 
+    def _accept(self) -> None:
+        """Take the next connection, if one waits.
+
+        uvloop takes one in a turn of the loop, and under load a turn is long: without this, who
+        connects then waits for seconds, a health probe for instance.
+        """
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # none waits, or no file may be opened for it
+            return
+        self._next = self.loop.create_task(
+            self.loop.connect_accepted_socket(self._another, connection, ssl=self.config.ssl)
+        )
+        self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def _another(self) -> asyncio.Protocol:
+        config, state = self.config, self.server_state
+        make: Any = config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=config, server_state=state, app_state=self.app_state, _loop=self.loop
+        )
+        return protocol
+
     def _is_too_many(self) -> bool:
         allowed = self._most + len(self._reading)
         if len(self.tasks) < allowed or self.parser.get_method() != b"POST":
             return False
         # A task that is done stays in the set until the loop gets to it, and its client may have
         # sent the next request by then.
-        return sum(not task.done() for task in self.tasks) >= allowed
+        done = sum(map(asyncio.Task.done, self.tasks))
+        return len(self.tasks) - done >= allowed
 
     def _end_part(self) -> None:
         """A head or a body is complete."""

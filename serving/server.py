@@ -171,7 +171,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
     """The SDK's REST server with what it does not let one choose.
 
     Overrides hooks of kserve 0.21.0 (``protocol/rest/server.py``) that are not public:
-    ``_add_middlewares`` and ``_add_exception_handlers``.
+    ``start``, ``_add_middlewares`` and ``_add_exception_handlers``.
     """
 
     def __init__(self, server: ModelServer, app: App, host: str, max_requests: int) -> None:
@@ -186,14 +186,22 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = host  # the SDK's is 0.0.0.0
+        self._listener = self.config.bind_socket()
+        self._listener.setblocking(False)
         self.config.proxy_headers = False  # nothing here asks where a request came from
         self.config.http = functools.partial(
             http.Protocol,
+            listener=self._listener,
             most=max_requests,
             reading=set(),
             overloaded=app.overloaded,
             on_refused=app.refused,
         )
+
+    async def start(self) -> None:
+        """Serve until a signal, as the SDK's, on a socket that ``http.Protocol`` knows."""
+        self.create_application()
+        await self._server.serve([self._listener])
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """None: the SDK's timing middleware matches every route again and logs every request."""

@@ -3,12 +3,15 @@
 import asyncio
 import functools
 import json
+import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
@@ -36,15 +39,19 @@ class Service:
         config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
         config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         config.load()
-        self._connection = functools.partial(
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        make: Any = functools.partial(
             Protocol,
-            config=config,
-            server_state=self.state,
-            app_state={},
+            listener=self.listener,
             most=most,
             reading=set(),
             overloaded=overloaded,
             on_refused=self.refused.append,
+        )
+        config.http_protocol_class = make
+        self._connection = functools.partial(
+            make, config=config, server_state=self.state, app_state={}
         )
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -61,7 +68,7 @@ class Service:
 
     async def __aenter__(self) -> "Service":
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, "127.0.0.1", 0)
+        self._server = await loop.create_server(self._connection, sock=self.listener)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,8 +79,7 @@ class Service:
         await asyncio.sleep(0.01)
 
     async def connect(self) -> "Client":
-        port = self._server.sockets[0].getsockname()[1]
-        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        client = Client(*await asyncio.open_connection(*self.listener.getsockname()))
         self._clients.append(client)
         return client
 
@@ -295,3 +301,22 @@ def test_any_bytes_are_answered_or_the_connection_closed(content: bytes) -> None
             assert await (await service.connect()).ask(GET) == (200, b"/a ")
 
     asyncio.run(run())
+
+
+def test_connections_that_wait_together_are_taken_together() -> None:
+    """In few turns of uvloop's loop, which itself takes one connection in a turn."""
+    count = 100
+
+    async def turns() -> int:
+        async with Service() as service:
+            with ExitStack() as clients:
+                for _ in range(count):
+                    client = socket.create_connection(service.listener.getsockname())
+                    clients.enter_context(client)
+                turns = 0
+                while len(service.state.connections) < count:
+                    turns += 1
+                    await asyncio.sleep(0)
+            return turns
+
+    assert uvloop.run(turns()) < count / 2
