@@ -25,7 +25,10 @@ def descendants(process: "subprocess.Popen[bytes]") -> dict[str, psutil.Process]
     """The processes of a running service, by the name that its log gives them."""
     named = {}
     for child in psutil.Process(process.pid).children(recursive=True):
-        line = " ".join(child.cmdline())
+        try:
+            line = " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # it has just ended
+            continue
         for name in ("predictor", "transformer"):
             if f"-m {name}" in line:
                 named[name] = child
