@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,6 +28,7 @@ VERSION = VERSION_HEADER.encode()
 REQUEST_ID, TRACEPARENT, TRACESTATE = (
     name.encode() for name in (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
 )
+ONLY_POST = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -78,10 +80,12 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        is_post = scope["type"] == "http" and scope["method"] == "POST"
-        found = self._find(scope["path"]) if is_post else None
+        found = self._find(scope["path"]) if scope["type"] == "http" else None
         if found is None:
             await self.rest(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await error_response(ONLY_POST)(scope, receive, send)
             return
         scope["path_params"], protocol, endpoint = found
         headers = dict(scope["headers"])

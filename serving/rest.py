@@ -69,7 +69,6 @@ class Endpoints:
             app.add_route(path, closed, methods=["GET", "POST"])
         for path in ANSWERED:
             app.add_route(path, closed, methods=["POST"])
-            app.add_route(path, only_post, methods=["DELETE", "GET", "OPTIONS", "PATCH", "PUT"])
 
     async def predict(self, request: Request) -> Response:
         """V1: JSON, any other body as it is, or a CloudEvent with either in it."""
@@ -158,11 +157,6 @@ class Endpoints:
 async def closed(_: Request) -> Response:
     """What an endpoint of the SDK answers that is not offered here."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
-
-
-async def only_post(_: Request) -> Response:
-    """What an inference that is asked for by another method is answered."""
-    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
 
 
 class _CancelWhenGone:

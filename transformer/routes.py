@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from serving.app import App
 from serving.errors import InvalidInput, TooLarge
-from serving.rest import closed, v1_response
+from serving.rest import v1_response
 from transformer.payload import Upload
 
 PLAYGROUND = Path(__file__).with_name("playground.html").read_text(encoding="utf-8")
@@ -40,7 +40,6 @@ def add_routes(app: App) -> None:
             return v1_response(await app.endpoints.ask(request, upload))
 
     app.add("/predict", "form", predict)
-    app.rest.add_route("/predict", closed, methods=["POST"])  # any other method gets 405
     app.rest.add_route("/", root, methods=["GET"])
     app.rest.add_route("/playground", playground, methods=["GET"])
 
