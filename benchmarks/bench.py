@@ -90,7 +90,7 @@ def wait(server: Running, request: Request) -> float:
     deadline = time.perf_counter() + TIMEOUT
     while time.perf_counter() < deadline and server.alive():
         # A look costs the two cores, which are its own until it answers, next to nothing.
-        if server.listens(request.port):
+        if load.listens(server.ports[request.port]):
             with suppress(httpx.HTTPError):
                 ask(server, request, request.bodies[0])
                 return time.perf_counter()

@@ -10,24 +10,21 @@ replicas give: one pair that shares a core, and two pairs with a core each, four
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.load import LOAD, PROGRAM, check_machine, on, wrk
+from benchmarks.load import LOAD, PROGRAM, Answers, check_machine, on, wrk
 from tests import programs
 
 SECONDS = 4
-V1 = "/v1/models/mnist:predict"
 CLIENTS = 16
 """Of each pair."""
 
 
-def row(
-    name: str, url: str, body: bytes, headers: dict[str, str], folder: Path, clients: int
-) -> None:
+def row(name: str, clients: int, answers: Answers) -> None:
     """Print one row: requests per second, and the 50th and 99th percentile of latency."""
-    answers = wrk(url, [body], headers, folder, clients=clients, seconds=SECONDS)
     figures = f"{answers.rate:,.0f} | {answers.p50:.1f} | {answers.p99:.1f}"
     print(f"| {name} | {clients} | {figures} |", flush=True)
 
@@ -53,42 +50,46 @@ def measure_predictor(folder: Path, version: str) -> None:
         url = f"{predictor.url}/v2/models/mnist/infer"
         body, headers = tensor(64)
         for clients in (1, 2, 4, 8):
-            row(f"predictor, version {version}", url, body, headers, folder, clients)
+            answers = wrk(url, [body], headers, folder, clients=clients, seconds=SECONDS)
+            row(f"predictor, version {version}", clients, answers)
 
 
-def measure_transformer(folder: Path, picture: Path) -> None:
-    """Requests of one image each."""
-    with on(LOAD), programs.predictor(folder, "--torch_threads=1") as predictor, on(PROGRAM):
-        address = f"127.0.0.1:{predictor.http_port}"
-        with programs.transformer(folder, address) as transformer:
-            url = transformer.url + V1
-            headers = {"Content-Type": "image/png"}
-            for clients in (1, 2, 4, 8, 16, 32, 64):
-                row("transformer", url, picture.read_bytes(), headers, folder, clients)
+@contextmanager
+def pair(folder: Path, predictor: set[int], transformer: set[int]) -> Iterator[str]:
+    """Both programs, each on its cores; where images go."""
+    with ExitStack() as running:
+        with on(predictor):
+            inner = running.enter_context(programs.predictor(folder, "--torch_threads=1"))
+        with on(transformer):
+            address = f"127.0.0.1:{inner.http_port}"
+            outer = running.enter_context(programs.transformer(folder, address))
+        yield f"{outer.url}/v1/models/mnist:predict"
 
 
-def measure_pairs(folder: Path, picture: Path, cores: list[set[int]]) -> None:
+def send(url: str, folder: Path, clients: int) -> Answers:
+    """Send requests of one image each."""
+    image = (programs.ROOT / "docs/seven.png").read_bytes()
+    headers = {"Content-Type": "image/png"}
+    return wrk(url, [image], headers, folder, clients=clients, seconds=SECONDS)
+
+
+def measure_transformer(folder: Path) -> None:
+    """On a core of its own."""
+    with pair(folder, LOAD, PROGRAM) as url:
+        for clients in (1, 2, 4, 8, 16, 32, 64):
+            row("transformer", clients, send(url, folder, clients))
+
+
+def measure_pairs(folder: Path, cores: list[set[int]]) -> None:
     """A pair on each of the cores, and a load for each, all at a time."""
-    body, headers = picture.read_bytes(), {"Content-Type": "image/png"}
     with ExitStack() as running, ThreadPoolExecutor() as threads:
-        transformers = []
-        for core in cores:
-            with on(core):
-                flags = ("--torch_threads=1",)
-                predictor = running.enter_context(programs.predictor(folder, *flags))
-                address = f"127.0.0.1:{predictor.http_port}"
-                transformers.append(running.enter_context(programs.transformer(folder, address)))
-        loads = []
-        for i, transformer in enumerate(transformers):
-            (scratch := folder / f"load-{i}").mkdir(exist_ok=True)
-            url = transformer.url + V1
-            limits = {"clients": CLIENTS, "seconds": SECONDS}
-            loads.append(threads.submit(wrk, url, [body], headers, scratch, **limits))
-        answers = [load.result() for load in loads]
-    rate = sum(each.rate for each in answers)
-    p50, p99 = (max(times) for times in zip(*(each[1:] for each in answers), strict=True))
-    count = len(cores) * CLIENTS
-    print(f"| pairs, a core each: {len(cores)} | {count} | {rate:,.0f} | {p50:.1f} | {p99:.1f} |")
+        urls = [running.enter_context(pair(folder, core, core)) for core in cores]
+        folders = [Path(running.enter_context(tempfile.TemporaryDirectory())) for _ in cores]
+        rates, p50s, p99s = zip(
+            *threads.map(send, urls, folders, [CLIENTS] * len(cores)), strict=True
+        )
+    answers = Answers(sum(rates), max(p50s), max(p99s))
+    row(f"pairs, a core each: {len(cores)}", len(cores) * CLIENTS, answers)
 
 
 def main() -> None:
@@ -100,10 +101,9 @@ def main() -> None:
         folder = Path(name)
         for version in ("1", "2"):
             measure_predictor(folder, version)
-        picture = programs.ROOT / "docs/seven.png"
-        measure_transformer(folder, picture)
+        measure_transformer(folder)
         for cores in ([PROGRAM], [PROGRAM, LOAD]):
-            measure_pairs(folder, picture, cores)
+            measure_pairs(folder, cores)
 
 
 if __name__ == "__main__":

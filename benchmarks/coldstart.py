@@ -8,7 +8,6 @@ runs it once.
 
 import argparse
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 
+from benchmarks import load
 from tests import programs
 from transformer import image
 from transformer.answer import show
@@ -59,7 +59,7 @@ def taken(begin: float, *processes: "subprocess.Popen[bytes]") -> Start:
 def wait_for_seven(instance: object, *started: programs.Program) -> None:
     """Ask the first program when all are there, as Knative does, and see that it is right."""
     for program in started:
-        while not listens(program):
+        while not load.listens(program.http_port):  # they do only when they are ready
             if program.process.poll() is not None:
                 sys.exit(f"ended with {program.process.returncode}:\n{program.output()}")
             time.sleep(INTERVAL)
@@ -69,12 +69,6 @@ def wait_for_seven(instance: object, *started: programs.Program) -> None:
     scores = prediction.get("probabilities")  # all that a predictor says
     if prediction.get("digit", scores and scores.index(max(scores))) != 7:
         sys.exit(f"a wrong answer: {answer.text}")
-
-
-def listens(program: programs.Program) -> bool:
-    """Whether it takes connections; both servers do so only when they are ready."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", program.http_port)) == 0
 
 
 def bare(folder: Path) -> Start:

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -71,6 +72,12 @@ def busy(stat: str) -> float:
     rows = [line.split() for line in stat.splitlines()]
     ticks = sum(int(tick) for row in rows if row[0] in cores for tick in row[1:4])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def listens(port: int) -> bool:
+    """Whether something takes connections on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -7,7 +7,6 @@ images go, ``inner`` and ``inner_grpc`` are the ports of a predictor behind it. 
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -216,11 +215,6 @@ class Running:
     def alive(self) -> bool:
         """Whether none of those that were started has ended."""
         return all(process.poll() is None for process in self._processes)
-
-    def listens(self, port: str) -> bool:
-        """Whether something takes connections on the port of that name."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.ports[port])) == 0
 
     def pin(self, cores: set[int]) -> None:
         """Let every thread run on ``cores`` only."""
