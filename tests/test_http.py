@@ -1,114 +1,25 @@
 """What comes before a request: heads, silence, and one request too many."""
 
 import asyncio
-import functools
 import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from http import HTTPStatus
-from typing import Any
 
 import pytest
-import uvicorn
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
-from uvicorn.server import ServerState
 
 from serving import http
-from serving.http import LONGEST_HEAD, Protocol
+from serving.http import LONGEST_HEAD
 from tests import anything
+from tests.service import Service
 
 pytestmark = pytest.mark.anyio
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /b?c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
-
-
-class Service:
-    """A server on loopback whose app answers with path and body, a POST when it is let."""
-
-    def __init__(self, *, most: int = 256, keep_alive: float = 60) -> None:
-        self.refused: list[str] = []
-        self.state = ServerState()
-        self.let = asyncio.Event()
-        self.let.set()
-        overloaded = http.response(HTTPStatus.TOO_MANY_REQUESTS, "busy", "retry-after: 1")
-        self._clients: list[Client] = []
-        config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
-        config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
-        config.load()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.setblocking(False)
-        make: Any = functools.partial(
-            Protocol,
-            listener=self.listener,
-            most=most,
-            reading=set(),
-            overloaded=overloaded,
-            on_refused=self.refused.append,
-        )
-        config.http_protocol_class = make
-        self._connection = functools.partial(
-            make, config=config, server_state=self.state, app_state={}
-        )
-
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["method"] == "POST":
-            await self.let.wait()
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        answer = scope["path"].encode() + b" " + body
-        headers = [(b"content-length", str(len(answer)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
-
-    async def __aenter__(self) -> "Service":
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=self.listener)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.let.set()
-        for client in self._clients:
-            client.writer.close()
-        self._server.close()
-        await asyncio.sleep(0.01)
-
-    async def connect(self) -> "Client":
-        client = Client(*await asyncio.open_connection(*self.listener.getsockname()))
-        self._clients.append(client)
-        return client
-
-
-class Client:
-    """A connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def answer(self) -> tuple[int, bytes]:
-        """Status and body of the next answer."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        self.head = head.decode()
-        return int(head[9:12]), await self.reader.readexactly(length)
-
-    async def ask(self, *pieces: bytes) -> tuple[int, bytes]:
-        """Send a request in pieces, for its answer."""
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)
-        return await self.answer()
-
-    async def is_closed(self) -> bool:
-        """Whether the server closes the connection."""
-        return await asyncio.wait_for(self.reader.read(), 5) == b""
 
 
 @pytest.fixture
