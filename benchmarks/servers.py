@@ -56,7 +56,7 @@ def ours(predictor: Mapping[str, Request]) -> Server:
         (
             f"{python} predictor --models_dir=models --torch_threads=1"
             " --http_port={inner} --grpc_port={inner_grpc}",
-            f"{python} transformer --predictor_host=127.0.0.1:{{inner}}"
+            f"{python} transformer --decode_threads=1 --predictor_host=127.0.0.1:{{inner}}"
             " --http_port={http} --grpc_port={other}",
         ),
         {

@@ -53,7 +53,7 @@ def predictor(version: artifact.Model) -> Predictor:
     )
 
 
-def transformer(version: artifact.Model) -> Transformer:
+def transformer(version: artifact.Model, *, decode_threads: int = 2) -> Transformer:
     return Transformer(
         "mnist",
         Graph(version),
@@ -64,6 +64,7 @@ def transformer(version: artifact.Model) -> Transformer:
         max_wait=0,
         max_calls=4,
         timeout=60,
+        decode_threads=decode_threads,
     )
 
 

@@ -9,6 +9,7 @@ with quick_imports(__name__):
     from kserve import PredictorConfig
 
     from serving import logs, tracing
+    from serving.cpu import cpu_limit
     from serving.server import Server, parser, positive
     from transformer.client import connect
     from transformer.decode import MAX_PIXELS
@@ -48,6 +49,12 @@ def command_line() -> argparse.ArgumentParser:
     flags.add_argument(
         "--max_calls", default=4, type=positive, help="Calls to the predictor at a time."
     )
+    flags.add_argument(
+        "--decode_threads",
+        default=cpu_limit(),
+        type=positive,
+        help="Images being decoded at a time; the default is the container's CPU limit.",
+    )
     return flags
 
 
@@ -79,6 +86,7 @@ def main() -> None:
         max_wait=args.max_wait,
         max_calls=args.max_calls,
         timeout=args.predictor_request_timeout_seconds,
+        decode_threads=args.decode_threads,
     )
     Server(args).start(model, add_routes)
 

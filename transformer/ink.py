@@ -63,6 +63,7 @@ SOLID = 0.85
 a blot, or ink all over; of MNIST's digits about 1 in 2,000 is so bold."""
 
 _SQUARE = np.ones((3, 3), np.uint8)
+_LEVELS = np.arange(256, dtype=np.float32)
 
 # These pictures are small: threads of OpenCV's own would only compete with the server's.
 cv2.setNumThreads(1)
@@ -118,8 +119,8 @@ def _resized(image: Grey, size: tuple[int, int]) -> Grey:
     """``image`` with (width, height) ``size``."""
     if image.shape == (size[1], size[0]):
         return image
-    smaller = image.shape[1] > size[0] or image.shape[0] > size[1]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    # Up to a half, no pixel is skipped linearly, which takes a sixth of the time.
+    method = cv2.INTER_AREA if max(image.shape) >= 2 * max(size) else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
@@ -201,26 +202,24 @@ def _digit(ink: Grey) -> tuple[Grey, Box, bool] | None:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         ink[y : y + height, x : x + width], ltype=cv2.CV_16U
     )
-    stats = stats[1:]
-    _, _, wide, high, area = stats.T
-    ruled = (wide > FLAT * high) & (wide > ACROSS * ink.shape[1])
-    sizes = np.where(ruled, 0, np.maximum(wide, high))
-    by_area = np.argsort(-area * ~ruled)[:MOST]
-    large = by_area[sizes[by_area] > SPECK * sizes.max(initial=0)]
+    by_area = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:MOST]
     boxes: dict[int, Box] = {
         part: (x + left, y + top, x + left + wide, y + top + high)
         for part, (left, top, wide, high, _) in zip(
-            large.tolist(), stats[large].tolist(), strict=True
+            by_area.tolist(), stats[by_area].tolist(), strict=True
         )
+        if wide <= FLAT * high or wide <= ACROSS * ink.shape[1]
     }
     if not boxes:
         return None
+    least = SPECK * max(map(_size, boxes.values()))
+    boxes = {part: box for part, box in boxes.items() if _size(box) > least}
     members, box = _near(boxes)
     others = (boxes[part] for part in boxes if part not in members)
     multiple = any(_height(other) >= OTHER * _size(box) for other in others)
     if len(members) < count - 1:
         chosen = np.zeros(count, np.uint8)
-        chosen[1:][members] = 1
+        chosen[members] = 1
         ink = np.zeros_like(ink)
         ink[y : y + height, x : x + width] = chosen[labels]
     return ink, box, multiple
@@ -258,8 +257,7 @@ def _gap(a: Box, b: Box) -> int:
 
 def _hull(mask: Grey) -> Grey:
     """The convex hull of what is 1, filled."""
-    rows, columns = np.nonzero(mask)
-    corners = cv2.convexHull(np.column_stack((columns, rows)).astype(np.int32))
+    corners = cv2.convexHull(cv2.findNonZero(mask))
     return np.asarray(cv2.fillConvexPoly(np.zeros_like(mask), corners, 1), np.uint8)
 
 
@@ -291,6 +289,7 @@ def _strength(grey: Grey, look: _Look, step: int) -> Strength:
     ink = cv2.threshold(residual, look.level, 0, cv2.THRESH_TOZERO)[1]
     full = cv2.sumElems(ink)[0] / max(1, cv2.countNonZero(ink)) or 255
     # The contrast is stretched so that 10 % of the ink's mean is nothing, and 90 % is all.
-    strength: Strength = np.clip(residual * np.float32(1.25 / full) - np.float32(0.125), 0, 1)
+    stretched = np.clip(_LEVELS * np.float32(1.25 / full) - np.float32(0.125), 0, 1)
+    strength = np.asarray(cv2.LUT(residual, stretched), np.float32)
     x, y, width, height = cv2.boundingRect((strength > 0.5).view(np.uint8))
     return strength[y : y + height, x : x + width]

@@ -12,7 +12,6 @@ from kserve import InferRequest, InferResponse
 
 from serving import context, tracing, v2
 from serving.batcher import Batcher
-from serving.cpu import cpu_limit
 from serving.errors import ServingError, TimedOut, TooLarge
 from serving.gate import Gate
 from serving.metrics import STAGE_SECONDS
@@ -26,9 +25,11 @@ from transformer.image import Picture
 from transformer.payload import Payload, Upload, read_files
 
 DECODE_SECONDS = STAGE_SECONDS.labels("decode")
+INLINE_BYTES = 64 * 1024
 INLINE_PIXELS = 64 * 64
-INLINE_BYTES = 16 * 1024
-"""An image within both limits is decoded at once: a thread would cost more than it saves."""
+"""An image within both limits is decoded at once: a thread would cost more than it saves, …"""
+INLINE_PIXELS_ALONE = 320 * 320
+"""… and so is a larger one where there is one thread: it would be no faster than this one."""
 
 
 class Job(NamedTuple):
@@ -60,6 +61,7 @@ class Transformer(ServedModel):
         max_wait: float,
         max_calls: int,
         timeout: float,
+        decode_threads: int,
     ) -> None:
         """Transform for the model ``name``.
 
@@ -73,6 +75,7 @@ class Transformer(ServedModel):
             max_wait: seconds that a request is held back for company while a call is out.
             max_calls: calls to the predictor at a time.
             timeout: seconds for a request, from its decoding to the scores.
+            decode_threads: images being decoded at a time.
         """
         super().__init__(name)
         self._client = client
@@ -80,7 +83,8 @@ class Transformer(ServedModel):
         self._max_instances = max_instances
         self._max_pixels = max_pixels
         self._decoding = Gate(max_pending)
-        self._threads = ThreadPoolExecutor(cpu_limit(), "decode")
+        self._threads = ThreadPoolExecutor(decode_threads, "decode")
+        self._alone = decode_threads == 1
         self._batcher = Batcher(
             client.score,
             stage="call",
@@ -168,7 +172,11 @@ class Transformer(ServedModel):
         """One image, so that a request that is given up stops after it."""
         try:
             with DECODE_SECONDS.time(), tracing.stage("decode"):
-                picture = _read_small(file) or await self._read(file, deadline)
+                picture = (
+                    _read_small(file, INLINE_PIXELS)
+                    or (self._alone and await _read_alone(file))
+                    or await self._read(file, deadline)
+                )
         except ServingError as error:
             raise type(error)(f"instance {i}: {error}") from None
         metrics.count_picture(picture, len(file), format_of(file))
@@ -183,9 +191,16 @@ class Transformer(ServedModel):
             raise TimedOut("the images took too long to decode") from None
 
 
-def _read_small(file: bytes) -> Picture | None:
+def _read_small(file: bytes, max_pixels: int) -> Picture | None:
     """The picture of a small image; ``None`` for another."""
     if len(file) <= INLINE_BYTES:
         with suppress(TooLarge):
-            return image.read(file, max_pixels=INLINE_PIXELS)
+            return image.read(file, max_pixels=max_pixels)
     return None
+
+
+async def _read_alone(file: bytes) -> Picture | None:
+    """The same of one so large that others are let in after it."""
+    picture = _read_small(file, INLINE_PIXELS_ALONE)
+    await asyncio.sleep(0)
+    return picture
