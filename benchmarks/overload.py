@@ -81,6 +81,7 @@ async def measure(watch: Watch, load: Load, soak: float) -> None:
 
     await at("×0.8", 0.8)
     await at("×1", 1)
+    await at("×3", 3)
     await at("×10", 10)
     await at("×0.8, at once after", 0.8)
     loop = asyncio.get_running_loop()

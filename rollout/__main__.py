@@ -85,9 +85,8 @@ def run_start(args: argparse.Namespace) -> None:
     if args.dry_run:
         preview(api, canary.start(service, args.component, template, args.percent))
         return
-    release.start(
-        api, service, args.component, template, args.percent, timeout=args.timeout, say=say
-    )
+    release.start(api, service, args.component, template, args.percent, say)
+    release.wait_until_ready(api, args.component, timeout=args.timeout, say=say)
     evidence = Evidence(slow=args.slow)
     try:
         begin(source_of(args, api), evidence, args.percent)
@@ -126,9 +125,7 @@ def run_run(args: argparse.Namespace) -> int:
             if args.dry_run:
                 preview(api, canary.start(service, args.component, template, percent))
                 return 0
-            release.start(
-                api, service, args.component, template, percent, timeout=args.timeout, say=say
-            )
+            release.start(api, service, args.component, template, percent, say)
         elif not running and not unfinished and live.is_settled:
             say(f"the {args.component} runs this already, and has all of the traffic")
             return 0

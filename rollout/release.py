@@ -25,18 +25,15 @@ def start(
     component: str,
     template: Object,
     percent: int,
-    *,
-    timeout: int,
     say: Say,
 ) -> None:
-    """Send ``percent`` of the traffic to ``template``, and wait until it gets that.
+    """Send ``percent`` of the traffic to ``template``, as soon as it is ready.
 
     ``service`` is what ``template`` was made from: a later change of it is a conflict.
 
     Raises:
         Refused: see ``canary.start``.
         Conflict: somebody else has changed the service meanwhile.
-        RolloutError: it does not get ready in ``timeout`` seconds.
     """
     canary.start(service, component, template, percent)  # refused before anything is written
     release = begin(service, component, template)
@@ -48,6 +45,14 @@ def start(
     )
     api.announce(service, "CanaryStarted", text)
     say(f"{text}; waiting until it is ready")
+
+
+def wait_until_ready(api: API, component: str, *, timeout: int, say: Say) -> None:
+    """Wait until a canary that was started gets its traffic.
+
+    Raises:
+        RolloutError: it does not get ready in ``timeout`` seconds.
+    """
     try:
         _wait(api, lambda live: canary.read(live, component).is_settled, timeout)
     except TimeoutError:

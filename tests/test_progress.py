@@ -244,11 +244,13 @@ def test_a_percent_of_0_by_hand_is_a_rollback(world: World, traffic: Traffic) ->
     assert world.api.traffic[-1] == {"1": 100}
 
 
+@pytest.mark.parametrize("started", [False, True])
 def test_a_revision_that_never_gets_ready_is_taken_back(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str], *, started: bool
 ) -> None:
     world.api.never_ready.add("2")
-    assert world.run("start", "2", "--percent=10", "--timeout=0") == 1
+    if started:
+        assert world.run("start", "2", "--percent=10", "--timeout=0") == 1
     assert world.run("run", "2", *STEPS, "--warm-up=0", "--poll=0.01", "--timeout=1") == (
         command.ROLLED_BACK
     )
