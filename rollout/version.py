@@ -40,6 +40,7 @@ def find(
         if digest and not models_dir.is_dir():
             return Version("MODEL_VERSION", wanted, digest)
         return Version("MODEL_VERSION", wanted, _verified(directory, digest))
+    uri = f"{uri.rstrip('/')}/"  # as it is published, see training/store.py
     parts = urlsplit(uri)
     if parts.scheme == "file":
         digest = _verified(Path(url2pathname(parts.path)), digest)
@@ -58,10 +59,10 @@ def _fetched(uri: str) -> str:
     try:
         import fsspec  # not needed where the digest is given
 
-        with fsspec.open(f"{uri}/{METADATA_FILE}") as file:
+        with fsspec.open(f"{uri}{METADATA_FILE}") as file:
             return hashlib.sha256(file.read()).hexdigest()
     except Exception as error:  # each store's driver has errors of its own
         raise Refused(
-            f"{uri}/{METADATA_FILE} cannot be read from here ({type(error).__name__}: {error});"
+            f"{uri}{METADATA_FILE} cannot be read from here ({type(error).__name__}: {error});"
             " give the digest that publishing printed, with --digest"
         ) from None

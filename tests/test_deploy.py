@@ -26,7 +26,7 @@ from tests.manifests import Object, of_kind, render
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to deploy with")
 
-OLD_URI, NEW_URI = "s3://mnist-models/mnist/1", "s3://mnist-models/mnist/2"
+OLD_URI, NEW_URI = "s3://mnist-models/mnist/1/", "s3://mnist-models/mnist/2/"
 OLD_IMAGE, NEW_IMAGE = "mnist-kserve-predictor:0.1.0", "mnist-kserve-predictor:0.2.0"
 
 
