@@ -3,7 +3,7 @@
 One thread; images per second are medians over rounds in which the forms take turns, so that
 whatever else the machine does falls on all of them alike. "Alone", import, load and memory are
 medians over fresh processes that load one form: there, no other form has left the heap in a state
-that helps. The weights are random: they change no time. Prints a Markdown table. Needs a C++
+that helps. The weights are random: they change no time. Prints a Markdown table. Needs a
 C++ compiler, which AOTInductor and torch.compile use.
 """
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.data import HWD1000, MNIST
 from predictor.artifact import load
 from training.data import read_idx
 from training.pages import encode
@@ -34,7 +35,6 @@ from transformer.decode import decode
 from transformer.image import Picture
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
 DRAWN = 500
 """Images drawn for each of two sets."""
 
@@ -45,10 +45,9 @@ Files = list[tuple[bytes, int]]
 
 def hand_drawn(half: int) -> Files:
     """One half of hwd1000, by a hash of the file's name; nothing where it is not at hand."""
-    folder = SHARED / "hwd1000"
-    if not folder.exists():
+    if not HWD1000.exists():
         return []
-    return [(upload.content, upload.label) for upload in read_uploads(folder, half)]
+    return [(upload.content, upload.label) for upload in read_uploads(HWD1000, half)]
 
 
 def arc(x: float, y: float, width: float, height: float, start: int, end: int) -> list[list[float]]:
@@ -118,7 +117,7 @@ def two_digits(random: np.random.Generator, digit: int) -> bytes:
 
 def mnist() -> Files:
     """MNIST's test digits, inverted and off centre, so that they do not pass unchanged."""
-    path = SHARED / "mnist/t10k-images-idx3-ubyte.gz"
+    path = MNIST / "t10k-images-idx3-ubyte.gz"
     if not path.exists():
         return []
     pages = (np.pad(page, (0, 6)) for page in read_idx(path).numpy())
@@ -245,7 +244,7 @@ def measure_time() -> None:
     print("| | decoding by Pillow's reader, µs | decoding, µs | all, µs |")
     print("| --- | ---: | ---: | ---: |")
     for name, file in timed():
-        with without(decode_module, _decode_plain_png=lambda *_: None)():
+        with without(decode_module, decode_plain=lambda *_, **__: None)():
             times = [median_time(decode, file)]
         times += [median_time(decode, file), median_time(image.read, file)]
         print(f"| {name} | {' | '.join(f'{time:,.0f}' for time in times)} |")

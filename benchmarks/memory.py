@@ -24,33 +24,55 @@ from tests.digits import encode
 
 MIB = 2**20
 V1 = "/v1/models/mnist:predict"
+V2 = "/v2/models/mnist/infer"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 TIMEOUT = 120
 
 
-def bodies() -> dict[str, bytes]:
+def v2(*files: bytes) -> httpx.Request:
+    """A request with binary tensor data."""
+    raw = b"".join(len(file).to_bytes(4, "little") + file for file in files)
+    tensor = {
+        "name": "images",
+        "datatype": "BYTES",
+        "shape": [len(files)],
+        "parameters": {"binary_data_size": len(raw)},
+    }
+    header = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"inference-header-content-length": str(len(header))}
+    return httpx.Request("POST", f"http://transformer{V2}", headers=headers, content=header + raw)
+
+
+def v1(body: bytes) -> httpx.Request:
+    """An image, or JSON."""
+    kind = "application/json" if body.startswith(b"{") else "image/png"
+    headers = {"content-type": kind}
+    return httpx.Request("POST", f"http://transformer{V1}", headers=headers, content=body)
+
+
+def requests() -> dict[str, httpx.Request]:
     """What is sent by REST."""
+    tiff = encode(Image.new("F", (7000, 7000)), "TIFF", compression="tiff_adobe_deflate")
     file = base64.b64encode(os.urandom(23 * MIB)).decode()
     lists = b",".join([b'{"a":[[[[[[[[]]]]]]]]}'] * 400_000)
     return {
-        "31 MiB that are no image": os.urandom(31 * MIB),
-        "31 MiB of JSON": json.dumps({"instances": [{"image": {"b64": file}}]}).encode(),
-        "JSON of 4 million lists": b'{"instances": [' + lists + b"]}",
-        "PNG of 49 megapixels, RGBA": encode(Image.new("RGBA", (7000, 7000))),
-        "TIFF of 49 megapixels, float": encode(
-            Image.new("F", (7000, 7000)), "TIFF", compression="tiff_adobe_deflate"
-        ),
+        "31 MiB that are no image": v1(os.urandom(31 * MIB)),
+        "31 MiB of JSON": v1(json.dumps({"instances": [{"image": {"b64": file}}]}).encode()),
+        "JSON of 4 million lists": v1(b'{"instances": [' + lists + b"]}"),
+        "PNG of 49 megapixels, RGBA": v1(encode(Image.new("RGBA", (7000, 7000)))),
+        "TIFF of 49 megapixels, float": v1(tiff),
+        "that TIFF and 30 MiB, in V2": v2(tiff, bytes(30 * MIB)),
     }
 
 
-async def over_rest(url: str, body: bytes, count: int) -> Counter[str]:
+async def over_rest(url: str, request: httpx.Request, count: int) -> Counter[str]:
     """The statuses of the answers to ``count`` requests at a time."""
-    kind = "application/json" if body.startswith(b"{") else "image/png"
     limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
 
         async def ask() -> str:
-            answer = await client.post(V1, content=body, headers={"content-type": kind})
+            kinds = request.headers
+            answer = await client.post(request.url.path, content=request.content, headers=kinds)
             return str(answer.status_code)
 
         return Counter(await asyncio.gather(*(ask() for _ in range(count))))
@@ -101,24 +123,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, programs.predictor(Path(name)) as predictor:
         address = f"127.0.0.1:{predictor.http_port}"
 
-        def row(sent: str, count: int, file: bytes, *, by_grpc: bool = False) -> None:
+        def row(sent: str, count: int, of: httpx.Request | bytes) -> None:
             # A program of its own: what was once taken is not always given back.
             with programs.transformer(Path(name), address) as transformer:
                 with Peak(transformer.process.pid) as peak:
                     found = asyncio.run(
-                        over_grpc(transformer.grpc_address, file, count)
-                        if by_grpc
-                        else over_rest(transformer.url, file, count)
+                        over_grpc(transformer.grpc_address, of, count)
+                        if isinstance(of, bytes)
+                        else over_rest(transformer.url, of, count)
                     )
                 answers = ", ".join(f"{status}: {n}" for status, n in sorted(found.items()))
                 print(f"| {sent} | {count} | {answers} | {peak.mib} |", flush=True)
 
-        for sent, body in bodies().items():
-            row(sent, 40, body)
-        row("gRPC, 7.9 MiB that are no image", 300, os.urandom(79 * MIB // 10), by_grpc=True)
+        for sent, request in requests().items():
+            row(sent, 40, request)
+        row("gRPC, 7.9 MiB that are no image", 300, os.urandom(79 * MIB // 10))
         image = encode(Image.new("RGBA", (7000, 7000)))
         padded = image + bytes(79 * MIB // 10 - len(image))
-        row("gRPC, 7.9 MiB of a PNG of 49 megapixels", 300, padded, by_grpc=True)
+        row("gRPC, 7.9 MiB of a PNG of 49 megapixels", 300, padded)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The V2 inference protocol over gRPC: the SDK's servicer, with versions and our errors."""
+"""The V2 inference protocol over gRPC: the SDK's servicer, with versions, limits and our errors."""
 
 import asyncio
 import functools
@@ -10,13 +10,11 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 from kserve import InferRequest, InferResponse
 from kserve.errors import InvalidInput as SDKInvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
-    add_GRPCInferenceServiceServicer_to_server,
-)
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
@@ -33,6 +31,9 @@ CONCURRENT = 80
 MESSAGES = 8
 """Messages of the largest size that may be held at a time; smaller ones as many as fit. Each is in
 memory three times over: as it came, parsed, and as tensors."""
+
+TIMEOUT = 10
+"""Seconds for a call's message to arrive: until then it is one of the ``CONCURRENT``."""
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,42 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     RepositoryModelUnload = RepositoryModelLoad
 
 
+def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
+    """The servicer's methods, each as one that takes a stream, of which it waits for one message.
+
+    On the wire that is the same. But gRPC waits without end for the message of any other method.
+    """
+
+    def received(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
+        async def receive(_: object, context: Any) -> Any:
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    request = await context.read()
+            except TimeoutError:
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+                message = f"the message was not complete after {TIMEOUT} s"
+                return _fail(context, code, message, version=servicer.version)
+            if request is grpc.aio.EOF:
+                code = grpc.StatusCode.INVALID_ARGUMENT
+                return _fail(context, code, "a call without a message", version=servicer.version)
+            return await method(request, context)
+
+        return receive
+
+    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    return grpc.method_handlers_generic_handler(
+        service.full_name,
+        {
+            method.name: grpc.stream_unary_rpc_method_handler(
+                received(getattr(servicer, method.name)),
+                GetMessageClass(method.input_type).FromString,
+                GetMessageClass(method.output_type).SerializeToString,
+            )
+            for method in service.methods
+        },
+    )
+
+
 def _message(response: InferResponse) -> Any:
     """An answer whose tensors are arrays, as ``ModelInferResponse`` with raw contents."""
     return pb.ModelInferResponse(
@@ -171,7 +208,7 @@ async def start(
         ),
     )
     servicer = Servicer(model, dataplane, max_message=max_receive)
-    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers((_handler(servicer),))
     try:
         server.add_insecure_port(address)
     except RuntimeError:

@@ -40,8 +40,9 @@ ANSWERED = (
     "/v2/models/{name}/versions/{version}/infer",
 )
 """And those that are answered before the SDK is asked, see ``serving.app``."""
-BODIES = 8
-"""Bodies of the largest size that may be held at a time; smaller ones as many as fit."""
+BODIES = 4
+"""Bodies of the largest size that may be held at a time; smaller ones as many as fit. Each is in
+memory up to three times: as it came, its tensors, and their items."""
 PATIENCE = 0.05
 """Seconds after which an unanswered request is watched for a client that hangs up: quick
 answers cost a timer and no task."""

@@ -33,9 +33,8 @@ GRACE = 30
 
 
 UNUSED = {
-    "access_log_format", "configure_logging", "enable_docs_url", "enable_latency_logging",
-    "enable_predictor_health_check", "event_loop", "log_config_file", "max_asyncio_workers",
-    "max_threads", "protocol",
+    "access_log_format", "enable_docs_url", "enable_latency_logging", "event_loop",
+    "max_asyncio_workers", "max_threads", "protocol",
 }  # fmt: skip
 """KServe's flags that change nothing here; the controller may give them all the same."""
 

@@ -53,7 +53,9 @@ def predictor(version: artifact.Model) -> Predictor:
     )
 
 
-def transformer(version: artifact.Model, *, decode_threads: int = 2) -> Transformer:
+def transformer(
+    version: artifact.Model, *, decode_threads: int = 2, timeout: float = 60
+) -> Transformer:
     return Transformer(
         "mnist",
         Graph(version),
@@ -63,7 +65,7 @@ def transformer(version: artifact.Model, *, decode_threads: int = 2) -> Transfor
         max_batch=64,
         max_wait=0,
         max_calls=4,
-        timeout=60,
+        timeout=timeout,
         decode_threads=decode_threads,
     )
 

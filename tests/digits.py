@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from benchmarks import image as benchmark
+from benchmarks.data import HWD1000, MNIST
 from training.data import TEST_IMAGES, TEST_LABELS, read_idx
+
+NO_MNIST = f"no MNIST at {MNIST}, where `python -m training train` puts it"
+NO_HWD1000 = f"no scans at {HWD1000}"
+needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason=NO_MNIST)
 
 Stroke = list[tuple[float, float]]
 """Points on a square of 1×1."""
@@ -52,15 +57,14 @@ def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 def mnist_test_set() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The 10,000 test images, uint8 [10000, 28, 28], and their labels; skips where they are not."""
-    folder = benchmark.SHARED / "mnist"
-    if not folder.exists():
-        pytest.skip("needs ../shared/data/mnist")
-    return read_idx(folder / TEST_IMAGES).numpy(), read_idx(folder / TEST_LABELS).numpy()
+    if not MNIST.exists():
+        pytest.skip(NO_MNIST)
+    return read_idx(MNIST / TEST_IMAGES).numpy(), read_idx(MNIST / TEST_LABELS).numpy()
 
 
 def hand_drawn(half: int) -> benchmark.Files:
     """Files and labels of one half (0 or 1) of hwd1000; skips where it is not at hand."""
-    return benchmark.hand_drawn(half) or pytest.skip("needs ../shared/data/hwd1000")
+    return benchmark.hand_drawn(half) or pytest.skip(NO_HWD1000)
 
 
 def write_uploads(folder: Path, count: int = 24) -> Path:

@@ -44,8 +44,6 @@ SECURITY_FIELDS = {
     "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsGroup",
     "runAsNonRoot", "runAsUser", "seccompProfile",
 }  # fmt: skip
-REFUSED_SOURCES = {"fieldRef", "resourceFieldRef"}
-"""Of environment variables."""
 VOLUMES = {"configMap", "emptyDir", "projected", "secret"}
 RESERVED_PORTS = {8008, 8012, 8013, 8022, 9090, 9091}
 """Of queue-proxy, which runs beside the container."""

@@ -20,8 +20,6 @@ pytestmark = pytest.mark.anyio
 
 OK = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 4\r\n\r\nbody"
 
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
 
 class Server:
     """Gives the answers it is told, one to a request, each in pieces; ``None`` hangs up."""

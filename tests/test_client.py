@@ -129,6 +129,36 @@ async def test_http_errors(
     assert "10.0.0.7" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("length", "body"),
+    [
+        (None, b"<html>It works!</html>"),
+        ("x", b"{}"),
+        ("2", b"{}"),
+        ("2", b"[]"),
+        ("9", b'{"outputs'),
+        ("14", b'{"outputs":[]}'),
+        ("14", b'{"outputs":{}}'),
+        ("15", b'{"outputs":[7]}'),
+        (None, None),  # those of other images
+    ],
+)
+async def test_an_answer_without_the_scores_is_no_answer(
+    predictor: tuple[HTTPPredictor, str], length: str | None, body: bytes | None
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        headers = {} if length is None else {"Inference-Header-Content-Length": length}
+        return web.Response(body=body, headers=headers)
+
+    running, address = predictor
+    if body is not None:
+        running.handlers.append(answer)
+    client = connect(config(address), "mnist")
+    with pytest.raises(Unavailable):
+        await client.score(IMAGES if body is not None else IMAGES[:2])
+    await client.close()
+
+
 async def test_http_too_slow(predictor: tuple[HTTPPredictor, str]) -> None:
     server, address = predictor
 

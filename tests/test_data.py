@@ -10,11 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.data import MNIST
+from tests.digits import needs_mnist
 from training import data
 from training.data import DataError
-
-MNIST = Path(__file__).parents[2] / "shared/data/mnist"
-needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason=f"no MNIST files at {MNIST}")
 
 
 def idx(shape: tuple[int, ...], content: bytes, magic: bytes = b"\0\0\x08") -> bytes:

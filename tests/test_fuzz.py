@@ -19,6 +19,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from predictor import artifact
+from serving.errors import LONGEST
 from tests import anything, apps
 from tests.digits import draw, encode
 from tests.forms import V1, V2
@@ -26,7 +27,7 @@ from tests.forms import V1, V2
 JSON = {"content-type": "application/json"}
 REFUSALS = {400, 404, 405, 413, 415}
 LEAKS = ("Traceback", 'File "', "site-packages", "127.0.0.1", "localhost", " at 0x")
-LONGEST_ERROR = 1000
+LONGEST_ERROR = LONGEST + 1
 """Characters: who is told what was wrong need not get back all that was sent."""
 
 

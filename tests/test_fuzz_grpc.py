@@ -12,13 +12,14 @@ from hypothesis.strategies import DrawFn
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from serving import grpc as served
+from serving.errors import LONGEST
 from tests import anything, apps, programs
 from tests.digits import draw as drawn
 from tests.digits import encode
 
 SERVICE = "/inference.GRPCInferenceService/"
 CODES = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
-LONGEST_ERROR = 1000
+LONGEST_ERROR = LONGEST + 1
 """Characters."""
 
 

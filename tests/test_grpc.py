@@ -57,6 +57,27 @@ async def test_calls_beyond_the_limit_are_told_to_come_back(
             await asyncio.sleep(0.02)
 
 
+async def test_who_opens_calls_and_sends_nothing_shuts_nobody_out_for_long(
+    channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "TIMEOUT", 0.5)
+    calls = [channel.stream_unary(INFER)() for _ in range(served.CONCURRENT)]
+    await asyncio.gather(*(call.wait_for_connection() for call in calls))
+    async with asyncio.timeout(10):
+        while (answer := await ask(channel, GOOD)) != ("OK", ""):
+            assert answer[0] == "RESOURCE_EXHAUSTED"
+            await asyncio.sleep(0.02)
+    assert {(await call.code()).name for call in calls} == {"DEADLINE_EXCEEDED"}
+    assert await calls[0].details() == "the message was not complete after 0.5 s"
+
+
+async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
+    call = channel.stream_unary(INFER)()
+    await call.done_writing()
+    assert (await call.code()).name == "INVALID_ARGUMENT"
+    assert await call.details() == "a call without a message"
+
+
 async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
     long = "x" * 5000
     both = {**TENSOR, "name": long, "contents": {"uint_contents": [7]}}

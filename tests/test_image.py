@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
-from benchmarks.image import SHARED
+from benchmarks.data import MNIST
 from serving.errors import NotAnImage
-from tests.digits import draw, encode
+from tests.digits import draw, encode, needs_mnist
 from tests.drawings import Grey, drawn, is_like, placed
 from training.data import read_idx
 from transformer.image import Picture, picture, read
@@ -56,12 +56,10 @@ def test_what_is_in_mnists_format_is_not_changed(form: str, digit: int) -> None:
     assert np.array_equal(found.pixels, pixels)
 
 
+@needs_mnist
 @pytest.mark.parametrize("name", ["train", "t10k"])
 def test_mnists_images_are_not_changed(name: str) -> None:
-    path = SHARED / f"mnist/{name}-images-idx3-ubyte.gz"
-    if not path.exists():
-        pytest.skip("needs ../shared/data/mnist")
-    for pixels in read_idx(path).numpy():
+    for pixels in read_idx(MNIST / f"{name}-images-idx3-ubyte.gz").numpy():
         for found in (picture(pixels), picture(255 - pixels)):
             assert found.status == "ok"
             assert np.array_equal(found.pixels, pixels)

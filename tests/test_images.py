@@ -11,9 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from benchmarks.image import SHARED
+from benchmarks.data import MNIST
 from containers.__main__ import NAMES
 from tests import images, releases, runs
+from tests.digits import needs_mnist
 from tests.programs import ROOT, Program
 
 pytestmark = pytest.mark.skipif(
@@ -88,8 +89,8 @@ def test_a_seven_is_a_seven(transformer: Program) -> None:
     assert answer.json()["predictions"][0]["digit"] == 7
 
 
-def test_an_upload_that_goes_to_disk(transformer: Program) -> None:
-    padded = SEVEN + bytes(2 * 2**20)  # more than what is kept in memory
+def test_a_large_upload(transformer: Program) -> None:
+    padded = SEVEN + bytes(2 * 2**20)
     answer = httpx.post(f"{transformer.url}/predict", files={"images": padded})
     assert answer.json()["predictions"][0]["digit"] == 7
 
@@ -183,10 +184,9 @@ def test_training_reaches_a_store_of_objects(
     assert "1/model.json" in s3_server.files()
 
 
+@needs_mnist
 def test_training_trains(tmp_path: Path, volume: Path) -> None:
-    if not (SHARED / "mnist").exists():
-        pytest.skip("needs ../shared/data/mnist")
-    shutil.copytree(SHARED / "mnist", volume / "data", copy_function=shutil.copyfile)
+    shutil.copytree(MNIST, volume / "data", copy_function=shutil.copyfile)
     command = (
         "train",
         "--network=plain",

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.data import MNIST
 from predictor import artifact
+from tests.digits import needs_mnist
 from tests.synthetic import digits
 from training import data
 from training.__main__ import main
@@ -17,9 +19,7 @@ from training.data import DataError, Digits
 from training.evaluate import measure
 from training.run import Run, RunError, code_digest
 
-MNIST = Path(__file__).parents[2] / "shared/data/mnist"
 MODELS = Path(__file__).parents[1] / "models/mnist"
-needs_mnist = pytest.mark.skipif(not MNIST.exists(), reason=f"no MNIST files at {MNIST}")
 
 
 @pytest.fixture

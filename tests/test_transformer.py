@@ -1,11 +1,9 @@
 """The transformer in front of real predictors: both protocols, two pods, and none."""
 
 import asyncio
-import base64
 import json
 import os
 import signal
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from PIL import Image
 
 from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
-from tests import apps, programs
+from tests import programs
 from tests.digits import draw, encode
 
 pytestmark = pytest.mark.anyio
@@ -48,35 +46,6 @@ def test_one_request_may_be_larger_than_a_merged_call(transformer: programs.Prog
     files = [("images", SEVEN)] * 256
     predictions = httpx.post(f"{transformer.url}/predict", files=files).json()["predictions"]
     assert [prediction["digit"] for prediction in predictions] == [7] * 256
-
-
-@pytest.mark.parametrize(
-    ("size", "threads", "takes_thread"),
-    [(28, 2, False), (280, 2, True), (280, 1, False), (400, 1, True)],
-)
-async def test_what_is_soon_decoded_takes_a_thread_only_beside_others(
-    size: int, threads: int, *, takes_thread: bool
-) -> None:
-    model = apps.transformer(apps.load(), decode_threads=threads)
-    before = set(threading.enumerate())
-    content = base64.b64encode(encode(draw(7, size))).decode()
-    await model({"instances": [{"image": {"b64": content}}]})
-    assert bool(set(threading.enumerate()) - before) == takes_thread
-    await model.close()
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-async def test_others_are_let_in_between_the_images_of_a_request(threads: int) -> None:
-    model = apps.transformer(apps.load(), decode_threads=threads)
-    content = base64.b64encode(encode(draw(7, 280))).decode()
-    request = asyncio.create_task(model({"instances": [{"image": {"b64": content}}] * 8}))
-    turns = 0
-    while not request.done():
-        turns += 1
-        await asyncio.sleep(0)
-    assert turns > 8
-    assert [each["digit"] for each in request.result()[0]["predictions"]] == [7] * 8
-    await model.close()
 
 
 async def post(client: httpx.AsyncClient) -> httpx.Response:

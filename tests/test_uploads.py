@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.digits import write_uploads
+from benchmarks.data import HWD1000
+from tests.digits import NO_HWD1000, write_uploads
 from training.uploads import read_uploads
-
-HWD1000 = Path(__file__).parents[2] / "shared/data/hwd1000"
 
 
 def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
@@ -23,7 +22,7 @@ def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
             assert upload.label == (1, 4, 7)[int(upload.name[:-4]) % 3]
 
 
-@pytest.mark.skipif(not HWD1000.exists(), reason=f"no images at {HWD1000}")
+@pytest.mark.skipif(not HWD1000.exists(), reason=NO_HWD1000)
 @pytest.mark.parametrize(("half", "count"), [(0, 494), (1, 506)])
 def test_the_halves_of_hwd1000_stay_the_same(half: int, count: int) -> None:
     assert len(read_uploads(HWD1000, half)) == count

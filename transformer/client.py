@@ -6,6 +6,7 @@ drops the version from the answer.
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -84,11 +85,12 @@ class RESTPredictor:
             header + images.tobytes(),
             {v2.HEADER_LENGTH: str(len(header)), **context.current().headers()},
         )
-        metrics.count_call(headers.get(VERSION_HEADER), ok=status == 200)
-        if status != 200:
+        scores = _read_scores(headers, body, len(images)) if status == 200 else None
+        metrics.count_call(headers.get(VERSION_HEADER), ok=scores is not None)
+        if scores is None:
             log.warning("the predictor answered %d: %.200r", status, body)
             raise _error_of(status)
-        return _read_scores(body, int(headers[v2.HEADER_LENGTH]))
+        return scores
 
     async def close(self) -> None:
         """See ``PredictorClient``."""
@@ -163,19 +165,25 @@ def _error_of(status: int) -> ServingError:
         return Overloaded(BUSY)
     if status == 504:
         return TimedOut(SLOW)
-    if status in (404, 502, 503):  # 404: a proxy knows no such host, or not yet
+    # 200: not by the predictor. 404: a proxy knows no such host, or not yet.
+    if status in (200, 404, 502, 503):
         return Unavailable(AWAY)
     return Failed(DEFECT)
 
 
-def _read_scores(body: bytes, json_length: int) -> Scores:
-    answer = orjson.loads(body[:json_length])
+def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores | None:
+    """The scores of ``count`` images; ``None`` if the answer has not got them."""
     tensors = {}
-    position = json_length
-    for output in answer["outputs"]:
-        dtype = np.bool_ if output["datatype"] == "BOOL" else np.float32
-        count = math.prod(output["shape"])
-        data: NDArray[Any] = np.frombuffer(body, dtype, count, position)
-        position += data.nbytes
-        tensors[output["name"]] = data.reshape(output["shape"])
-    return Scores(tensors["probabilities"], tensors["accepted"], answer["model_version"])
+    try:
+        position = int(headers[v2.HEADER_LENGTH])
+        answer = orjson.loads(body[:position])
+        for output in answer["outputs"]:
+            dtype = np.bool_ if output["datatype"] == "BOOL" else np.float32
+            shape = output["shape"]
+            data: NDArray[Any] = np.frombuffer(body, dtype, math.prod(shape), position)
+            position += data.nbytes
+            tensors[output["name"]] = data.reshape(shape)
+        scores = Scores(tensors["probabilities"], tensors["accepted"], answer["model_version"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return scores if len(scores.probabilities) == len(scores.accepted) == count else None

@@ -1,10 +1,8 @@
 """The KServe transformer: image files to pictures, pictures to scores, scores to the answer."""
 
 import asyncio
-import functools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ from kserve import InferRequest, InferResponse
 
 from serving import context, tracing, v2
 from serving.batcher import Batcher
-from serving.errors import ServingError, TimedOut, TooLarge
+from serving.errors import ServingError, TimedOut
 from serving.gate import Gate
 from serving.metrics import STAGE_SECONDS
 from serving.model import ServedModel
@@ -20,16 +18,19 @@ from serving.scores import Scores
 from transformer import image, metrics
 from transformer.answer import make_answer, show, to_predictions
 from transformer.client import PredictorClient
-from transformer.decode import format_of
+from transformer.decode import decode_plain, format_of
 from transformer.image import Picture
 from transformer.payload import Payload, Upload, read_files
 
 DECODE_SECONDS = STAGE_SECONDS.labels("decode")
 INLINE_BYTES = 64 * 1024
 INLINE_PIXELS = 64 * 64
-"""An image within both limits is decoded at once: a thread would cost more than it saves, …"""
+"""A plain PNG within both limits is decoded at once: a thread would cost more than it saves, …"""
 INLINE_PIXELS_ALONE = 320 * 320
 """… and so is a larger one where there is one thread: it would be no faster than this one."""
+TURN = 0.005
+"""Seconds after which others have their turn between the images of a request."""
+LATE = "the images took too long to decode"
 
 
 class Job(NamedTuple):
@@ -115,11 +116,20 @@ class Transformer(ServedModel):
             Overloaded: too many images are being decoded.
             TimedOut: there is no time left for the rest.
         """
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
         files = read_files(payload, max_instances=self._max_instances)
         context.current().images = len(files)
+        pictures: list[Picture] = []
+        turn = loop.time() + TURN
         with self._decoding.admit(len(files)):
-            pictures = [await self._decode(file, i, deadline) for i, file in enumerate(files)]
+            for i, file in enumerate(files):
+                if (now := loop.time()) > turn:
+                    if now > deadline:
+                        raise TimedOut(f"instance {i}: {LATE}")
+                    await asyncio.sleep(0)
+                    turn = loop.time() + TURN
+                pictures.append(await self._decode(file, i, deadline))
         return Job(payload, pictures, deadline)
 
     async def predict(
@@ -173,7 +183,7 @@ class Transformer(ServedModel):
         try:
             with DECODE_SECONDS.time(), tracing.stage("decode"):
                 picture = (
-                    _read_small(file, INLINE_PIXELS)
+                    _read_plain(file, INLINE_PIXELS)
                     or (self._alone and await _read_alone(file))
                     or await self._read(file, deadline)
                 )
@@ -183,24 +193,31 @@ class Transformer(ServedModel):
         return picture
 
     async def _read(self, file: bytes, deadline: float) -> Picture:
-        read = functools.partial(image.read, max_pixels=self._max_pixels)
+        # A call that is given up stays with the threads until one is free; its file shall not.
+        held = [file]
+
+        def read() -> Picture:
+            return image.read(held.pop(), max_pixels=self._max_pixels)
+
         try:
             async with asyncio.timeout_at(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, read, file)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read)
         except TimeoutError:
-            raise TimedOut("the images took too long to decode") from None
+            raise TimedOut(LATE) from None
+        finally:
+            held.clear()
 
 
-def _read_small(file: bytes, max_pixels: int) -> Picture | None:
-    """The picture of a small image; ``None`` for another."""
-    if len(file) <= INLINE_BYTES:
-        with suppress(TooLarge):
-            return image.read(file, max_pixels=max_pixels)
-    return None
+def _read_plain(file: bytes, max_pixels: int) -> Picture | None:
+    """The picture of a small plain PNG; ``None`` for another file."""
+    if len(file) > INLINE_BYTES:
+        return None
+    grey = decode_plain(file, max_pixels=max_pixels)
+    return None if grey is None else image.picture(grey)
 
 
 async def _read_alone(file: bytes) -> Picture | None:
     """The same of one so large that others are let in after it."""
-    picture = _read_small(file, INLINE_PIXELS_ALONE)
+    picture = _read_plain(file, INLINE_PIXELS_ALONE)
     await asyncio.sleep(0)
     return picture
