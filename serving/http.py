@@ -48,6 +48,15 @@ TOO_SLOW = response(
     "connection: close",
 )
 
+_taking: set[asyncio.Task[Any]] = set()
+"""Connections on their way: the loop itself would forget their tasks."""
+
+
+def _taken(task: asyncio.Task[Any]) -> None:
+    _taking.discard(task)
+    if not task.cancelled():
+        task.exception()  # is the client's matter, such as one that has hung up
+
 
 class Protocol(HttpToolsProtocol):
     """One connection."""
@@ -157,19 +166,22 @@ class Protocol(HttpToolsProtocol):
         self._close(INVALID)
 
     def _accept(self) -> None:
-        """Take the next connection, if one waits.
+        """Take the next two connections, if so many wait.
 
         uvloop takes one in a turn of the loop, and under load a turn is long: without this, who
-        connects then waits for seconds, a health probe for instance.
+        connects then waits for seconds, a health probe for instance. As each brings two, thousands
+        are taken in a dozen turns.
         """
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:  # none waits, or no file may be opened for it
-            return
-        self._next = self.loop.create_task(
-            self.loop.connect_accepted_socket(self._another, connection, ssl=self.config.ssl)
-        )
-        self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
+        for _ in range(2):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # none waits, or no file may be opened for it
+                return
+            task = self.loop.create_task(
+                self.loop.connect_accepted_socket(self._another, connection, ssl=self.config.ssl)
+            )
+            _taking.add(task)
+            task.add_done_callback(_taken)
 
     def _another(self) -> asyncio.Protocol:
         config, state = self.config, self.server_state
