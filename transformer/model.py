@@ -85,7 +85,7 @@ class Transformer(ServedModel):
         self._max_pixels = max_pixels
         self._decoding = Gate(max_pending)
         self._threads = ThreadPoolExecutor(decode_threads, "decode")
-        self._alone = decode_threads == 1
+        self._inline_pixels = INLINE_PIXELS_ALONE if decode_threads == 1 else INLINE_PIXELS
         self._batcher = Batcher(
             client.score,
             stage="call",
@@ -124,9 +124,7 @@ class Transformer(ServedModel):
         turn = loop.time() + TURN
         with self._decoding.admit(len(files)):
             for i, file in enumerate(files):
-                if (now := loop.time()) > turn:
-                    if now > deadline:
-                        raise TimedOut(f"instance {i}: {LATE}")
+                if loop.time() > turn:
                     await asyncio.sleep(0)
                     turn = loop.time() + TURN
                 pictures.append(await self._decode(file, i, deadline))
@@ -182,17 +180,25 @@ class Transformer(ServedModel):
         """One image, so that a request that is given up stops after it."""
         try:
             with DECODE_SECONDS.time(), tracing.stage("decode"):
-                picture = (
-                    _read_plain(file, INLINE_PIXELS)
-                    or (self._alone and await _read_alone(file))
-                    or await self._read(file, deadline)
-                )
+                picture = await self._read(file, deadline)
         except ServingError as error:
             raise type(error)(f"instance {i}: {error}") from None
         metrics.count_picture(picture, len(file), format_of(file))
         return picture
 
     async def _read(self, file: bytes, deadline: float) -> Picture:
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimedOut(LATE)
+        small = len(file) <= INLINE_BYTES
+        grey = decode_plain(file, max_pixels=self._inline_pixels) if small else None
+        if grey is None:
+            return await self._read_in_thread(file, deadline)
+        picture = image.picture(grey)
+        if grey.size > INLINE_PIXELS:
+            await asyncio.sleep(0)  # it took so long that others are let in
+        return picture
+
+    async def _read_in_thread(self, file: bytes, deadline: float) -> Picture:
         # A call that is given up stays with the threads until one is free; its file shall not.
         held = [file]
 
@@ -206,18 +212,3 @@ class Transformer(ServedModel):
             raise TimedOut(LATE) from None
         finally:
             held.clear()
-
-
-def _read_plain(file: bytes, max_pixels: int) -> Picture | None:
-    """The picture of a small plain PNG; ``None`` for another file."""
-    if len(file) > INLINE_BYTES:
-        return None
-    grey = decode_plain(file, max_pixels=max_pixels)
-    return None if grey is None else image.picture(grey)
-
-
-async def _read_alone(file: bytes) -> Picture | None:
-    """The same of one so large that others are let in after it."""
-    picture = _read_plain(file, INLINE_PIXELS_ALONE)
-    await asyncio.sleep(0)
-    return picture
