@@ -5,13 +5,13 @@ Markdown table: what was answered, and the most resident memory while it was.
 """
 
 import asyncio
-import base64
 import json
 import os
 import tempfile
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import httpx
@@ -21,58 +21,50 @@ from PIL import Image
 
 from tests import programs
 from tests.digits import encode
+from tests.forms import V1, V2, v1_json, v2_binary
 
 MIB = 2**20
-V1 = "/v1/models/mnist:predict"
-V2 = "/v2/models/mnist/infer"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 TIMEOUT = 120
 
 
-def v2(*files: bytes) -> httpx.Request:
-    """A request with binary tensor data."""
-    raw = b"".join(len(file).to_bytes(4, "little") + file for file in files)
-    tensor = {
-        "name": "images",
-        "datatype": "BYTES",
-        "shape": [len(files)],
-        "parameters": {"binary_data_size": len(raw)},
-    }
-    header = json.dumps({"inputs": [tensor]}).encode()
-    headers = {"inference-header-content-length": str(len(header))}
-    return httpx.Request("POST", f"http://transformer{V2}", headers=headers, content=header + raw)
+class Request(NamedTuple):
+    """What is sent by REST, and where to."""
+
+    path: str
+    content: bytes
+    headers: dict[str, str]
 
 
-def v1(body: bytes) -> httpx.Request:
+def v1(body: bytes) -> Request:
     """An image, or JSON."""
     kind = "application/json" if body.startswith(b"{") else "image/png"
-    headers = {"content-type": kind}
-    return httpx.Request("POST", f"http://transformer{V1}", headers=headers, content=body)
+    return Request(V1, body, {"content-type": kind})
 
 
-def requests() -> dict[str, httpx.Request]:
+def requests() -> dict[str, Request]:
     """What is sent by REST."""
     tiff = encode(Image.new("F", (7000, 7000)), "TIFF", compression="tiff_adobe_deflate")
-    file = base64.b64encode(os.urandom(23 * MIB)).decode()
+    file = os.urandom(23 * MIB)
     lists = b",".join([b'{"a":[[[[[[[[]]]]]]]]}'] * 400_000)
     return {
         "31 MiB that are no image": v1(os.urandom(31 * MIB)),
-        "31 MiB of JSON": v1(json.dumps({"instances": [{"image": {"b64": file}}]}).encode()),
+        "31 MiB of JSON": v1(json.dumps(v1_json(file)).encode()),
         "JSON of 4 million lists": v1(b'{"instances": [' + lists + b"]}"),
         "PNG of 49 megapixels, RGBA": v1(encode(Image.new("RGBA", (7000, 7000)))),
         "TIFF of 49 megapixels, float": v1(tiff),
-        "that TIFF and 30 MiB, in V2": v2(tiff, bytes(30 * MIB)),
+        "that TIFF and 30 MiB, in V2": Request(V2, **v2_binary(tiff, bytes(30 * MIB))),
     }
 
 
-async def over_rest(url: str, request: httpx.Request, count: int) -> Counter[str]:
+async def over_rest(url: str, request: Request, count: int) -> Counter[str]:
     """The statuses of the answers to ``count`` requests at a time."""
     limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
 
         async def ask() -> str:
-            kinds = request.headers
-            answer = await client.post(request.url.path, content=request.content, headers=kinds)
+            path, content, headers = request
+            answer = await client.post(path, content=content, headers=headers)
             return str(answer.status_code)
 
         return Counter(await asyncio.gather(*(ask() for _ in range(count))))
@@ -123,7 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, programs.predictor(Path(name)) as predictor:
         address = f"127.0.0.1:{predictor.http_port}"
 
-        def row(sent: str, count: int, of: httpx.Request | bytes) -> None:
+        def row(sent: str, count: int, of: Request | bytes) -> None:
             # A program of its own: what was once taken is not always given back.
             with programs.transformer(Path(name), address) as transformer:
                 with Peak(transformer.process.pid) as peak:

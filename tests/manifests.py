@@ -44,6 +44,8 @@ SECURITY_FIELDS = {
     "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "runAsGroup",
     "runAsNonRoot", "runAsUser", "seccompProfile",
 }  # fmt: skip
+SCHEMAS = programs.ROOT.parent / "shared/schemas"
+"""Of custom kinds, where several checkouts share them."""
 VOLUMES = {"configMap", "emptyDir", "projected", "secret"}
 RESERVED_PORTS = {8008, 8012, 8013, 8022, 9090, 9091}
 """Of queue-proxy, which runs beside the container."""

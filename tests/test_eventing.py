@@ -27,7 +27,6 @@ OPTIONS: tuple[list[str], ...] = (
     ["events-auth", "events-ordered"],
 )
 EVENTING = {"Broker", "KafkaSink", "KafkaSource", "Trigger"}
-SCHEMAS = programs.ROOT.parent / "shared/schemas"
 PAGE = (programs.ROOT / "docs/events.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")
@@ -67,7 +66,7 @@ def test_built_in_kinds_are_valid(rendered: list[Object]) -> None:
 def schema(each: Object) -> Any:
     """The schema of an object's kind, with every property refused that it does not know."""
     group, version = each["apiVersion"].split("/")
-    path = SCHEMAS / f"{group}_{each['kind']}_{version}.json"
+    path = manifests.SCHEMAS / f"{group}_{each['kind']}_{version}.json"
     if not path.exists():
         pytest.skip(f"no schema at {path}")
     return closed(json.loads(path.read_text(encoding="utf-8")))

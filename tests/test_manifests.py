@@ -22,7 +22,6 @@ OVERLAYS = ("development", "production")
 COMPONENTS = ("grpc", "gpu", "monitoring", "payload-logging", "retraining", "rollout", "tracing")
 CUSTOM = {"InferenceService", "PodMonitor", "PrometheusRule"}
 """Kinds that Kubernetes does not have by itself."""
-SCHEMAS = programs.ROOT.parent / "shared/schemas"
 KUBERNETES = "1.34"
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")
@@ -64,7 +63,7 @@ def test_custom_kinds_are_valid(rendered: list[Object]) -> None:
     for each in rendered:
         if each["kind"] in CUSTOM:
             group, version = each["apiVersion"].split("/")
-            path = SCHEMAS / f"{group}_{each['kind']}_{version}.json"
+            path = manifests.SCHEMAS / f"{group}_{each['kind']}_{version}.json"
             if not path.exists():
                 pytest.skip(f"no schema at {path}")
             # The schema itself is not checked: its patterns are Go's.
