@@ -1,4 +1,4 @@
-"""The ASGI app of both programs: inferences are answered and observed here, all else by KServe's.
+"""What both programs answer: inferences here, all else by KServe's app.
 
 FastAPI's layers and its routing cost an inference more than reading and writing it
 (docs/decisions/speed.md).
@@ -7,49 +7,56 @@ FastAPI's layers and its routing cost an inference more than reading and writing
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from serving import access, context, http
-from serving.metrics import observe
+from serving import access, context, rest
+from serving.inference import VERSION_HEADER, Endpoints
+from serving.message import Request, Response, refusal
+from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
-from serving.rest import EXPECTED, VERSION_HEADER, Endpoints, error_response
 
 log = logging.getLogger(__name__)
 
-VERSION = VERSION_HEADER.encode()
-REQUEST_ID, TRACEPARENT, TRACESTATE = (
-    name.encode() for name in (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
-)
-ONLY_POST = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
-
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+class Found(NamedTuple):
+    """What a path means."""
+
+    endpoint: Endpoint
+    protocol: str
+    parameters: dict[str, str | None]
 
 
 class App:
     """Times each inference, names it and the version, and tells errors in one form."""
 
-    def __init__(self, model: ServedModel, rest: FastAPI, *, max_body: int) -> None:
-        """Serve ``model``.
+    def __init__(self, model: ServedModel, kserve: FastAPI) -> None:
+        """Serve ``model``, whose version is named on answers that name none, errors above all.
 
-        Args:
-            model: what answers; its version is named on answers that name none, errors above all.
-            rest: answers what is no inference.
-            max_body: bytes that a body may have.
+        What is no inference ``kserve`` answers.
         """
-        self.rest = rest
-        rest.router.redirect_slashes = False  # which goes to whatever host a caller names
-        self.endpoints = Endpoints(model, max_body=max_body)
-        self.endpoints.add_to(rest)
+        self.kserve = kserve
+        kserve.router.redirect_slashes = False  # which goes to whatever host a caller names
+        rest.add_routes(kserve, model)
+        self.endpoints = Endpoints(model)
         self._version = model.version or ""
+        named = {VERSION_HEADER: self._version} if self._version else {}
+        self.overloaded = refusal(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "overloaded; try again later",
+            {"retry-after": "1", **named},
+        ).encode()
+        """What a request is answered that is one too many."""
         self._inferences: list[tuple[re.Pattern[str], str, Endpoint]] = []
+        self.find = lru_cache(maxsize=32)(self._find)
         self.add(r"/v1/models/(?P<name>[^/]+):predict", "v1", self.endpoints.predict)
         self.add(
             r"/v2/models/(?P<name>[^/]+)(/versions/(?P<version>[^/]+))?/infer",
@@ -60,61 +67,54 @@ class App:
     def add(self, path: str, protocol: str, endpoint: Endpoint) -> None:
         """Have ``endpoint`` answer a POST to ``path``, a regular expression, as an inference.
 
-        What its groups find becomes the request's ``path_params``; ``protocol`` is a label of the
+        What its groups find becomes the request's ``parameters``; ``protocol`` is a label of the
         metrics.
         """
         self._inferences.append((re.compile(path), protocol, endpoint))
+        self.find.cache_clear()
 
-    @property
-    def overloaded(self) -> bytes:
-        """The answer to a request that is one too many."""
-        headers = [f"{VERSION_HEADER}: {self._version}"] if self._version else []
-        status = HTTPStatus.TOO_MANY_REQUESTS
-        return http.response(status, "overloaded; try again later", "retry-after: 1", *headers)
+    def _find(self, path: str) -> Found | None:
+        """The inference that a POST to ``path`` asks for."""
+        for pattern, protocol, endpoint in self._inferences:
+            if match := pattern.fullmatch(path):
+                return Found(endpoint, protocol, match.groupdict())
+        return None
+
+    async def answer(self, found: Found, request: Request) -> Response:
+        """Answer an inference; only being cancelled is raised."""
+        protocol, headers = found.protocol, request.headers
+        named = (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
+        observed = access.begin(protocol, *[headers.get(name, "") for name in named])
+        status, version, start = CLIENT_GONE, self._version, perf_counter()
+        try:
+            response = await _respond(found.endpoint, request)
+            status = response.status
+            version = response.headers.get(VERSION_HEADER, version)
+            if version:
+                response.headers[VERSION_HEADER] = version
+            response.headers[context.REQUEST_ID] = observed.request_id
+            return response
+        finally:
+            access.end(observed, protocol, status, version, perf_counter() - start)
 
     def refused(self, path: str) -> None:
         """Count a request that was refused before it got here."""
-        if found := self._find(path):
-            _, protocol, _ = found
-            observe(protocol, HTTPStatus.TOO_MANY_REQUESTS, self._version, 0)
+        if found := self.find(path):
+            observe(found.protocol, HTTPStatus.TOO_MANY_REQUESTS, self._version, 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        found = self._find(scope["path"]) if scope["type"] == "http" else None
-        if found is None:
-            await self.rest(scope, receive, send)
-            return
-        if scope["method"] != "POST":
-            await error_response(ONLY_POST)(scope, receive, send)
-            return
-        scope["path_params"], protocol, endpoint = found
-        headers = dict(scope["headers"])
-        named = (headers.get(name, b"") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
-        request = access.begin(protocol, *(value.decode("latin-1") for value in named))
-        status, version, start = 0, self._version, perf_counter()
-        try:
-            response = await _respond(endpoint, Request(scope, receive))
-            status = response.status_code
-            if answered := dict(response.raw_headers).get(VERSION):
-                version = answered.decode()
-            elif version:
-                response.raw_headers.append((VERSION, version.encode()))
-            response.raw_headers.append((REQUEST_ID, request.request_id.encode()))
-            await response(scope, receive, send)
-        finally:
-            access.end(request, protocol, status, version, perf_counter() - start)
-
-    def _find(self, path: str) -> tuple[dict[str, Any], str, Endpoint] | None:
-        for pattern, protocol, endpoint in self._inferences:
-            if match := pattern.fullmatch(path):
-                return match.groupdict(), protocol, endpoint
-        return None
+        """Answer what is no inference, as an ASGI app."""
+        if scope["type"] == "http" and self.find(scope["path"]):
+            only_post = JSONResponse({"error": "Method Not Allowed"}, 405, {"allow": "POST"})
+            await only_post(scope, receive, send)
+        else:
+            await self.kserve(scope, receive, send)
 
 
 async def _respond(endpoint: Endpoint, request: Request) -> Response:
     try:
         return await endpoint(request)
     except Exception as error:
-        if not isinstance(error, EXPECTED):
+        if not isinstance(error, rest.EXPECTED):
             log.exception("a defect")
-        return error_response(error)
+        return refusal(*rest.told(error))

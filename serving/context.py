@@ -77,9 +77,9 @@ def receive(request_id: str, traceparent: str, tracestate: str) -> RequestContex
     """
     if not _SANE.fullmatch(request_id):
         request_id = new_id()
-    if not _VALID.fullmatch(traceparent):
+    if not (traceparent and _VALID.fullmatch(traceparent)):
         traceparent = tracestate = ""
-    if not _STATE.fullmatch(tracestate):
+    elif not _STATE.fullmatch(tracestate):
         tracestate = ""
     return RequestContext(request_id, traceparent, tracestate)
 

@@ -22,9 +22,10 @@ from serving import access, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
 from serving.errors import LONGEST, ServingError
 from serving.gate import Gate
+from serving.inference import VERSION_HEADER
 from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
-from serving.rest import VERSION_HEADER, model_metadata
+from serving.rest import model_metadata
 
 CONCURRENT = 80
 """Calls at a time, beyond which more get RESOURCE_EXHAUSTED, and their message is not received."""

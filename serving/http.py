@@ -1,21 +1,27 @@
-"""uvicorn's HTTP/1.1, with the limits that it lacks: on heads, and on requests in hand.
+"""uvicorn's HTTP/1.1, with the limits that it lacks, and a short way to the inferences.
 
 What a connection costs before there is a request: a head (request line and headers) is held to a
 size and a time, a body to a time, and so is a connection that sends nothing. What a request costs
 before it is known to be one too many: it is refused as soon as its head is there, without a task of
 its own, so that a service that is asked for ten times what it can do still does what it can.
+An inference goes to our app straight from here (``serving.exchange``), all else by ASGI.
 
 Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn 0.54.
 """
 
 import asyncio
-import json
 import socket
-from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.app import App
+from serving.exchange import Bodies, Exchange
+from serving.message import refusal
 
 LONGEST_HEAD = 64 * 1024
 """Bytes of request line and headers. What stands before us in a cluster has the same limit (Envoy)
@@ -24,29 +30,14 @@ TIMEOUT = 30
 """Seconds that a client has to send a head that it has begun, and again the body."""
 
 
-def response(status: HTTPStatus, error: str, *headers: str) -> bytes:
-    """A whole answer, as it goes over the wire."""
-    body = json.dumps({"error": error})
-    lines = (
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-        *headers,
-    )
-    return "\r\n".join((*lines, "", body)).encode()
-
-
-INVALID = response(HTTPStatus.BAD_REQUEST, "this is not HTTP", "connection: close")
-TOO_LARGE = response(
+INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=False)
+TOO_LARGE = refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"request line and headers have more than {LONGEST_HEAD} bytes",
-    "connection: close",
-)
-TOO_SLOW = response(
-    HTTPStatus.REQUEST_TIMEOUT,
-    f"the request was not complete after {TIMEOUT} s",
-    "connection: close",
-)
+).encode(keep_alive=False)
+TOO_SLOW = refusal(
+    HTTPStatus.REQUEST_TIMEOUT, f"the request was not complete after {TIMEOUT} s"
+).encode(keep_alive=False)
 
 _taking: set[asyncio.Task[Any]] = set()
 """Connections on their way: the loop itself would forget their tasks."""
@@ -58,6 +49,13 @@ def _taken(task: asyncio.Task[Any]) -> None:
         task.exception()  # is the client's matter, such as one that has hung up
 
 
+@lru_cache(maxsize=32)
+def _split(url: bytes) -> tuple[str, str]:
+    """Path and query of a request's URL."""
+    parts = httptools.parse_url(url)
+    return unquote((parts.path or b"").decode("ascii")), (parts.query or b"").decode("latin-1")
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
@@ -65,10 +63,10 @@ class Protocol(HttpToolsProtocol):
         self,
         *args: Any,
         listener: socket.socket,
+        app: App,
         most: int,
         reading: set["Protocol"],
-        overloaded: bytes,
-        on_refused: Callable[[str], None],
+        bodies: Bodies,
         **kwargs: Any,
     ) -> None:
         """Limit the requests in hand, over all connections; the rest is uvicorn's.
@@ -76,19 +74,21 @@ class Protocol(HttpToolsProtocol):
         Args:
             args: as uvicorn gives them.
             listener: where further connections wait.
+            app: answers the inferences.
             most: requests in hand from which a POST is refused. Health checks never are.
             reading: the connections whose body is on its way, of all that share the limit: they
                 are not in hand, else a few slow clients would shut everybody out.
-            overloaded: what it is answered.
-            on_refused: is told its path.
+            bodies: those of all connections.
             kwargs: as uvicorn gives them.
         """
         super().__init__(*args, **kwargs)
+        self.exchanges: set[Exchange] = set()
+        """The inferences that are not answered, several only of a client that pipelines them."""
         self._listener = listener
+        self._inferences = app
         self._most = most
         self._reading = reading
-        self._overloaded = overloaded
-        self._on_refused = on_refused
+        self._bodies = bodies
         self._head = 0  # bytes so far of a head that is not complete
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
@@ -103,7 +103,12 @@ class Protocol(HttpToolsProtocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer, and what was on its way."""
+        """Forget the timer, and what was on its way; give up what is being answered."""
+        for exchange in self.exchanges:
+            exchange.hang_up()
+        self.exchanges.clear()
+        if isinstance(self.cycle, Exchange):
+            self.cycle = None
         super().connection_lost(exc)
         self._reading.discard(self)
         self._end_part()
@@ -132,20 +137,25 @@ class Protocol(HttpToolsProtocol):
         self._end_part()
         # Of pipelined requests the answers must come in order.
         is_next = self.cycle is None or self.cycle.response_complete
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if size > LONGEST_HEAD:
             self._close(TOO_LARGE)
         elif is_next and self._is_too_many():
             self._is_refused = True
-            self.transport.write(self._overloaded)
-            self._on_refused(self.url.partition(b"?")[0].decode("latin-1"))
+            self.transport.write(self._inferences.overloaded)
+            self._inferences.refused(self.url.partition(b"?")[0].decode("latin-1"))
         else:
             self._reading.add(self)
-            super().on_headers_complete()
+            if not self._is_inference():
+                super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Drop what belongs to a refused request."""
-        if not self._is_refused and not self.transport.is_closing():
+        if self._is_refused or self.transport.is_closing():
+            return
+        if isinstance(self.cycle, Exchange):
+            self.cycle.receive(body)
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -158,6 +168,8 @@ class Protocol(HttpToolsProtocol):
                 self.on_response_complete()
             else:
                 self.transport.close()
+        elif isinstance(self.cycle, Exchange):
+            self.cycle.complete()
         elif not self.transport.is_closing():
             super().on_message_complete()
 
@@ -190,6 +202,34 @@ class Protocol(HttpToolsProtocol):
             config=config, server_state=state, app_state=self.app_state, _loop=self.loop
         )
         return protocol
+
+    def _is_inference(self) -> bool:
+        """Whether the request is one; then its answer has begun."""
+        is_upgrade = self.parser.should_upgrade() and self._should_upgrade()
+        if is_upgrade or self.parser.get_method() != b"POST":
+            return False
+        path, query = _split(self.url)
+        found = self._inferences.find(path)
+        if found is None:
+            return False
+        exchange = Exchange(
+            self,
+            self._inferences,
+            self._bodies,
+            found,
+            query,
+            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue,
+        )
+        is_next = self.cycle is None or self.cycle.response_complete
+        self.exchanges.add(exchange)
+        self.cycle = exchange  # type: ignore[assignment]
+        if is_next:
+            self._start_asgi_task(exchange, self.app)  # type: ignore[arg-type]
+        else:  # the answers come in the order of the requests
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+        return True
 
     def _is_too_many(self) -> bool:
         allowed = self._most + len(self._reading)

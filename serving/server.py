@@ -20,6 +20,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from serving import access, grpc, http, logs, metrics, tracing
 from serving.app import App
+from serving.exchange import Bodies
 from serving.model import ServedModel
 from serving.rest import tell_errors
 
@@ -127,7 +128,7 @@ class Server(ModelServer):  # type: ignore[misc]
         model.start()
         rest = kserve.model_server.app
         rest.router.routes.clear()  # FastAPI's description of endpoints: the SDK's, not ours
-        app = App(model, rest, max_body=self._args.max_body)
+        app = App(model, rest)
         if add_routes:
             add_routes(app)
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
@@ -136,7 +137,7 @@ class Server(ModelServer):  # type: ignore[misc]
     async def _serve_model(self, model: ServedModel, app: App) -> None:
         if self._args.metrics_port:
             metrics.serve(self._args.host, self._args.metrics_port)
-        rest = RESTServer(self, app, self._args.host, self._args.max_requests)
+        rest = RESTServer(self, app, self._args)
         grpc_server = None
         if self.enable_grpc:
             grpc_server = await grpc.start(
@@ -173,7 +174,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
     ``start``, ``_add_middlewares`` and ``_add_exception_handlers``.
     """
 
-    def __init__(self, server: ModelServer, app: App, host: str, max_requests: int) -> None:
+    def __init__(self, server: ModelServer, app: App, args: argparse.Namespace) -> None:
         super().__init__(
             app,
             server.dataplane,
@@ -184,17 +185,17 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_certfile=server.ssl_certfile,
             ssl_keyfile=server.ssl_keyfile,
         )
-        self.config.host = host  # the SDK's is 0.0.0.0
+        self.config.host = args.host  # the SDK's is 0.0.0.0
         self._listener = self.config.bind_socket()
         self._listener.setblocking(False)
         self.config.proxy_headers = False  # nothing here asks where a request came from
         self.config.http = functools.partial(
             http.Protocol,
             listener=self._listener,
-            most=max_requests,
+            app=app,
+            most=args.max_requests,
             reading=set(),
-            overloaded=app.overloaded,
-            on_refused=app.refused,
+            bodies=Bodies(args.max_body),
         )
 
     async def start(self) -> None:

@@ -1,11 +1,13 @@
-"""Both programs as ASGI apps in this process: thousands of requests take seconds.
+"""Both programs as apps in this process: thousands of requests take seconds.
 
-They have all routes and error handlers of the real ones. What is missing is the HTTP server, the
-call from the transformer to the predictor, which is a call of the graph here, and Envoy.
+They have all routes and error handlers of the real ones. What is missing is the HTTP server, with
+its limits, the call from the transformer to the predictor, which is a call of the graph here, and
+Envoy.
 """
 
 from typing import Any
 
+import httpx
 import torch
 from fastapi import FastAPI
 from kserve import ModelRepository
@@ -15,6 +17,7 @@ from kserve.protocol.rest.server import RESTServer
 from predictor import artifact
 from predictor.model import Predictor
 from serving.app import App
+from serving.message import Request
 from serving.model import ServedModel
 from serving.rest import tell_errors
 from serving.scores import Images, Scores
@@ -23,7 +26,6 @@ from tests import programs
 from transformer.model import Transformer
 from transformer.routes import add_routes
 
-MAX_BODY = 2**20
 MAX_INSTANCES = 8
 MAX_PIXELS = 1_000_000
 
@@ -77,10 +79,10 @@ def dataplane(model: ServedModel) -> DataPlane:
     return DataPlane(models)
 
 
-def app(model: ServedModel, *, max_body: int = MAX_BODY) -> App:
+def app(model: ServedModel) -> App:
     """The app of the program that serves ``model``."""
     rest = FastAPI(docs_url=None, redoc_url=None)
-    app = App(model, rest, max_body=max_body)
+    app = App(model, rest)
     if isinstance(model, Transformer):
         add_routes(app)
     plane = dataplane(model)
@@ -89,3 +91,25 @@ def app(model: ServedModel, *, max_body: int = MAX_BODY) -> App:
     server._add_exception_handlers(rest)
     tell_errors(rest)
     return app
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """To an app in this process."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._asgi = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        found = self._app.find(request.url.path) if request.method == "POST" else None
+        if found is None:
+            return await self._asgi.handle_async_request(request)
+        query = request.url.query.decode()
+        asked = Request(found.parameters, query, dict(request.headers), request.aread)
+        answer = await self._app.answer(found, asked)
+        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+
+
+def client(app: App) -> httpx.AsyncClient:
+    """A client of an app in this process."""
+    return httpx.AsyncClient(transport=Transport(app), base_url="http://service")

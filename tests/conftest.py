@@ -67,13 +67,12 @@ def echo() -> Echo:
 
 @pytest.fixture
 def echo_app(echo: Echo) -> App:
-    return apps.app(echo, max_body=1000)
+    return apps.app(echo)
 
 
 @pytest.fixture
 async def echo_client(echo_app: App) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(echo_app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with apps.client(echo_app) as client:
         yield client
 
 

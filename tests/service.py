@@ -7,39 +7,78 @@ from http import HTTPStatus
 from typing import Any
 
 import uvicorn
+from starlette.requests import ClientDisconnect
 from uvicorn.server import ServerState
 
-from serving import http
+from serving.app import Found
+from serving.errors import ServingError
+from serving.exchange import Bodies
 from serving.http import Protocol
+from serving.message import Request, Response, refusal
 
 
 class Service:
-    """A server on loopback whose app answers with path and body, a POST when it is let."""
+    """A server on loopback that answers with path and body, a POST when it is let.
 
-    def __init__(self, *, most: int = 256, keep_alive: float = 60) -> None:
-        self.refused: list[str] = []
+    A POST to ``/b`` is an inference, all else goes to an ASGI app.
+    """
+
+    def __init__(self, *, most: int = 256, keep_alive: float = 60, max_body: int = 2**20) -> None:
+        self.refusals: list[str] = []
+        self.asked: list[Request] = []
+        self.given_up = 0
+        """Inferences that were cancelled."""
+        self.headers: dict[str, str] = {}
+        """Of all answers to inferences."""
         self.state = ServerState()
         self.let = asyncio.Event()
         self.let.set()
-        overloaded = http.response(HTTPStatus.TOO_MANY_REQUESTS, "busy", "retry-after: 1")
+        self.bodies = Bodies(max_body)
+        retry = {"retry-after": "1"}
+        self.overloaded = refusal(HTTPStatus.TOO_MANY_REQUESTS, "busy", retry).encode()
         self._clients: list[Client] = []
         config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
         config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         config.load()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
+        app: Any = self
         make: Any = functools.partial(
             Protocol,
             listener=self.listener,
+            app=app,
             most=most,
             reading=set(),
-            overloaded=overloaded,
-            on_refused=self.refused.append,
+            bodies=self.bodies,
         )
         config.http_protocol_class = make
         self._connection = functools.partial(
             make, config=config, server_state=self.state, app_state={}
         )
+
+    def find(self, path: str) -> Found | None:
+        return Found(self._infer, "v1", {"path": path}) if path == "/b" else None
+
+    def refused(self, path: str) -> None:
+        self.refusals.append(path)
+
+    async def answer(self, found: Found, request: Request) -> Response:
+        try:
+            return await found.endpoint(request)
+        except ServingError as error:
+            return refusal(error.http_status, str(error))
+        except ClientDisconnect:
+            return refusal(HTTPStatus.BAD_REQUEST, "nobody reads this")
+
+    async def _infer(self, request: Request) -> Response:
+        self.asked.append(request)
+        try:
+            await self.let.wait()
+            body = await request.read()
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        return Response(200, self.headers, f"{request.parameters['path']} ".encode() + body)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "POST":

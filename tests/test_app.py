@@ -1,16 +1,14 @@
 """Every request for an inference is answered and observed, however it ends."""
 
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import httpx
 import pytest
 from prometheus_client import REGISTRY
-from starlette.requests import Request
-from starlette.responses import Response
 
 from serving.app import App
 from serving.errors import Overloaded, ServingError, Unavailable
+from serving.message import Request, Response
 from tests.echo import V1, V2, Echo
 
 pytestmark = pytest.mark.anyio
@@ -22,20 +20,13 @@ def echo(echo: Echo) -> Echo:
     return echo
 
 
-@pytest.fixture
-async def client(echo_app: App) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(echo_app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
-
-
 def observed(**labels: str) -> float:
     return REGISTRY.get_sample_value("mnist_request_seconds_count", labels) or 0
 
 
-async def test_the_version_that_answered_is_named(client: httpx.AsyncClient) -> None:
+async def test_the_version_that_answered_is_named(echo_client: httpx.AsyncClient) -> None:
     before = observed(protocol="v1", outcome="ok", model_version="7")
-    answer = await client.post(V1, json={})
+    answer = await echo_client.post(V1, json={})
     assert answer.headers.get_list("x-model-version") == ["7"]
     assert observed(protocol="v1", outcome="ok", model_version="7") == before + 1
 
@@ -49,11 +40,11 @@ async def test_the_version_that_answered_is_named(client: httpx.AsyncClient) -> 
     ],
 )
 async def test_an_error_names_the_version_that_runs(
-    client: httpx.AsyncClient, echo: Echo, error: Exception, outcome: str
+    echo_client: httpx.AsyncClient, echo: Echo, error: Exception, outcome: str
 ) -> None:
     echo.error = error
     before = observed(protocol="v1", outcome=outcome, model_version="6")
-    answer = await client.post(V1, json={})
+    answer = await echo_client.post(V1, json={})
     status = error.http_status if isinstance(error, ServingError) else HTTPStatus(500)
     assert answer.status_code == status
     assert answer.headers["x-model-version"] == "6"
@@ -65,10 +56,10 @@ async def test_an_error_names_the_version_that_runs(
     [(V1, "v1"), (V2, "v2"), ("/v2/models/mnist/versions/6/infer", "v2"), ("/predict", "form")],
 )
 async def test_the_protocol_is_told_by_the_path(
-    echo_app: App, client: httpx.AsyncClient, path: str, protocol: str
+    echo_app: App, echo_client: httpx.AsyncClient, path: str, protocol: str
 ) -> None:
     async def form(_: Request) -> Response:
-        return Response()
+        return Response(200, {}, b"")
 
     echo_app.add("/predict", "form", form)
 
@@ -81,7 +72,7 @@ async def test_the_protocol_is_told_by_the_path(
         )
 
     before = total()
-    await client.post(path, content=b"{}")
+    await echo_client.post(path, content=b"{}")
     assert total() == before + 1
 
 
@@ -90,7 +81,7 @@ async def test_the_protocol_is_told_by_the_path(
     [("GET", "/v2/models/mnist"), ("POST", "/elsewhere"), ("GET", V1), ("GET", "/metrics")],
 )
 async def test_what_is_no_inference_is_not_counted(
-    client: httpx.AsyncClient, method: str, path: str
+    echo_client: httpx.AsyncClient, method: str, path: str
 ) -> None:
     def everything() -> list[float]:
         return [
@@ -101,24 +92,34 @@ async def test_what_is_no_inference_is_not_counted(
         ]
 
     before = everything()
-    answer = await client.request(method, path)
+    answer = await echo_client.request(method, path)
     assert "x-model-version" not in answer.headers
     assert everything() == before
 
 
-async def test_the_answer_names_the_request(client: httpx.AsyncClient, echo: Echo) -> None:
-    answer = await client.post(V1, json={}, headers={"x-request-id": "42"})
+async def test_the_answer_names_the_request(echo_client: httpx.AsyncClient, echo: Echo) -> None:
+    answer = await echo_client.post(V1, json={}, headers={"x-request-id": "42"})
     assert answer.headers.get_list("x-request-id") == ["42"]
     echo.error = ZeroDivisionError()
-    answer = await client.post(V1, json={})
+    answer = await echo_client.post(V1, json={})
     assert len(answer.headers["x-request-id"]) == 32
 
 
 async def test_a_defect_is_logged_and_keeps_the_connection(
-    client: httpx.AsyncClient, echo: Echo, caplog: pytest.LogCaptureFixture
+    echo_client: httpx.AsyncClient, echo: Echo, caplog: pytest.LogCaptureFixture
 ) -> None:
     """uvicorn closes that of an app which raises; a proxy may be sending on it already."""
     echo.error = ZeroDivisionError("not for the caller")
-    answer = await client.post(V1, json={})
+    answer = await echo_client.post(V1, json={})
     assert answer.json() == {"error": "internal error"}
     assert "ZeroDivisionError: not for the caller" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", [V1, V2, "/v2/models/mnist/versions/7/infer"])
+async def test_a_wrong_method_is_405(
+    echo_client: httpx.AsyncClient, method: str, path: str
+) -> None:
+    answer = await echo_client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json() == {"error": "Method Not Allowed"}

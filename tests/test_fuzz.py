@@ -41,8 +41,7 @@ class Service:
     def __init__(self, app: Any, questions: list[bytes], headers: dict[str, str]) -> None:
         """``questions`` are V1 bodies, and all have these ``headers``."""
         self._runner = asyncio.Runner()
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://service")
+        self._client = apps.client(app)
         self._headers = headers
         self.answers = [self._runner.run(self._question(body)) for body in questions]
         self._questions = cycle(zip(questions, self.answers, strict=True))

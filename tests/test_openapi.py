@@ -113,7 +113,7 @@ def test_it_lists_all_that_is_answered_and_nothing_else(
     running: programs.Program = request.getfixturevalue(program)
     version: Any = None  # nothing is scored
     app = apps.app(apps.transformer(version))
-    routes = {fill(str(route.path)) for route in iter_route_contexts(app.rest.routes)}
+    routes = {fill(str(route.path)) for route in iter_route_contexts(app.kserve.routes)}
     listed = {(method, fill(path)) for method, path, _ in operations()}
     with httpx.Client(base_url=running.url) as client:
         answered = {

@@ -2,18 +2,12 @@
 
 import httpx
 import pytest
-from starlette.requests import Request
 
 from serving.app import App
 from serving.errors import InvalidInput
 from transformer.routes import add_routes, read_form
 
 pytestmark = pytest.mark.anyio
-
-
-async def read(body: bytes, content_type: str) -> list[bytes]:
-    headers = [(b"content-type", content_type.encode("latin-1"))]
-    return await read_form(Request({"type": "http", "headers": headers}), body)
 
 
 def part(name: str, content: bytes, boundary: str = "x") -> bytes:
@@ -29,19 +23,19 @@ async def test_the_files_of_a_form(boundary: str) -> None:
     separator = boundary.strip('"')
     body = part("a", b"1", separator) + part("b", b"", separator) + f"--{separator}--".encode()
     kind = boundary if " " in boundary or "=" not in boundary else f'"{boundary}"'
-    assert await read(body, f"Multipart/Form-Data; boundary={kind}") == [b"1", b""]
+    assert await read_form(f"Multipart/Form-Data; boundary={kind}", body) == [b"1", b""]
 
 
 @pytest.mark.parametrize("boundary", ["", "0" * 71, "a\x00b", "ä", '""', "a@b"])
 async def test_a_boundary_that_can_be_none_is_refused(boundary: str) -> None:
     with pytest.raises(InvalidInput, match="boundary"):
-        await read(part("a", b"1"), f"multipart/form-data; boundary={boundary}")
+        await read_form(f"multipart/form-data; boundary={boundary}", part("a", b"1"))
 
 
 @pytest.mark.parametrize("end", [b"", b"--x\r\n", b"--x", part("b", b"2")[:-9]])
 async def test_a_form_that_was_cut_off_is_not_taken_for_a_shorter_one(end: bytes) -> None:
     with pytest.raises(InvalidInput, match="before its closing boundary"):
-        await read(part("a", b"1") + end, "multipart/form-data; boundary=x")
+        await read_form("multipart/form-data; boundary=x", part("a", b"1") + end)
 
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib", "utf-16"])
@@ -52,7 +46,7 @@ async def test_the_client_chooses_no_codec(charset: str, monkeypatch: pytest.Mon
     )
     for parameter in (f"charset={charset}", f"charset*=''{charset}", f'Charset="{charset}"'):
         kind = f"multipart/form-data; {parameter}; boundary=x; {parameter}"
-        assert await read(part("a", b"1") + b"--x--", kind) == [b"1"]
+        assert await read_form(kind, part("a", b"1") + b"--x--") == [b"1"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "OPTIONS"])

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from serving import context, v2
 from serving.batcher import SLOW
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
-from serving.rest import VERSION_HEADER
+from serving.inference import VERSION_HEADER
+from serving.message import Response
 from serving.scores import Images, Scores
 from transformer import metrics
-from transformer.http import Client, Response
+from transformer.http import Client
 
 log = logging.getLogger(__name__)
 

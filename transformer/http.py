@@ -9,19 +9,12 @@ import asyncio
 import os
 import ssl
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
 
-
-class Response(NamedTuple):
-    """An answer, whatever its status."""
-
-    status: int
-    headers: dict[str, str]
-    """Names are in lower case; of several with one name, the last."""
-    body: bytes
+from serving.message import Response
 
 
 class Client:

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
@@ -12,9 +13,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from serving import message
 from serving.app import App
 from serving.errors import InvalidInput, TooLarge
-from serving.rest import v1_response
+from serving.inference import v1_response
 from transformer.payload import Upload
 
 PLAYGROUND = Path(__file__).with_name("playground.html").read_text(encoding="utf-8")
@@ -32,16 +34,16 @@ BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 def add_routes(app: App) -> None:
     """Add ``/``, ``/playground`` and ``/predict``."""
 
-    async def predict(request: Request) -> Response:
+    async def predict(request: message.Request) -> message.Response:
         """Files of a form: ``curl -F images=@digit.png …/predict``."""
-        async with app.endpoints.body(request) as body:
-            show_picture = request.query_params.get("picture") == "true"
-            upload = Upload(await read_form(request, body), show_picture)
-            return v1_response(await app.endpoints.ask(request, upload))
+        body = await request.read()
+        files = await read_form(request.headers.get("content-type", ""), body)
+        show_picture = parse_qs(request.query).get("picture", [""])[-1] == "true"
+        return v1_response(await app.endpoints.ask(request, Upload(files, show_picture)))
 
     app.add("/predict", "form", predict)
-    app.rest.add_route("/", root, methods=["GET"])
-    app.rest.add_route("/playground", playground, methods=["GET"])
+    app.kserve.add_route("/", root, methods=["GET"])
+    app.kserve.add_route("/playground", playground, methods=["GET"])
 
 
 async def root(request: Request) -> Response:
@@ -70,7 +72,7 @@ class FormParser(MultiPartParser):
         self.is_complete = True
 
 
-async def read_form(request: Request, body: bytes) -> list[bytes]:
+async def read_form(content_type: str, body: bytes) -> list[bytes]:
     """The files of a multipart form, in order, at least one.
 
     Raises:
@@ -84,7 +86,7 @@ async def read_form(request: Request, body: bytes) -> list[bytes]:
         if not parser.is_complete:
             raise MultiPartException("it ends before its closing boundary")
 
-    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    kind, parameters = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise HTTPException(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

@@ -1,0 +1,167 @@
+"""One inference on a connection of uvicorn's, from its head to its answer.
+
+It stands where uvicorn has a cycle for an ASGI app, which is told a request in dictionaries, piece
+by piece, and answers in others. Those, and what wraps and unwraps them, cost a small inference a
+quarter of its time (docs/decisions/speed.md).
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+
+from serving.app import App, Found
+from serving.errors import Overloaded, ServingError, TooLarge
+from serving.message import Request
+
+if TYPE_CHECKING:
+    from serving.http import Protocol
+
+BODIES = 4
+"""Bodies of the largest size that may be held at a time; smaller ones as many as fit. Each is in
+memory up to three times: as it came, its tensors, and their items."""
+
+
+class Bodies:
+    """What is held of the bodies of all requests."""
+
+    def __init__(self, largest: int) -> None:
+        """Of one request at most ``largest`` bytes are taken."""
+        self.largest = largest
+        self.held = 0
+        """Bytes, until their requests are answered."""
+
+
+class Exchange:
+    """A request, whose body may still be on its way, and its answer.
+
+    Where uvicorn's connection asks something of a cycle, the names are uvicorn's.
+    """
+
+    def __init__(
+        self,
+        connection: "Protocol",
+        app: App,
+        bodies: Bodies,
+        found: Found,
+        query: str,
+        *,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        """Take the head that ``connection`` has read.
+
+        Args:
+            connection: where the answer goes.
+            app: answers.
+            bodies: counts this one too.
+            found: what the path means.
+            query: what follows it.
+            keep_alive: whether the client may ask again.
+            expects_continue: it waits to be told that its body is wanted.
+        """
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in connection.headers
+        }
+        self._request = Request(found.parameters, query, headers, self._read)
+        self._announced = int(headers.get("content-length", 0))
+        self._connection = connection
+        self._app = app
+        self._bodies = bodies
+        self._found = found
+        self._expects_continue = expects_continue
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._is_whole = False
+        self._error: ServingError | None = None
+        self._arrival: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+
+    def receive(self, chunk: bytes) -> None:
+        """Take a piece of the body; what is too much, or comes after the answer, is not kept."""
+        if self._error or self.response_complete:
+            return
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        self._bodies.held += len(chunk)
+        if self._size > self._bodies.largest:
+            self._refuse(self._too_large())
+        elif self._bodies.held > BODIES * self._bodies.largest:
+            self._refuse(Overloaded("too many bodies are being read; try again later"))
+
+    def complete(self) -> None:
+        """The body is there."""
+        self._is_whole = True
+        self._arrive()
+
+    def hang_up(self) -> None:
+        """The client has gone: give up what is being done for it."""
+        self.disconnected = True
+        if self._task:
+            self._task.cancel()
+        self._release()
+
+    async def run_asgi(self, _: object) -> None:
+        """Answer; uvicorn would have it done by an ASGI app."""
+        self._task = asyncio.current_task()
+        try:
+            response = await self._app.answer(self._found, self._request)
+            flow = self._connection.flow
+            if flow.write_paused:
+                await flow.drain()
+            if not self.disconnected:
+                fixed = self._connection.server_state.default_headers
+                self._write(response.encode(fixed, keep_alive=self.keep_alive))
+        except asyncio.CancelledError:
+            if not self.disconnected:
+                raise
+        finally:
+            self._release()
+            self._connection.exchanges.discard(self)
+            if not self.response_complete:
+                self._connection.transport.close()
+
+    def _write(self, answer: bytes) -> None:
+        transport = self._connection.transport
+        self.response_started = self.response_complete = True
+        transport.write(answer)
+        if not self.keep_alive:
+            transport.close()
+        self._connection.on_response_complete()
+
+    async def _read(self) -> bytes:
+        if self.disconnected:
+            raise ClientDisconnect
+        if self._announced > self._bodies.largest:
+            raise self._too_large()
+        if not (self._is_whole or self._error):
+            if self._expects_continue:
+                self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        if self._error:
+            raise self._error
+        body = b"".join(self._chunks)
+        self._chunks.clear()
+        return body
+
+    def _refuse(self, error: ServingError) -> None:
+        self._error = error
+        self._release()
+        self._arrive()
+
+    def _arrive(self) -> None:
+        if self._arrival and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _release(self) -> None:
+        self._bodies.held -= self._size
+        self._size = 0
+        self._chunks.clear()
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body is over the limit of {self._bodies.largest} bytes")

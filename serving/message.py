@@ -1,0 +1,66 @@
+"""An inference over HTTP as our endpoints see it: what is asked, and what is answered."""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+
+_STATUS_LINE = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
+}
+
+
+class Request(NamedTuple):
+    """A POST to the path of an inference."""
+
+    parameters: Mapping[str, str | None]
+    """What stands in the path, by name."""
+    query: str
+    """What follows the path's question mark."""
+    headers: Mapping[str, str]
+    """Names are in lower case; of several with one name, the last."""
+    read: Callable[[], Awaitable[bytes]]
+    """Gives the body, once.
+
+    Raises:
+        TooLarge: it is over the limit.
+        Overloaded: the bodies of all requests are too much.
+        ClientDisconnect: nobody waits for an answer any more.
+    """
+
+
+class Response(NamedTuple):
+    """An answer, whatever its status."""
+
+    status: int
+    headers: dict[str, str]
+    """Names are in lower case; the length of the body is not among them."""
+    body: bytes
+
+    def encode(
+        self, fixed: Iterable[tuple[bytes, bytes]] = (), *, keep_alive: bool = True
+    ) -> bytes:
+        """The whole answer, as it goes over the wire.
+
+        Args:
+            fixed: the headers of all answers.
+            keep_alive: whether the connection stays open.
+
+        Raises:
+            ValueError: a header would end before its value does.
+        """
+        fields = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        if not fields.count("\r") == fields.count("\n") == len(self.headers):
+            raise ValueError("a line break in a header")
+        close = "" if keep_alive else "connection: close\r\n"
+        head = f"{_STATUS_LINE[self.status]}{fields}content-length: {len(self.body)}\r\n{close}"
+        always = b"".join([b"%b: %b\r\n" % header for header in fixed])
+        return b"%b%b\r\n%b" % (head.encode("latin-1"), always, self.body)
+
+
+def refusal(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as KServe tells it: ``{"error": "…"}``."""
+    text = json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":"))
+    # Half a surrogate pair, which UTF-8 cannot hold, becomes JSON's escape of it.
+    body = text.encode(errors="backslashreplace")
+    return Response(status, {"content-type": "application/json", **(headers or {})}, body)

@@ -1,0 +1,201 @@
+"""An inference on its connection: its body, its place in line, its end."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from serving.exchange import BODIES
+from tests.service import Client, Service
+
+pytestmark = pytest.mark.anyio
+
+LARGEST = 1000
+
+
+def post(body: bytes, *headers: str, url: str = "/b", version: str = "1.1") -> bytes:
+    lines = (f"POST {url} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers)
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+def chunked(*chunks: bytes) -> bytes:
+    head = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with Service(max_body=LARGEST) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(service: Service) -> Client:
+    return await service.connect()
+
+
+async def settled() -> None:
+    """Once the server has seen what clients have sent."""
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("url", ["/b", "/b?x=1&y", "/%62", "http://elsewhere/b", "/b#part"])
+async def test_the_path_is_found_however_it_is_written(
+    service: Service, client: Client, url: str
+) -> None:
+    assert await client.ask(post(b"body", url=url)) == (200, b"/b body")
+    assert service.asked[0].query == ("x=1&y" if "?" in url else "")
+
+
+async def test_the_endpoint_is_told_the_headers(service: Service, client: Client) -> None:
+    await client.ask(post(b"", "X-One: \xe4", "x-two: 1", "X-TWO: 2"))
+    headers = service.asked[0].headers
+    assert (headers["x-one"], headers["x-two"]) == ("Ã¤", "2")
+
+
+async def test_a_body_in_chunks(client: Client) -> None:
+    assert await client.ask(chunked(b"bo", b"dy")) == (200, b"/b body")
+
+
+async def test_a_body_at_the_limit_is_read(service: Service, client: Client) -> None:
+    body = bytes(LARGEST)
+    for request in (post(body), chunked(body[:1], body[1:])):
+        assert await client.ask(request) == (200, b"/b " + body)
+    assert service.bodies.held == 0
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_over_the_limit_is_413(
+    service: Service, client: Client, announced: bool
+) -> None:
+    body = bytes(LARGEST + 1)
+    request = post(body) if announced else chunked(body)
+    for pieces in ([request], [request[:-900], request[-900:]]):
+        status, answer = await client.ask(*pieces)
+        assert (status, "1000 bytes" in json.loads(answer)["error"]) == (413, True)
+        assert service.bodies.held == 0
+    assert await client.ask(post(b"body")) == (200, b"/b body")
+
+
+async def test_the_bodies_of_all_requests_together_are_limited(service: Service) -> None:
+    service.let.clear()
+    clients = [await service.connect() for _ in range(BODIES + 1)]
+    for each in clients:
+        each.writer.write(post(bytes(LARGEST)))
+    await settled()
+    assert service.bodies.held == BODIES * LARGEST
+    service.let.set()
+    assert [(await each.answer())[0] for each in clients] == [200] * BODIES + [429]
+    assert service.bodies.held == 0
+
+
+@pytest.mark.parametrize("sent", [-1, None], ids=["half", "whole"])
+async def test_a_client_that_hangs_up_is_given_up(service: Service, sent: int | None) -> None:
+    service.let.clear()
+    client = await service.connect()
+    client.writer.write(post(b"body")[:sent])
+    await settled()
+    assert service.bodies.held > 0
+    client.writer.transport.abort()
+    await settled()
+    assert (service.given_up, service.bodies.held) == (1, 0)
+    assert not service.state.tasks
+
+
+async def test_who_hangs_up_before_the_answer_has_begun_is_not_waited_for(
+    service: Service, client: Client
+) -> None:
+    client.writer.write(post(b"body")[:-1])
+    client.writer.transport.abort()
+    await settled()
+    assert service.bodies.held == 0
+    assert not service.state.tasks
+
+
+async def test_pipelined_requests_are_answered_in_order(service: Service, client: Client) -> None:
+    service.let.clear()
+    client.writer.write(post(b"1") + GET + post(b"2") + post(b"3"))
+    await settled()
+    service.let.set()
+    answers = [await client.answer() for _ in range(4)]
+    assert answers == [(200, b"/b 1"), (200, b"/a "), (200, b"/b 2"), (200, b"/b 3")]
+
+
+async def test_pipelined_requests_are_forgotten_with_their_client(
+    service: Service, client: Client
+) -> None:
+    service.let.clear()
+    client.writer.write(post(b"1") + post(b"2") + post(b"3"))
+    await settled()
+    assert (len(service.asked), service.bodies.held) == (1, 3)
+    client.writer.transport.abort()
+    service.let.set()
+    await settled()
+    assert service.bodies.held == 0
+    assert not service.state.tasks
+
+
+async def test_who_asks_whether_the_body_is_wanted_is_told(client: Client) -> None:
+    request = post(b"body", "Expect: 100-continue")
+    client.writer.write(request[:-4])
+    assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert await client.ask(request[-4:]) == (200, b"/b body")
+    status, _ = await client.ask(post(bytes(LARGEST + 1), "Expect: 100-continue")[: -LARGEST - 1])
+    assert status == 413
+
+
+@pytest.mark.parametrize(
+    ("request_", "closes"),
+    [
+        (post(b"body"), False),
+        (post(b"body", "Connection: close"), True),
+        (post(b"body", version="1.0"), True),
+    ],
+    ids=["keep", "close", "1.0"],
+)
+async def test_the_connection_stays_open_as_http_has_it(
+    service: Service, client: Client, request_: bytes, closes: bool
+) -> None:
+    assert await client.ask(request_) == (200, b"/b body")
+    assert ("connection: close" in client.head) == closes
+    if closes:
+        assert await client.is_closed()
+    else:
+        assert await client.ask(GET) == (200, b"/a ")
+    assert not service.state.tasks
+
+
+async def test_a_server_that_stops_says_so(service: Service, client: Client) -> None:
+    service.let.clear()
+    client.writer.write(post(b"body"))
+    await settled()
+    for connection in list(service.state.connections):
+        connection.shutdown()
+    service.let.set()
+    assert await client.answer() == (200, b"/b body")
+    assert "connection: close" in client.head
+    assert await client.is_closed()
+
+
+async def test_who_does_not_read_gets_the_next_answer_when_it_does(service: Service) -> None:
+    """Else the answers to its requests would pile up here."""
+    client = await service.connect()
+    service.headers["x-long"] = "x" * 2**24
+    for number in (b"1", b"2"):
+        client.writer.write(post(number))
+    await settled()
+    assert len(service.asked) == 2
+    assert len(service.state.tasks) == 1
+    client.reader._limit = 2**25  # type: ignore[attr-defined]
+    assert [await client.answer() for _ in range(2)] == [(200, b"/b 1"), (200, b"/b 2")]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_header_cannot_hold_another(service: Service, client: Client) -> None:
+    service.headers["x-id"] = "1\r\nset-cookie: 2"
+    client.writer.write(post(b"body"))
+    assert await client.is_closed()
