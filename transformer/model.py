@@ -141,7 +141,7 @@ class Transformer(ServedModel):
         Raises:
             Overloaded, Unavailable, TimedOut: as the predictor's answer, or its absence, says.
         """
-        pixels = np.stack([picture.pixels for picture in job.pictures])
+        pixels = np.array([picture.pixels for picture in job.pictures])
         return job, await self._batcher.submit(pixels, job.deadline)
 
     async def postprocess(
