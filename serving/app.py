@@ -4,6 +4,7 @@ FastAPI's layers and its routing cost an inference more than reading and writing
 (docs/decisions/speed.md).
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -85,7 +86,7 @@ class App:
         protocol, headers = found.protocol, request.headers
         named = (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
         observed = access.begin(protocol, *[headers.get(name, "") for name in named])
-        status, version, start = CLIENT_GONE, self._version, perf_counter()
+        status, version, start = 0, self._version, perf_counter()
         try:
             response = await _respond(found.endpoint, request)
             status = response.status
@@ -94,6 +95,9 @@ class App:
                 response.headers[VERSION_HEADER] = version
             response.headers[context.REQUEST_ID] = observed.request_id
             return response
+        except asyncio.CancelledError:
+            status = CLIENT_GONE if request.is_gone() else 0
+            raise
         finally:
             access.end(observed, protocol, status, version, perf_counter() - start)
 

@@ -6,20 +6,25 @@ quarter of its time (docs/decisions/speed.md).
 """
 
 import asyncio
+import logging
+from http import HTTPStatus
 from typing import TYPE_CHECKING
-
-from starlette.requests import ClientDisconnect
 
 from serving.app import App, Found
 from serving.errors import Overloaded, ServingError, TooLarge
-from serving.message import Request
+from serving.message import Request, Response, refusal
 
 if TYPE_CHECKING:
     from serving.http import Protocol
 
+log = logging.getLogger(__name__)
+
 BODIES = 4
 """Bodies of the largest size that may be held at a time; smaller ones as many as fit. Each is in
 memory up to three times: as it came, its tensors, and their items."""
+UNREAD = 30
+"""Seconds that a client has to read its last answers before the connection is closed."""
+STOPPING = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops", {"retry-after": "1"})
 
 
 class Bodies:
@@ -60,17 +65,16 @@ class Exchange:
             keep_alive: whether the client may ask again.
             expects_continue: it waits to be told that its body is wanted.
         """
-        headers = {
+        self._headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in connection.headers
         }
-        self._request = Request(found.parameters, query, headers, self._read)
-        self._announced = int(headers.get("content-length", 0))
         self._connection = connection
         self._app = app
         self._bodies = bodies
         self._found = found
+        self._query = query
         self._expects_continue = expects_continue
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
         self._size = 0
         self._is_whole = False
         self._error: ServingError | None = None
@@ -85,7 +89,7 @@ class Exchange:
         """Take a piece of the body; what is too much, or comes after the answer, is not kept."""
         if self._error or self.response_complete:
             return
-        self._chunks.append(chunk)
+        self._body += chunk
         self._size += len(chunk)
         self._bodies.held += len(chunk)
         if self._size > self._bodies.largest:
@@ -108,35 +112,48 @@ class Exchange:
     async def run_asgi(self, _: object) -> None:
         """Answer; uvicorn would have it done by an ASGI app."""
         self._task = asyncio.current_task()
+        request = Request(
+            self._found.parameters, self._query, self._headers, self._read, self._is_gone
+        )
         try:
-            response = await self._app.answer(self._found, self._request)
+            response = await self._app.answer(self._found, request)
+            self._release()
             flow = self._connection.flow
             if flow.write_paused:
-                await flow.drain()
-            if not self.disconnected:
-                fixed = self._connection.server_state.default_headers
-                self._write(response.encode(fixed, keep_alive=self.keep_alive))
+                async with asyncio.timeout(UNREAD):
+                    await flow.drain()
+            self._write(response)
+        except TimeoutError:
+            self._connection.transport.abort()
         except asyncio.CancelledError:
             if not self.disconnected:
+                self.keep_alive = False
+                self._write(STOPPING)
                 raise
+        except Exception:
+            log.exception("a defect")
         finally:
             self._release()
             self._connection.exchanges.discard(self)
             if not self.response_complete:
                 self._connection.transport.close()
 
-    def _write(self, answer: bytes) -> None:
-        transport = self._connection.transport
+    def _write(self, response: Response) -> None:
+        connection = self._connection
+        if connection.transport.is_closing():
+            return
+        fixed = connection.server_state.default_headers
+        connection.transport.write(response.encode(fixed, keep_alive=self.keep_alive))
         self.response_started = self.response_complete = True
-        transport.write(answer)
         if not self.keep_alive:
-            transport.close()
-        self._connection.on_response_complete()
+            connection.transport.close()
+        connection.on_response_complete()
+
+    def _is_gone(self) -> bool:
+        return self.disconnected
 
     async def _read(self) -> bytes:
-        if self.disconnected:
-            raise ClientDisconnect
-        if self._announced > self._bodies.largest:
+        if int(self._headers.get("content-length", 0)) > self._bodies.largest:
             raise self._too_large()
         if not (self._is_whole or self._error):
             if self._expects_continue:
@@ -145,8 +162,7 @@ class Exchange:
             await self._arrival
         if self._error:
             raise self._error
-        body = b"".join(self._chunks)
-        self._chunks.clear()
+        body, self._body = bytes(self._body), bytearray()
         return body
 
     def _refuse(self, error: ServingError) -> None:
@@ -161,7 +177,7 @@ class Exchange:
     def _release(self) -> None:
         self._bodies.held -= self._size
         self._size = 0
-        self._chunks.clear()
+        self._body = bytearray()
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"the body is over the limit of {self._bodies.largest} bytes")

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.app import App
+from serving.app import App, Found
 from serving.exchange import Bodies, Exchange
 from serving.message import refusal
 
@@ -146,7 +146,11 @@ class Protocol(HttpToolsProtocol):
             self._inferences.refused(self.url.partition(b"?")[0].decode("latin-1"))
         else:
             self._reading.add(self)
-            if not self._is_inference():
+            path, query = _split(self.url)
+            is_post = self.parser.get_method() == b"POST"
+            if found := self._inferences.find(path) if is_post else None:
+                self._begin(found, query)
+            else:
                 super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -203,15 +207,8 @@ class Protocol(HttpToolsProtocol):
         )
         return protocol
 
-    def _is_inference(self) -> bool:
-        """Whether the request is one; then its answer has begun."""
-        is_upgrade = self.parser.should_upgrade() and self._should_upgrade()
-        if is_upgrade or self.parser.get_method() != b"POST":
-            return False
-        path, query = _split(self.url)
-        found = self._inferences.find(path)
-        if found is None:
-            return False
+    def _begin(self, found: Found, query: str) -> None:
+        """Answer an inference, in its turn."""
         exchange = Exchange(
             self,
             self._inferences,
@@ -226,10 +223,10 @@ class Protocol(HttpToolsProtocol):
         self.cycle = exchange  # type: ignore[assignment]
         if is_next:
             self._start_asgi_task(exchange, self.app)  # type: ignore[arg-type]
-        else:  # the answers come in the order of the requests
+        else:
+            # As uvicorn does it. While nothing is read, a client that hangs up is not noticed.
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
-        return True
 
     def _is_too_many(self) -> bool:
         allowed = self._most + len(self._reading)

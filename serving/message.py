@@ -1,4 +1,4 @@
-"""An inference over HTTP as our endpoints see it: what is asked, and what is answered."""
+"""HTTP as our endpoints, and our calls, see it: what is asked, and what is answered."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -25,8 +25,9 @@ class Request(NamedTuple):
     Raises:
         TooLarge: it is over the limit.
         Overloaded: the bodies of all requests are too much.
-        ClientDisconnect: nobody waits for an answer any more.
     """
+    is_gone: Callable[[], bool]
+    """Whether the client has hung up; then the answer is cancelled."""
 
 
 class Response(NamedTuple):
@@ -34,13 +35,13 @@ class Response(NamedTuple):
 
     status: int
     headers: dict[str, str]
-    """Names are in lower case; the length of the body is not among them."""
+    """Names are in lower case; of several with one name, the last."""
     body: bytes
 
     def encode(
         self, fixed: Iterable[tuple[bytes, bytes]] = (), *, keep_alive: bool = True
     ) -> bytes:
-        """The whole answer, as it goes over the wire.
+        """The whole answer, as it goes over the wire; its length must not be among the headers.
 
         Args:
             fixed: the headers of all answers.

@@ -189,6 +189,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         self._listener = self.config.bind_socket()
         self._listener.setblocking(False)
         self.config.proxy_headers = False  # nothing here asks where a request came from
+        self.config.ws = "none"  # a WebSocket would leave `http.Protocol` and its limits
         self.config.http = functools.partial(
             http.Protocol,
             listener=self._listener,

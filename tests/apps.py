@@ -105,7 +105,9 @@ class Transport(httpx.AsyncBaseTransport):
         if found is None:
             return await self._asgi.handle_async_request(request)
         query = request.url.query.decode()
-        asked = Request(found.parameters, query, dict(request.headers), request.aread)
+        asked = Request(
+            found.parameters, query, dict(request.headers), request.aread, lambda: False
+        )
         answer = await self._app.answer(found, asked)
         return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
 

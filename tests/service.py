@@ -3,11 +3,11 @@
 import asyncio
 import functools
 import socket
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
-from starlette.requests import ClientDisconnect
 from uvicorn.server import ServerState
 
 from serving.app import Found
@@ -15,6 +15,13 @@ from serving.errors import ServingError
 from serving.exchange import Bodies
 from serving.http import Protocol
 from serving.message import Request, Response, refusal
+
+
+class Asked(NamedTuple):
+    """What an inference came with."""
+
+    query: str
+    headers: Mapping[str, str]
 
 
 class Service:
@@ -25,7 +32,7 @@ class Service:
 
     def __init__(self, *, most: int = 256, keep_alive: float = 60, max_body: int = 2**20) -> None:
         self.refusals: list[str] = []
-        self.asked: list[Request] = []
+        self.asked: list[Asked] = []
         self.given_up = 0
         """Inferences that were cancelled."""
         self.headers: dict[str, str] = {}
@@ -37,7 +44,7 @@ class Service:
         retry = {"retry-after": "1"}
         self.overloaded = refusal(HTTPStatus.TOO_MANY_REQUESTS, "busy", retry).encode()
         self._clients: list[Client] = []
-        config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
+        config = uvicorn.Config(self.app, interface="asgi3", ws="none", log_config=None)
         config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         config.load()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -67,11 +74,9 @@ class Service:
             return await found.endpoint(request)
         except ServingError as error:
             return refusal(error.http_status, str(error))
-        except ClientDisconnect:
-            return refusal(HTTPStatus.BAD_REQUEST, "nobody reads this")
 
     async def _infer(self, request: Request) -> Response:
-        self.asked.append(request)
+        self.asked.append(Asked(request.query, request.headers))
         try:
             await self.let.wait()
             body = await request.read()

@@ -1,5 +1,6 @@
 """Every request for an inference is answered and observed, however it ends."""
 
+import asyncio
 from http import HTTPStatus
 
 import httpx
@@ -123,3 +124,28 @@ async def test_a_wrong_method_is_405(
     answer = await echo_client.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.json() == {"error": "Method Not Allowed"}
+
+
+@pytest.mark.parametrize(("is_gone", "status"), [(True, 499), (False, None)])
+async def test_what_is_cancelled_frees_the_model_and_is_counted(
+    echo_app: App, echo: Echo, caplog: pytest.LogCaptureFixture, is_gone: bool, status: int | None
+) -> None:
+    echo.hang = True
+    found = echo_app.find(V1)
+    assert found
+
+    async def read() -> bytes:
+        return b"{}"
+
+    request = Request(found.parameters, "", {}, read, lambda: is_gone)
+    before = observed(protocol="v1", outcome="cancelled", model_version="6")
+    task = asyncio.create_task(echo_app.answer(found, request))
+    while not echo.seen:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert echo.cancelled
+    assert observed(protocol="v1", outcome="cancelled", model_version="6") == before + 1
+    (fields,) = (record.__dict__["fields"] for record in caplog.records)
+    assert fields.get("status") == status

@@ -1,11 +1,15 @@
 """An inference on its connection: its body, its place in line, its end."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from serving import exchange, http
 from serving.exchange import BODIES
 from tests.service import Client, Service
 
@@ -59,6 +63,8 @@ async def test_the_endpoint_is_told_the_headers(service: Service, client: Client
 
 async def test_a_body_in_chunks(client: Client) -> None:
     assert await client.ask(chunked(b"bo", b"dy")) == (200, b"/b body")
+    letters = [b"%c" % letter for letter in range(256)]
+    assert await client.ask(chunked(*letters)) == (200, b"/b " + b"".join(letters))
 
 
 async def test_a_body_at_the_limit_is_read(service: Service, client: Client) -> None:
@@ -106,9 +112,7 @@ async def test_a_client_that_hangs_up_is_given_up(service: Service, sent: int | 
     assert not service.state.tasks
 
 
-async def test_who_hangs_up_before_the_answer_has_begun_is_not_waited_for(
-    service: Service, client: Client
-) -> None:
+async def test_who_hangs_up_at_once_is_not_waited_for(service: Service, client: Client) -> None:
     client.writer.write(post(b"body")[:-1])
     client.writer.transport.abort()
     await settled()
@@ -125,7 +129,7 @@ async def test_pipelined_requests_are_answered_in_order(service: Service, client
     assert answers == [(200, b"/b 1"), (200, b"/a "), (200, b"/b 2"), (200, b"/b 3")]
 
 
-async def test_pipelined_requests_are_forgotten_with_their_client(
+async def test_pipelined_requests_of_who_hangs_up_leave_nothing_behind(
     service: Service, client: Client
 ) -> None:
     service.let.clear()
@@ -190,12 +194,65 @@ async def test_who_does_not_read_gets_the_next_answer_when_it_does(service: Serv
     await settled()
     assert len(service.asked) == 2
     assert len(service.state.tasks) == 1
+    assert service.bodies.held == 0
     client.reader._limit = 2**25  # type: ignore[attr-defined]
     assert [await client.answer() for _ in range(2)] == [(200, b"/b 1"), (200, b"/b 2")]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_header_cannot_hold_another(service: Service, client: Client) -> None:
+async def test_who_never_reads_is_given_up(
+    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "UNREAD", 0.05)
+    service.headers["x-long"] = "x" * 2**24
+    client.writer.write(post(b"1") + post(b"2"))
+    async with asyncio.timeout(10):
+        while len(service.asked) < 2 or service.state.tasks or service.state.connections:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_header_cannot_hold_another(
+    service: Service, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     service.headers["x-id"] = "1\r\nset-cookie: 2"
     client.writer.write(post(b"body"))
     assert await client.is_closed()
+    assert "a line break in a header" in caplog.text
+
+
+async def test_what_the_server_cannot_finish_is_told_so(service: Service, client: Client) -> None:
+    """uvicorn cancels what is not answered in its time to stop."""
+    service.let.clear()
+    client.writer.write(post(b"body"))
+    await settled()
+    for task in service.state.tasks:
+        task.cancel()
+    assert (await client.answer())[0] == 503
+    assert await client.is_closed()
+    assert (service.given_up, service.bodies.held) == (1, 0)
+
+
+async def test_the_body_of_another_request_is_not_taken_for_its_own(client: Client) -> None:
+    """What follows the head of an upgrade belongs to no request."""
+    upgrade = b"GET /a HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    client.writer.write(post(b"body") + upgrade + b"Content-Length: 4\r\n\r\nelse")
+    assert [await client.answer() for _ in range(2)] == [(200, b"/b body"), (200, b"/a ")]
+
+
+async def test_an_inference_leaves_nothing_for_the_garbage_collector(
+    service: Service, client: Client
+) -> None:
+    await client.ask(post(b"body"))
+    gc.collect()
+    gc.disable()
+    try:
+        exchanges = weakref.WeakSet[exchange.Exchange]()
+        for _ in range(3):
+            await client.ask(post(b"body"))
+            (connection,) = service.state.connections
+            assert isinstance(connection, http.Protocol)
+            answered: Any = connection.cycle
+            exchanges.add(answered)
+            del answered
+        assert len(exchanges) == 1  # the last one, until the next
+    finally:
+        gc.enable()
