@@ -74,11 +74,12 @@ async def test_concurrent_requests_share_calls_and_both_pods_get_some(tmp_path: 
                 while (await post(client)).status_code == 503:  # Envoy is not there yet
                     assert proxy.returncode is None
                     await asyncio.sleep(0.05)
-                answers = await asyncio.gather(*(post(client) for _ in range(75)))
-                assert Counter(answer.status_code for answer in answers) == {200: 75}
+                for _ in range(5):  # a call goes to either pod by chance
+                    answers = await asyncio.gather(*(post(client) for _ in range(75)))
+                    assert Counter(answer.status_code for answer in answers) == {200: 75}
             made = [pod.metric("mnist_batch_images_count") for pod in (one, two)]
             assert min(made) > 1
-            assert sum(made) < 75
+            assert sum(made) < 5 * 75
         finally:
             proxy.terminate()
             await proxy.wait()
