@@ -2,7 +2,7 @@
 
 It stands where uvicorn has a cycle for an ASGI app, which is told a request in dictionaries, piece
 by piece, and answers in others. Those, and what wraps and unwraps them, cost a small inference a
-quarter of its time (docs/decisions/speed.md).
+seventh of its time (docs/decisions/speed.md).
 """
 
 import asyncio
