@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
 from fastapi import FastAPI
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from serving import access, context, rest
@@ -24,6 +24,8 @@ from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
 
 log = logging.getLogger(__name__)
+
+ONLY_POST = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -109,8 +111,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is no inference, as an ASGI app."""
         if scope["type"] == "http" and self.find(scope["path"]):
-            only_post = JSONResponse({"error": "Method Not Allowed"}, 405, {"allow": "POST"})
-            await only_post(scope, receive, send)
+            await rest.error_response(ONLY_POST)(scope, receive, send)
         else:
             await self.kserve(scope, receive, send)
 

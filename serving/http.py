@@ -149,7 +149,7 @@ class Protocol(HttpToolsProtocol):
             path, query = _split(self.url)
             is_post = self.parser.get_method() == b"POST"
             if found := self._inferences.find(path) if is_post else None:
-                self._begin(found, query)
+                self._begin(found, query, is_next=is_next)
             else:
                 super().on_headers_complete()
 
@@ -207,7 +207,7 @@ class Protocol(HttpToolsProtocol):
         )
         return protocol
 
-    def _begin(self, found: Found, query: str) -> None:
+    def _begin(self, found: Found, query: str, *, is_next: bool) -> None:
         """Answer an inference, in its turn."""
         exchange = Exchange(
             self,
@@ -218,7 +218,6 @@ class Protocol(HttpToolsProtocol):
             keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
             expects_continue=self.expect_100_continue,
         )
-        is_next = self.cycle is None or self.cycle.response_complete
         self.exchanges.add(exchange)
         self.cycle = exchange  # type: ignore[assignment]
         if is_next:

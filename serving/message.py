@@ -50,13 +50,23 @@ class Response(NamedTuple):
         Raises:
             ValueError: a header would end before its value does.
         """
-        fields = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
-        if not fields.count("\r") == fields.count("\n") == len(self.headers):
-            raise ValueError("a line break in a header")
         close = "" if keep_alive else "connection: close\r\n"
-        head = f"{_STATUS_LINE[self.status]}{fields}content-length: {len(self.body)}\r\n{close}"
+        fields = f"{write_headers(self.headers)}content-length: {len(self.body)}\r\n{close}"
+        head = _STATUS_LINE[self.status] + fields
         always = b"".join([b"%b: %b\r\n" % header for header in fixed])
         return b"%b%b\r\n%b" % (head.encode("latin-1"), always, self.body)
+
+
+def write_headers(headers: Mapping[str, str]) -> str:
+    """The headers, each on a line.
+
+    Raises:
+        ValueError: a header would end before its value does.
+    """
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not fields.count("\r") == fields.count("\n") == len(headers):
+        raise ValueError("a line break in a header")
+    return fields
 
 
 def refusal(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:

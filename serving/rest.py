@@ -11,11 +11,10 @@ import httpx
 from fastapi import FastAPI
 from kserve.errors import ModelNotFound
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.errors import NotFound, ServingError
-from serving.metrics import CLIENT_GONE
 from serving.model import ServedModel
 
 CLOSED = (
@@ -80,7 +79,7 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-EXPECTED = ServingError, HTTPException, ClientDisconnect, ModelNotFound, httpx.HTTPError
+EXPECTED = ServingError, HTTPException, ModelNotFound, httpx.HTTPError
 """What is raised to be told to the caller; anything else is a defect."""
 
 
@@ -99,19 +98,22 @@ def told(error: Exception) -> tuple[int, str, Mapping[str, str] | None]:
             return told(NotFound(message))
         case httpx.HTTPError():  # the SDK's health check, --enable_predictor_health_check
             status, message = HTTPStatus.SERVICE_UNAVAILABLE, "the predictor is away"
-        case ClientDisconnect():
-            status, message = CLIENT_GONE, "the client hung up"  # nobody reads it
         case _:
             status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"
     return status, message, headers
 
 
+def error_response(error: Exception) -> Response:
+    """The same as KServe tells it: ``{"error": "…"}``."""
+    status, message, headers = told(error)
+    return JSONResponse({"error": message}, status, headers)
+
+
 def tell_errors(app: FastAPI) -> None:
-    """Have ``app`` tell what is raised in it as ``{"error": "…"}``, as KServe does."""
+    """Have ``app`` answer what is raised in it by ``error_response``."""
 
     async def handle(_: Request, error: Exception) -> Response:
-        status, message, headers = told(error)
-        return JSONResponse({"error": message}, status, headers)
+        return error_response(error)
 
     for kind in (*EXPECTED, Exception):
         app.add_exception_handler(kind, handle)

@@ -15,6 +15,7 @@ from serving.errors import ServingError
 from serving.exchange import Bodies
 from serving.http import Protocol
 from serving.message import Request, Response, refusal
+from serving.rest import told
 
 
 class Asked(NamedTuple):
@@ -73,7 +74,7 @@ class Service:
         try:
             return await found.endpoint(request)
         except ServingError as error:
-            return refusal(error.http_status, str(error))
+            return refusal(*told(error))
 
     async def _infer(self, request: Request) -> Response:
         self.asked.append(Asked(request.query, request.headers))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from serving.message import Response
+from serving.message import Response, write_headers
 
 
 class Client:
@@ -45,10 +45,7 @@ class Client:
             OSError: there was no connection, or it broke. ``ConnectionError``, which is one, also
                 where what came was no HTTP.
         """
-        fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        if not fields.count("\r") == fields.count("\n") == len(headers):
-            raise ValueError("a line break in a header")
-        head = f"{self._start}{fields}content-length: {len(body)}\r\n\r\n"
+        head = f"{self._start}{write_headers(headers)}content-length: {len(body)}\r\n\r\n"
         async with asyncio.timeout(self._timeout):
             connection = await self._connection()
             try:
