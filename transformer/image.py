@@ -19,6 +19,9 @@ BOX = 20
 THINNEST = 2.0
 """Thinner strokes, in pixels of the picture, are thickened. MNIST's median is 2.5."""
 
+_POWERS = np.array([np.ones(BOX), np.arange(BOX)], np.float32)
+"""Places in a line to the powers 0 and 1: their products with masses are moments."""
+
 Status = Literal["ok", "no_digit", "multiple"]
 
 
@@ -95,8 +98,9 @@ def _stroke(strength: Strength) -> float:
     """
     inside = (strength > 0.5).view(np.uint8)
     ink = np.asarray(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
-    edges = np.count_nonzero(ink[1:] != ink[:-1]) + np.count_nonzero(ink[:, 1:] != ink[:, :-1])
-    return 8 / math.pi * np.count_nonzero(ink) / edges
+    across, down = (ink[:, 1:], ink[:, :-1]), (ink[1:], ink[:-1])
+    edges = cv2.norm(*across, cv2.NORM_L1) + cv2.norm(*down, cv2.NORM_L1)
+    return 8 / math.pi * cv2.countNonZero(ink) / edges
 
 
 def _scaled(strength: Strength, longer: int) -> Strength:
@@ -110,12 +114,14 @@ def _scaled(strength: Strength, longer: int) -> Strength:
 
 def _centred(strength: Strength) -> Grey:
     """Put ink of at most 20×20 into 28×28, with its centre of mass at pixel 14."""
-    starts = []
-    for axis, length in enumerate(strength.shape):
-        mass = strength.sum(1 - axis)
-        centre = float(mass @ np.arange(length) / mass.sum())
-        starts.append(min(max(round(SIDE / 2 - centre), 0), SIDE - length))
-    (top, left), (height, width) = starts, strength.shape
+    height, width = strength.shape
+    (mass, by_column), (by_row, _) = (
+        _POWERS[:, :height] @ strength @ _POWERS[:, :width].T
+    ).tolist()
+    top = min(max(round(SIDE / 2 - by_row / mass), 0), SIDE - height)
+    left = min(max(round(SIDE / 2 - by_column / mass), 0), SIDE - width)
     pixels = np.zeros((SIDE, SIDE), np.uint8)
-    pixels[top : top + height, left : left + width] = np.rint(strength * (255 / strength.max()))
+    pixels[top : top + height, left : left + width] = cv2.convertScaleAbs(
+        strength, alpha=255 / strength.max()
+    )
     return pixels

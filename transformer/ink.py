@@ -181,33 +181,40 @@ def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None
     if found is None:
         return None
     digit, box, multiple = found
-    near = cv2.dilate(digit, _SQUARE)
-    outline, rest = cv2.subtract(near, digit), 1 - cv2.dilate(near, _SQUARE)
-    sharpness = _mean(slope, outline) / (_mean(slope, rest) + 0.5)
+    sharpness = _sharpness(slope, digit, box)
     # Ink seldom runs along the border, as a shadow or a table does.
     border = _border(digit)
     sharpness *= 1 - cv2.countNonZero(border) / border.size
     return _Look(background, light, level, digit, box, multiple, sharpness)
 
 
-def _mean(image: Grey, mask: cv2.typing.MatLike) -> float:
-    """Where the mask is not 0; a fifth of the time of ``cv2.mean``."""
-    return cv2.norm(image, cv2.NORM_L1, mask) / max(1, cv2.countNonZero(mask))
+def _sharpness(slope: Grey, digit: Grey, box: Box) -> float:
+    """How steep the digit's outline is, against what is further than a pixel from it."""
+    left, top, right, bottom = box
+    around = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
+    inner, steep = digit[around], slope[around]
+    near = cv2.dilate(inner, _SQUARE)
+    outline, wide = cv2.subtract(near, inner), cv2.dilate(near, _SQUARE)
+    # Sums over a mask, as norms: a fifth of the time of ``cv2.mean``.
+    edge = cv2.norm(steep, cv2.NORM_L1, outline) / max(1, cv2.countNonZero(outline))
+    rest = cv2.norm(slope, cv2.NORM_L1) - cv2.norm(steep, cv2.NORM_L1, wide)
+    return edge / (rest / max(1, slope.size - cv2.countNonZero(wide)) + 0.5)
 
 
 def _digit(ink: Grey) -> tuple[Grey, Box, bool] | None:
     """Of the ink on a page, 0 or 1: that of the largest digit, its box, and if there are more."""
     x, y, width, height = cv2.boundingRect(ink)
     # In the ink's box alone: labelling a whole page costs as much as all the rest.
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        ink[y : y + height, x : x + width], ltype=cv2.CV_16U
-    )
-    by_area = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:MOST]
+    inner = ink[y : y + height, x : x + width]
+    parts, sides = [1], [[0, 0, width, height, 0]]
+    count, labels = cv2.connectedComponents(inner, ltype=cv2.CV_16U)
+    if count > 2:  # Apart, for measuring the parts takes twice as long as labelling them.
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(inner, ltype=cv2.CV_16U)
+        by_area = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:MOST]
+        parts, sides = by_area.tolist(), stats[by_area].tolist()
     boxes: dict[int, Box] = {
         part: (x + left, y + top, x + left + wide, y + top + high)
-        for part, (left, top, wide, high, _) in zip(
-            by_area.tolist(), stats[by_area].tolist(), strict=True
-        )
+        for part, (left, top, wide, high, _) in zip(parts, sides, strict=True)
         if wide <= FLAT * high or wide <= ACROSS * ink.shape[1]
     }
     if not boxes:
@@ -289,7 +296,7 @@ def _strength(grey: Grey, look: _Look, step: int) -> Strength:
     ink = cv2.threshold(residual, look.level, 0, cv2.THRESH_TOZERO)[1]
     full = cv2.sumElems(ink)[0] / max(1, cv2.countNonZero(ink)) or 255
     # The contrast is stretched so that 10 % of the ink's mean is nothing, and 90 % is all.
-    stretched = np.clip(_LEVELS * np.float32(1.25 / full) - np.float32(0.125), 0, 1)
+    stretched = (_LEVELS * (1.25 / full) - 0.125).clip(0, 1)
     strength = np.asarray(cv2.LUT(residual, stretched), np.float32)
     x, y, width, height = cv2.boundingRect((strength > 0.5).view(np.uint8))
     return strength[y : y + height, x : x + width]
