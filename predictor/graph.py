@@ -75,6 +75,8 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     for node in module["graph"]["nodes"]:
         _add(graph, node, values, device)
     graph.output(tuple(_value(output, values, device) for output in module["graph"]["outputs"]))
+    for node in graph.nodes:
+        _save_memory(node)
     forward = fx.GraphModule(torch.nn.Module(), graph).forward
     return functools.partial(forward, *lifted)
 
@@ -122,6 +124,28 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
         return
     for number, output in enumerate(outputs):
         values[_name(output)] = graph.call_function(operator.getitem, (result, number))
+
+
+def _save_memory(relu: fx.Node) -> None:
+    """Where ``relu`` is one, let it overwrite the convolution before it, behind the pooling if any.
+
+    No number changes: to cut off at 0 and to take the maximum give the same in either order. A
+    large batch spares the memory of a second output, which with the first exceeds a core's cache.
+    """
+    aten = torch.ops.aten
+    if relu.target is not aten.relu.default:
+        return
+    (convolution,) = relu.all_input_nodes
+    # What a view or an input of the graph holds may be read elsewhere.
+    if convolution.target is not aten.conv2d.default or len(convolution.users) > 1:
+        return
+    relu.target = aten.relu_.default
+    if [user.target for user in relu.users] == [aten.max_pool2d.default]:
+        (pool,) = relu.users
+        relu.replace_all_uses_with(convolution)
+        pool.replace_all_uses_with(relu)
+        relu.update_arg(0, pool)
+        pool.append(relu)
 
 
 def _name(output: Json) -> str:

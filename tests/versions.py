@@ -52,11 +52,34 @@ class Varied(nn.Module):
         return result
 
 
+class Rectified(nn.Module):
+    """A ReLU of what others read too: an input, a view, a convolution; before a pool, or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        centred = images - 0.5
+        x = self.first(torch.relu(centred)) + centred.mean()
+        x = torch.relu(x.view(x.shape)) - x
+        read_twice = self.second(x)
+        x = torch.relu(read_twice) - read_twice
+        kept = torch.relu(self.second(x))
+        x = nn.functional.max_pool2d(kept, 2) + kept[:, :, ::2, ::2]
+        x = nn.functional.max_pool2d(torch.relu(self.second(x)), 3, 2, padding=1)
+        result: torch.Tensor = self.last(torch.relu(self.second(x)).mean((2, 3)))
+        return result
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "as trained": lambda: network("plain"),
     "folded": lambda: fold(network("plain")),
     "linear": Linear,
     "varied": Varied,
+    "rectified": Rectified,
 }
 
 
