@@ -40,6 +40,12 @@ def test_specks_are_dropped() -> None:
     assert is_like(picture(page), drawn())
 
 
+def test_ink_between_the_rows_that_are_counted_is_found() -> None:
+    page = drawn(size=256).copy()
+    page[::4] = 255
+    assert picture(page).status == "ok"
+
+
 def test_ruled_lines_are_dropped() -> None:
     page = placed(drawn())
     page[::40] = np.minimum(page[::40], 190)

@@ -25,8 +25,11 @@ Box = tuple[int, int, int, int]
 
 LOOK = 256
 """Longest side, in pixels, of the small copy in which the digit is looked for."""
-FINE = 100
-"""Longest side of a digit, in pixels, when its ink is measured: five times the model's."""
+ROWS = 64
+"""At least so many of its rows, evenly spread, are counted for Otsu's threshold."""
+FINE = 80
+"""Longest side, in pixels, at which a digit's ink is measured: four times the model's. One that is
+longer in the small copy is measured there."""
 
 EVEN = 6
 """A border is one grey if four fifths of it are within so many levels of its median."""
@@ -124,10 +127,6 @@ def _resized(image: Grey, size: tuple[int, int]) -> Grey:
     return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
-def _resized_mask(mask: cv2.typing.MatLike, size: tuple[int, int]) -> Grey:
-    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-
-
 def _border(image: Grey) -> Grey:
     return np.concatenate((image[0], image[-1], image[:, 0], image[:, -1]))
 
@@ -137,7 +136,8 @@ def _backgrounds(page: Grey) -> list[Grey]:
     border = np.sort(_border(page)).tobytes()
     middle = len(border) // 2
     level = (border[middle - 1] + border[middle]) // 2
-    flat = np.full_like(page, level)
+    flat = np.empty_like(page)
+    flat.fill(level)
     even = bisect_right(border, level + EVEN) - bisect_left(border, level - EVEN)
     if even / len(border) >= 0.8:
         return [flat]
@@ -176,7 +176,9 @@ def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None
     residual = _residual(page, background, light)
     if cv2.minMaxLoc(residual)[1] < CONTRAST:
         return None
-    level, ink = cv2.threshold(residual, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    rows = residual[:: max(1, len(residual) // ROWS)]
+    level, _ = cv2.threshold(rows, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    _, ink = cv2.threshold(residual, level, 1, cv2.THRESH_BINARY)
     found = _digit(np.asarray(ink, np.uint8))
     if found is None:
         return None
@@ -271,13 +273,13 @@ def _hull(mask: Grey) -> Grey:
 def _sheet(grey: Grey, hull: Grey, step: int) -> Grey | None:
     """The sheet of paper in ``hull``, less its edge, and paper all around it."""
     edge = max(3, max(cv2.boundingRect(hull)[2:]) // 16)
-    inside = cv2.erode(hull, np.ones((edge, edge), np.uint8))
+    inside = np.asarray(cv2.erode(hull, np.ones((edge, edge), np.uint8)), np.uint8)
     x, y, width, height = cv2.boundingRect(inside)
     if min(width, height) == 0:
         return None
     size = width * step, height * step
     whole = grey[y * step : y * step + size[1], x * step : x * step + size[0]]
-    on = _resized_mask(inside[y : y + height, x : x + width], size) > 0
+    on = _resized(inside[y : y + height, x : x + width], size) > 0
     return np.where(on, whole, np.uint8(np.median(whole[on])))
 
 
@@ -287,12 +289,12 @@ def _strength(grey: Grey, look: _Look, step: int) -> Strength:
     left, top = max(0, look.box[0] - 1), max(0, look.box[1] - 1)
     right, bottom = min(width, look.box[2] + 1), min(height, look.box[3] + 1)
     here = slice(top, bottom), slice(left, right)
-    scale = min(step, FINE / max(right - left, bottom - top))
+    scale = min(step, max(1, FINE / max(right - left, bottom - top)))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     fine = _resized(grey[top * step : bottom * step, left * step : right * step], size)
     residual = _residual(fine, _resized(look.background[here], size), look.light)
-    near = cv2.dilate(look.digit[here], _SQUARE)
-    residual *= _resized_mask(near, size)
+    near = np.asarray(cv2.dilate(look.digit[here], _SQUARE), np.uint8)
+    residual *= _resized(near, size)
     ink = cv2.threshold(residual, look.level, 0, cv2.THRESH_TOZERO)[1]
     full = cv2.sumElems(ink)[0] / max(1, cv2.countNonZero(ink)) or 255
     # The contrast is stretched so that 10 % of the ink's mean is nothing, and 90 % is all.
