@@ -27,8 +27,8 @@ LOOK = 256
 """Longest side, in pixels, of the small copy in which the digit is looked for."""
 ROWS = 64
 """At least so many of its rows, evenly spread, are counted for Otsu's threshold."""
-FINE = 80
-"""Longest side, in pixels, at which a digit's ink is measured: four times the model's. One that is
+FINE = 60
+"""Longest side, in pixels, at which a digit's ink is measured: three times the model's. One that is
 longer in the small copy is measured there."""
 
 EVEN = 6
@@ -205,19 +205,24 @@ def _sharpness(slope: Grey, digit: Grey, box: Box) -> float:
 
 def _digit(ink: Grey) -> tuple[Grey, Box, bool] | None:
     """Of the ink on a page, 0 or 1: that of the largest digit, its box, and if there are more."""
+
+    def ruled(wide: int, high: int) -> bool:
+        return wide > FLAT * high and wide > ACROSS * ink.shape[1]
+
     x, y, width, height = cv2.boundingRect(ink)
     # In the ink's box alone: labelling a whole page costs as much as all the rest.
     inner = ink[y : y + height, x : x + width]
-    parts, sides = [1], [[0, 0, width, height, 0]]
-    count, labels = cv2.connectedComponents(inner, ltype=cv2.CV_16U)
-    if count > 2:  # Apart, for measuring the parts takes twice as long as labelling them.
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(inner, ltype=cv2.CV_16U)
-        by_area = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:MOST]
-        parts, sides = by_area.tolist(), stats[by_area].tolist()
+    count, _ = cv2.connectedComponents(inner, ltype=cv2.CV_16U)
+    if count == 2:  # One part, as most digits are: to measure it takes twice as long again.
+        return None if ruled(width, height) else (ink, (x, y, x + width, y + height), False)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(inner, ltype=cv2.CV_16U)
+    by_area = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:MOST]
     boxes: dict[int, Box] = {
         part: (x + left, y + top, x + left + wide, y + top + high)
-        for part, (left, top, wide, high, _) in zip(parts, sides, strict=True)
-        if wide <= FLAT * high or wide <= ACROSS * ink.shape[1]
+        for part, (left, top, wide, high, _) in zip(
+            by_area.tolist(), stats[by_area].tolist(), strict=True
+        )
+        if not ruled(wide, high)
     }
     if not boxes:
         return None
