@@ -30,7 +30,7 @@ from training.data import read_idx
 from training.pages import encode
 from training.uploads import read_uploads
 from transformer import decode as decode_module
-from transformer import image, ink
+from transformer import image, ink, parts
 from transformer.decode import decode
 from transformer.image import Picture
 
@@ -145,7 +145,7 @@ STEPS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
     "ink taken as dark": without(
         ink, _residual=lambda page, paper, _: residual(page, paper, False)
     ),
-    "specks kept": without(ink, SPECK=0, NEAR=99, BESIDE=99),
+    "specks kept": without(parts, SPECK=0, NEAR=99, BESIDE=99),
     "hairlines left": without(image, THINNEST=0),
     "nearest pixel, no area filter": without(cv2, INTER_AREA=cv2.INTER_NEAREST),
     "aspect not kept": without(

@@ -1,20 +1,15 @@
-"""Finding the digit: in uneven light, among other things, and where there is none, or several."""
+"""Finding the digit: in uneven light, on a sheet, and where there is none."""
 
-from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tests.digits import draw_strokes, hand_drawn, mnist_test_set
-from tests.drawings import Grey, difference, drawn, is_like, placed
+from tests.digits import hand_drawn, mnist_test_set
+from tests.drawings import Grey, drawn, is_like, placed
 from transformer.image import picture, read
-
-BROKEN_FIVE = [[(0.35, 0.2), (0.72, 0.15)], [(0.33, 0.34), (0.32, 0.5), (0.6, 0.52), (0.3, 0.85)]]
-"""A 5 whose bar does not touch the rest, as many are written."""
 
 
 def uneven_light(page: Grey, *, edge: float) -> Grey:
@@ -33,23 +28,10 @@ def test_shadows_and_noise_do_not_matter(digit: int, edge: float) -> None:
     assert is_like(picture(255 - uneven_light(page, edge=edge)), page, within=10)
 
 
-def test_specks_are_dropped() -> None:
-    page = placed(drawn())
-    for x, y in np.random.default_rng(0).integers(0, 400, (20, 2)).tolist():
-        page[y : y + 4, x : x + 4] = 0
-    assert is_like(picture(page), drawn())
-
-
 def test_ink_between_the_rows_that_are_counted_is_found() -> None:
     page = drawn(size=256).copy()
     page[::4] = 255
     assert picture(page).status == "ok"
-
-
-def test_ruled_lines_are_dropped() -> None:
-    page = placed(drawn())
-    page[::40] = np.minimum(page[::40], 190)
-    assert is_like(picture(page), drawn(), within=10)
 
 
 @pytest.mark.parametrize("turned", [0, 7])
@@ -103,34 +85,6 @@ def test_where_there_is_no_digit_the_picture_is_empty(name: str) -> None:
     pixels, status = picture(NO_DIGIT[name].astype(np.uint8))
     assert status == "no_digit"
     assert not pixels.any()
-
-
-def side_by_side(gap: int, *digits: Grey) -> Grey:
-    cut = [digit[:, np.flatnonzero((digit < 128).any(0))] for digit in digits]
-    space = np.full((280, gap), 255, np.uint8)
-    return np.concatenate([space, *(part for digit in cut for part in (digit, space))], 1)
-
-
-@pytest.mark.parametrize("gap", [35, 80, 200])
-@pytest.mark.parametrize("change", [lambda page: page, lambda page: 255 - page])
-def test_of_several_digits_the_largest_is_shown(gap: int, change: Callable[[Grey], Grey]) -> None:
-    smaller = placed(drawn(7, 220), size=(280, 280), at=(30, 30))
-    found = picture(change(side_by_side(gap, smaller, drawn(4), smaller)))
-    assert found.status == "multiple"
-    assert difference(found.pixels, picture(drawn(4)).pixels) < 6
-
-
-def test_digits_above_each_other_are_several() -> None:
-    assert picture(np.concatenate([drawn(7), drawn(4)])).status == "multiple"
-
-
-@pytest.mark.parametrize("size", [28, 280])
-def test_a_digit_in_pieces_is_one(size: int) -> None:
-    page = np.asarray(draw_strokes(BROKEN_FIVE, size))
-    assert cv2.connectedComponents((page < 128).astype(np.uint8))[0] == 1 + len(BROKEN_FIVE)
-    pixels, status = picture(page)
-    assert status == "ok"
-    assert cv2.connectedComponents((pixels > 127).astype(np.uint8))[0] == 1 + len(BROKEN_FIVE)
 
 
 def test_mnists_digits_are_one_digit_each_by_the_recipe_too() -> None:

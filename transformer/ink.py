@@ -3,8 +3,8 @@
 The picture is looked at small, at most 256 pixels a side. Its *background* is one grey
 where the border is one grey; otherwise the light is uneven, and a running median of the
 picture is tried as well, in a narrow and in a wide window. What differs from the
-background is ink. Otsu's threshold and connected components make parts of it; the largest
-part, with what is near it, is the digit. Of several backgrounds the right one is that on
+background, by Otsu's threshold, is ink; its largest part, with what is near it, is the digit
+(``transformer.parts``). Of several backgrounds the right one is that on
 which the digit's outline is *sharpest*: ink has an edge, a shadow fades, paper and noise
 are the same all over. The same number tells a digit from none.
 """
@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer.decode import Grey
+from transformer.parts import FLAT, Box, largest, size_of
 
 Strength = npt.NDArray[np.float32]
 """How much ink is at each pixel [height, width], from 0, background, to 1."""
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom; right and bottom are outside."""
 
 LOOK = 256
 """Longest side, in pixels, of the small copy in which the digit is looked for."""
@@ -43,23 +42,8 @@ SHARPNESS = 5.0
 """… and its outline is so many times as steep as the rest of the picture. Blank paper, with
 noise and shadows, reaches 3 to 5, and photos of digits begin at 9 (``benchmarks.image``)."""
 
-SPECK = 0.1
-"""Parts under this share of the largest part's size are dropped; sizes are longer sides."""
-MOST = 50
-"""So many parts, the largest, are looked at; more there are in noise only."""
-ACROSS = 0.9
-"""A line that reaches across this share of the page is ruled, and dropped."""
-NEAR = 0.25
-"""A part belongs to the digit if the gap between them is at most this share of its size …"""
-OTHER = 0.6
-"""… but one that is so high, against the digit's size, may be another digit, …"""
-BESIDE = 0.1
-"""… and belongs to it with a gap of at most this share: strokes break, too."""
-
 SMALL = 6
 """A digit has this size at least, in pixels of the small copy; a speck is smaller."""
-FLAT = 4.0
-"""What is so many times as wide as high is a line across; MNIST's flattest digits reach 2.5."""
 FULL = 0.45
 SOLID = 0.85
 """What covers these shares of the square around it and of its convex hull is a sheet of paper,
@@ -103,18 +87,18 @@ def find(grey: Grey, *, on_sheet: bool = True) -> Ink | None:
     height, width = (max(1, side // step) for side in grey.shape)
     page = _resized(grey[: height * step, : width * step], (width, height))
     look = max(_looks(page), key=lambda look: look.sharpness, default=None)
-    if look is None or look.sharpness < SHARPNESS or _size(look.box) < SMALL:
+    if look is None or look.sharpness < SHARPNESS or size_of(look.box) < SMALL:
         return None
     left, top, right, bottom = look.box
     if right - left > FLAT * (bottom - top):
         return None
     area = cv2.countNonZero(look.digit)
-    if area > FULL * _size(look.box) ** 2:
+    if area > FULL * size_of(look.box) ** 2:
         hull = _hull(look.digit)
         if area > SOLID * cv2.countNonZero(hull):
             sheet = _sheet(grey, hull, step) if on_sheet else None
             return None if sheet is None else find(sheet, on_sheet=False)
-    strength = _strength(grey, look, step)
+    strength = _strength(grey, page, look, step)
     return Ink(strength, look.multiple) if strength.size else None
 
 
@@ -179,7 +163,7 @@ def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None
     rows = residual[:: max(1, len(residual) // ROWS)]
     level, _ = cv2.threshold(rows, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     _, ink = cv2.threshold(residual, level, 1, cv2.THRESH_BINARY)
-    found = _digit(np.asarray(ink, np.uint8))
+    found = largest(np.asarray(ink, np.uint8))
     if found is None:
         return None
     digit, box, multiple = found
@@ -203,72 +187,6 @@ def _sharpness(slope: Grey, digit: Grey, box: Box) -> float:
     return edge / (rest / max(1, slope.size - cv2.countNonZero(wide)) + 0.5)
 
 
-def _digit(ink: Grey) -> tuple[Grey, Box, bool] | None:
-    """Of the ink on a page, 0 or 1: that of the largest digit, its box, and if there are more."""
-
-    def ruled(wide: int, high: int) -> bool:
-        return wide > FLAT * high and wide > ACROSS * ink.shape[1]
-
-    x, y, width, height = cv2.boundingRect(ink)
-    # In the ink's box alone: labelling a whole page costs as much as all the rest.
-    inner = ink[y : y + height, x : x + width]
-    count, _ = cv2.connectedComponents(inner, ltype=cv2.CV_16U)
-    if count == 2:  # One part, as most digits are: to measure it takes twice as long again.
-        return None if ruled(width, height) else (ink, (x, y, x + width, y + height), False)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(inner, ltype=cv2.CV_16U)
-    by_area = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:MOST]
-    boxes: dict[int, Box] = {
-        part: (x + left, y + top, x + left + wide, y + top + high)
-        for part, (left, top, wide, high, _) in zip(
-            by_area.tolist(), stats[by_area].tolist(), strict=True
-        )
-        if not ruled(wide, high)
-    }
-    if not boxes:
-        return None
-    least = SPECK * max(map(_size, boxes.values()))
-    boxes = {part: box for part, box in boxes.items() if _size(box) > least}
-    members, box = _near(boxes)
-    others = (boxes[part] for part in boxes if part not in members)
-    multiple = any(_height(other) >= OTHER * _size(box) for other in others)
-    if len(members) < count - 1:
-        chosen = np.zeros(count, np.uint8)
-        chosen[members] = 1
-        ink = np.zeros_like(ink)
-        ink[y : y + height, x : x + width] = chosen[labels]
-    return ink, box, multiple
-
-
-def _near(boxes: dict[int, Box]) -> tuple[list[int], Box]:
-    """The first part, all that belong to it, and the box around them."""
-    first, *rest = boxes
-    members, box, size = [first], boxes[first], _size(boxes[first])
-
-    def belongs(part: int) -> bool:
-        reach = BESIDE if _height(boxes[part]) >= OTHER * size else NEAR
-        return _gap(box, boxes[part]) <= reach * size
-
-    while found := [part for part in rest if belongs(part)]:
-        members += found
-        rest = [part for part in rest if part not in found]
-        lefts, tops, rights, bottoms = zip(box, *(boxes[part] for part in found), strict=True)
-        box = min(lefts), min(tops), max(rights), max(bottoms)
-    return members, box
-
-
-def _height(box: Box) -> int:
-    return box[3] - box[1]
-
-
-def _size(box: Box) -> int:
-    return max(box[2] - box[0], box[3] - box[1])
-
-
-def _gap(a: Box, b: Box) -> int:
-    """Pixels between two boxes, across or down; negative where they overlap."""
-    return max(max(a[0], b[0]) - min(a[2], b[2]), max(a[1], b[1]) - min(a[3], b[3]))
-
-
 def _hull(mask: Grey) -> Grey:
     """The convex hull of what is 1, filled."""
     corners = cv2.convexHull(cv2.findNonZero(mask))
@@ -288,15 +206,16 @@ def _sheet(grey: Grey, hull: Grey, step: int) -> Grey | None:
     return np.where(on, whole, np.uint8(np.median(whole[on])))
 
 
-def _strength(grey: Grey, look: _Look, step: int) -> Strength:
-    """How much ink is in the digit's box, measured in ``grey`` as finely as FINE allows."""
+def _strength(grey: Grey, page: Grey, look: _Look, step: int) -> Strength:
+    """How much ink is in the digit's box, measured on the page, or finer, in ``grey``; see FINE."""
     height, width = look.digit.shape
     left, top = max(0, look.box[0] - 1), max(0, look.box[1] - 1)
     right, bottom = min(width, look.box[2] + 1), min(height, look.box[3] + 1)
     here = slice(top, bottom), slice(left, right)
     scale = min(step, max(1, FINE / max(right - left, bottom - top)))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    fine = _resized(grey[top * step : bottom * step, left * step : right * step], size)
+    whole = grey[top * step : bottom * step, left * step : right * step]
+    fine = page[here] if scale == 1 else _resized(whole, size)
     residual = _residual(fine, _resized(look.background[here], size), look.light)
     near = np.asarray(cv2.dilate(look.digit[here], _SQUARE), np.uint8)
     residual *= _resized(near, size)

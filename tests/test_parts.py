@@ -1,0 +1,55 @@
+"""Which parts of the ink on a page are the digit, and whether there are more digits."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.digits import draw_strokes
+from tests.drawings import Grey, difference, drawn, is_like, placed
+from transformer.image import picture
+
+BROKEN_FIVE = [[(0.35, 0.2), (0.72, 0.15)], [(0.33, 0.34), (0.32, 0.5), (0.6, 0.52), (0.3, 0.85)]]
+"""A 5 whose bar does not touch the rest, as many are written."""
+
+
+def test_specks_are_dropped() -> None:
+    page = placed(drawn())
+    for x, y in np.random.default_rng(0).integers(0, 400, (20, 2)).tolist():
+        page[y : y + 4, x : x + 4] = 0
+    assert is_like(picture(page), drawn())
+
+
+def test_ruled_lines_are_dropped() -> None:
+    page = placed(drawn())
+    page[::40] = np.minimum(page[::40], 190)
+    assert is_like(picture(page), drawn(), within=10)
+
+
+def side_by_side(gap: int, *digits: Grey) -> Grey:
+    cut = [digit[:, np.flatnonzero((digit < 128).any(0))] for digit in digits]
+    space = np.full((280, gap), 255, np.uint8)
+    return np.concatenate([space, *(part for digit in cut for part in (digit, space))], 1)
+
+
+@pytest.mark.parametrize("gap", [35, 80, 200])
+@pytest.mark.parametrize("change", [lambda page: page, lambda page: 255 - page])
+def test_of_several_digits_the_largest_is_shown(gap: int, change: Callable[[Grey], Grey]) -> None:
+    smaller = placed(drawn(7, 220), size=(280, 280), at=(30, 30))
+    found = picture(change(side_by_side(gap, smaller, drawn(4), smaller)))
+    assert found.status == "multiple"
+    assert difference(found.pixels, picture(drawn(4)).pixels) < 6
+
+
+def test_digits_above_each_other_are_several() -> None:
+    assert picture(np.concatenate([drawn(7), drawn(4)])).status == "multiple"
+
+
+@pytest.mark.parametrize("size", [28, 280])
+def test_a_digit_in_pieces_is_one(size: int) -> None:
+    page = np.asarray(draw_strokes(BROKEN_FIVE, size))
+    assert cv2.connectedComponents((page < 128).astype(np.uint8))[0] == 1 + len(BROKEN_FIVE)
+    pixels, status = picture(page)
+    assert status == "ok"
+    assert cv2.connectedComponents((pixels > 127).astype(np.uint8))[0] == 1 + len(BROKEN_FIVE)
