@@ -75,7 +75,7 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     for node in module["graph"]["nodes"]:
         _add(graph, node, values, device)
     graph.output(tuple(_value(output, values, device) for output in module["graph"]["outputs"]))
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         _save_memory(node)
     forward = fx.GraphModule(torch.nn.Module(), graph).forward
     return functools.partial(forward, *lifted)
@@ -127,7 +127,7 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
 
 
 def _save_memory(relu: fx.Node) -> None:
-    """Where ``relu`` is one, let it overwrite the convolution before it, behind the pooling if any.
+    """If ``relu`` is one after a convolution, let it overwrite what it reads, and follow a pooling.
 
     No number changes: to cut off at 0 and to take the maximum give the same in either order. A
     large batch spares the memory of a second output, which with the first exceeds a core's cache.
@@ -140,8 +140,11 @@ def _save_memory(relu: fx.Node) -> None:
     if convolution.target is not aten.conv2d.default or len(convolution.users) > 1:
         return
     relu.target = aten.relu_.default
-    if [user.target for user in relu.users] == [aten.max_pool2d.default]:
-        (pool,) = relu.users
+    pool, *others = relu.users or [relu]
+    if pool.target is not aten.max_pool2d.default or others:
+        return
+    # With a dilation, the fifth argument, a window may hold nothing but padding: minus infinity.
+    if len(pool.args) < 5 and not pool.kwargs:
         relu.replace_all_uses_with(convolution)
         pool.replace_all_uses_with(relu)
         relu.update_arg(0, pool)

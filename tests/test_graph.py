@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -38,6 +39,13 @@ def test_any_architecture_is_served_by_the_same_loader(tmp_path: Path, name: str
         expected = original(images)
         assert torch.equal(probabilities, expected[0])
         assert torch.equal(accepted, expected[1])
+
+
+def test_a_relu_overwrites_its_convolution_or_the_pool_behind_it() -> None:
+    graph = read_graph(export(served("folded")))
+    operators = re.findall(r"aten\.(conv2d|relu_?|max_pool2d)\.", graph.func.__self__.code)  # type: ignore[attr-defined]
+    pooled = ["conv2d", "max_pool2d", "relu_"]
+    assert operators == [*pooled, *pooled, "conv2d", "relu_"]
 
 
 def test_torch_itself_reads_the_published_graph() -> None:

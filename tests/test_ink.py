@@ -28,12 +28,6 @@ def test_shadows_and_noise_do_not_matter(digit: int, edge: float) -> None:
     assert is_like(picture(255 - uneven_light(page, edge=edge)), page, within=10)
 
 
-def test_ink_between_the_rows_that_are_counted_is_found() -> None:
-    page = drawn(size=256).copy()
-    page[::4] = 255
-    assert picture(page).status == "ok"
-
-
 @pytest.mark.parametrize("turned", [0, 7])
 @pytest.mark.parametrize("table", [20, 90])
 def test_a_sheet_may_lie_on_a_table(table: int, turned: int) -> None:

@@ -100,7 +100,8 @@ def _stroke(strength: Strength) -> float:
     ink = np.asarray(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
     across, down = (ink[:, 1:], ink[:, :-1]), (ink[1:], ink[:-1])
     edges = cv2.norm(*across, cv2.NORM_L1) + cv2.norm(*down, cv2.NORM_L1)
-    return 8 / math.pi * cv2.countNonZero(ink) / edges
+    # Dots may vanish when they are enlarged.
+    return 8 / math.pi * cv2.countNonZero(ink) / max(1, edges)
 
 
 def _scaled(strength: Strength, longer: int) -> Strength:

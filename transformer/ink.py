@@ -24,8 +24,6 @@ Strength = npt.NDArray[np.float32]
 
 LOOK = 256
 """Longest side, in pixels, of the small copy in which the digit is looked for."""
-ROWS = 64
-"""At least so many of its rows, evenly spread, are counted for Otsu's threshold."""
 FINE = 60
 """Longest side, in pixels, at which a digit's ink is measured: three times the model's. One that is
 longer in the small copy is measured there."""
@@ -160,9 +158,7 @@ def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None
     residual = _residual(page, background, light)
     if cv2.minMaxLoc(residual)[1] < CONTRAST:
         return None
-    rows = residual[:: max(1, len(residual) // ROWS)]
-    level, _ = cv2.threshold(rows, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    _, ink = cv2.threshold(residual, level, 1, cv2.THRESH_BINARY)
+    level, ink = cv2.threshold(residual, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     found = largest(np.asarray(ink, np.uint8))
     if found is None:
         return None
