@@ -2,10 +2,14 @@
 
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from random import SystemRandom
 from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
+PORTS = range(20_000, 32_000)
+"""Where free ports are looked for. One that the system would name may go to an outgoing connection
+before its program listens there; these are below those that systems give them, if not told to."""
 
 
 class Address(NamedTuple):
@@ -48,9 +52,18 @@ def check_free(address: Address, api_port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nothing listens on, all different."""
+    """Ports of loopback that nothing listens on, all different.
+
+    Raises:
+        OSError: there are not so many.
+    """
+    found: list[int] = []
     with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in sockets]
+        for port in SystemRandom().sample(PORTS, len(PORTS)):
+            probe = probes.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind((LOOPBACK, port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError(f"{LOOPBACK} has no {count} ports free from {PORTS[0]} to {PORTS[-1]}")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+
+from standalone.address import free_ports
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 90
@@ -69,9 +70,7 @@ _given: set[int] = set()
 def free_port() -> int:
     """A port that nobody listens on, and that nobody was given before."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+        (port,) = free_ports(1)
         if port not in _given:
             _given.add(port)
             return port

@@ -1,0 +1,25 @@
+"""Ports for programs that start in a moment: nobody else may take one until then."""
+
+import socket
+
+import pytest
+
+from standalone import address
+from standalone.address import LOOPBACK, PORTS, free_ports
+
+
+def test_free_ports_are_all_different() -> None:
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert set(ports) <= set(PORTS)
+
+
+def test_a_port_on_which_somebody_listens_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setattr(address, "PORTS", range(port, port + 1))
+    assert free_ports(1) == [port]
+    with (
+        socket.create_server((LOOPBACK, port)),
+        pytest.raises(OSError, match=f"no 1 ports free from {port} to {port}"),
+    ):
+        free_ports(1)
