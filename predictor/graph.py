@@ -75,8 +75,8 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     for node in module["graph"]["nodes"]:
         _add(graph, node, values, device)
     graph.output(tuple(_value(output, values, device) for output in module["graph"]["outputs"]))
-    for node in list(graph.nodes):
-        _save_memory(node)
+    for relu in graph.find_nodes(op="call_function", target=torch.ops.aten.relu.default):
+        _save_memory(relu)
     forward = fx.GraphModule(torch.nn.Module(), graph).forward
     return functools.partial(forward, *lifted)
 
@@ -127,22 +127,20 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
 
 
 def _save_memory(relu: fx.Node) -> None:
-    """If ``relu`` is one after a convolution, let it overwrite what it reads, and follow a pooling.
+    """Let a ReLU after a convolution overwrite what it reads, and follow a pooling.
 
     No number changes: to cut off at 0 and to take the maximum give the same in either order. A
     large batch spares the memory of a second output, which with the first exceeds a core's cache.
     """
     aten = torch.ops.aten
-    if relu.target is not aten.relu.default:
-        return
     (convolution,) = relu.all_input_nodes
     # What a view or an input of the graph holds may be read elsewhere.
     if convolution.target is not aten.conv2d.default or len(convolution.users) > 1:
         return
     relu.target = aten.relu_.default
-    pool, *others = relu.users or [relu]
-    if pool.target is not aten.max_pool2d.default or others:
+    if [user.target for user in relu.users] != [aten.max_pool2d.default]:
         return
+    (pool,) = relu.users
     # With a dilation, the fifth argument, a window may hold nothing but padding: minus infinity.
     if len(pool.args) < 5 and not pool.kwargs:
         relu.replace_all_uses_with(convolution)

@@ -3,7 +3,8 @@
 import socket
 import sys
 from contextlib import ExitStack, suppress
-from random import SystemRandom
+from itertools import chain
+from secrets import randbelow
 from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
@@ -58,8 +59,9 @@ def free_ports(count: int) -> list[int]:
         OSError: there are not so many.
     """
     found: list[int] = []
+    start = randbelow(len(PORTS))
     with ExitStack() as probes:
-        for port in SystemRandom().sample(PORTS, len(PORTS)):
+        for port in chain(PORTS[start:], PORTS[:start]):
             probe = probes.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind((LOOPBACK, port))

@@ -3,10 +3,10 @@
 The picture is looked at small, at most 256 pixels a side. Its *background* is one grey
 where the border is one grey; otherwise the light is uneven, and a running median of the
 picture is tried as well, in a narrow and in a wide window. What differs from the
-background, by Otsu's threshold, is ink; its largest part, with what is near it, is the digit
-(``transformer.parts``). Of several backgrounds the right one is that on
-which the digit's outline is *sharpest*: ink has an edge, a shadow fades, paper and noise
-are the same all over. The same number tells a digit from none.
+background, by Otsu's threshold, is ink; its largest part, with what is near it, is the
+digit (``transformer.parts``). Of several backgrounds the right one is that on which the
+digit's outline is *sharpest*: ink has an edge, a shadow fades, paper and noise are the
+same all over. The same number tells a digit from none.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transformer.decode import Grey
-from transformer.parts import FLAT, Box, largest, size_of
+from transformer.parts import FLAT, Digit, largest, size_of
 
 Strength = npt.NDArray[np.float32]
 """How much ink is at each pixel [height, width], from 0, background, to 1."""
@@ -69,10 +69,7 @@ class _Look(NamedTuple):
     """Whether the ink is lighter than the background."""
     level: float
     """What differs from the background by more than this is ink."""
-    digit: Grey
-    """1 where the digit has ink, 0 elsewhere."""
-    box: Box
-    multiple: bool
+    digit: Digit
     sharpness: float
 
 
@@ -85,19 +82,19 @@ def find(grey: Grey, *, on_sheet: bool = True) -> Ink | None:
     height, width = (max(1, side // step) for side in grey.shape)
     page = _resized(grey[: height * step, : width * step], (width, height))
     look = max(_looks(page), key=lambda look: look.sharpness, default=None)
-    if look is None or look.sharpness < SHARPNESS or size_of(look.box) < SMALL:
+    if look is None or look.sharpness < SHARPNESS or size_of(look.digit.box) < SMALL:
         return None
-    left, top, right, bottom = look.box
+    left, top, right, bottom = look.digit.box
     if right - left > FLAT * (bottom - top):
         return None
-    area = cv2.countNonZero(look.digit)
-    if area > FULL * size_of(look.box) ** 2:
-        hull = _hull(look.digit)
+    area = cv2.countNonZero(look.digit.ink)
+    if area > FULL * size_of(look.digit.box) ** 2:
+        hull = _hull(look.digit.ink)
         if area > SOLID * cv2.countNonZero(hull):
             sheet = _sheet(grey, hull, step) if on_sheet else None
             return None if sheet is None else find(sheet, on_sheet=False)
     strength = _strength(grey, page, look, step)
-    return Ink(strength, look.multiple) if strength.size else None
+    return Ink(strength, look.digit.multiple) if strength.size else None
 
 
 def _resized(image: Grey, size: tuple[int, int]) -> Grey:
@@ -118,8 +115,7 @@ def _backgrounds(page: Grey) -> list[Grey]:
     border = np.sort(_border(page)).tobytes()
     middle = len(border) // 2
     level = (border[middle - 1] + border[middle]) // 2
-    flat = np.empty_like(page)
-    flat.fill(level)
+    flat = np.full_like(page, level)
     even = bisect_right(border, level + EVEN) - bisect_left(border, level - EVEN)
     if even / len(border) >= 0.8:
         return [flat]
@@ -159,22 +155,21 @@ def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None
     if cv2.minMaxLoc(residual)[1] < CONTRAST:
         return None
     level, ink = cv2.threshold(residual, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    found = largest(np.asarray(ink, np.uint8))
-    if found is None:
+    digit = largest(np.asarray(ink, np.uint8))
+    if digit is None:
         return None
-    digit, box, multiple = found
-    sharpness = _sharpness(slope, digit, box)
+    sharpness = _sharpness(slope, digit)
     # Ink seldom runs along the border, as a shadow or a table does.
-    border = _border(digit)
+    border = _border(digit.ink)
     sharpness *= 1 - cv2.countNonZero(border) / border.size
-    return _Look(background, light, level, digit, box, multiple, sharpness)
+    return _Look(background, light, level, digit, sharpness)
 
 
-def _sharpness(slope: Grey, digit: Grey, box: Box) -> float:
+def _sharpness(slope: Grey, digit: Digit) -> float:
     """How steep the digit's outline is, against what is further than a pixel from it."""
-    left, top, right, bottom = box
+    left, top, right, bottom = digit.box
     around = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
-    inner, steep = digit[around], slope[around]
+    inner, steep = digit.ink[around], slope[around]
     near = cv2.dilate(inner, _SQUARE)
     outline, wide = cv2.subtract(near, inner), cv2.dilate(near, _SQUARE)
     # Sums over a mask, as norms: a fifth of the time of ``cv2.mean``.
@@ -204,16 +199,16 @@ def _sheet(grey: Grey, hull: Grey, step: int) -> Grey | None:
 
 def _strength(grey: Grey, page: Grey, look: _Look, step: int) -> Strength:
     """How much ink is in the digit's box, measured on the page, or finer, in ``grey``; see FINE."""
-    height, width = look.digit.shape
-    left, top = max(0, look.box[0] - 1), max(0, look.box[1] - 1)
-    right, bottom = min(width, look.box[2] + 1), min(height, look.box[3] + 1)
+    (height, width), box = page.shape, look.digit.box
+    left, top = max(0, box[0] - 1), max(0, box[1] - 1)
+    right, bottom = min(width, box[2] + 1), min(height, box[3] + 1)
     here = slice(top, bottom), slice(left, right)
     scale = min(step, max(1, FINE / max(right - left, bottom - top)))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     whole = grey[top * step : bottom * step, left * step : right * step]
     fine = page[here] if scale == 1 else _resized(whole, size)
     residual = _residual(fine, _resized(look.background[here], size), look.light)
-    near = np.asarray(cv2.dilate(look.digit[here], _SQUARE), np.uint8)
+    near = np.asarray(cv2.dilate(look.digit.ink[here], _SQUARE), np.uint8)
     residual *= _resized(near, size)
     ink = cv2.threshold(residual, look.level, 0, cv2.THRESH_TOZERO)[1]
     full = cv2.sumElems(ink)[0] / max(1, cv2.countNonZero(ink)) or 255
