@@ -124,6 +124,7 @@ def test_a_watch_sees_the_changes_under_its_path(objects: Objects) -> None:
 VALUES = st.recursive(
     st.integers() | st.text() | st.lists(st.integers()),
     lambda inner: st.dictionaries(st.text(), inner),
+    max_leaves=10,  # more take longer to draw than to try
 )
 
 
