@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batcher import Batcher
@@ -189,7 +189,6 @@ async def test_an_error_meant_for_the_callers_reaches_all_of_them_without_anothe
     concurrency=st.integers(1, 4),
     cancelled=st.sets(st.integers(0, 39)),
 )
-@settings(max_examples=100, deadline=None)
 def test_every_request_gets_its_own_rows(
     requests: list[int], max_batch: int, concurrency: int, cancelled: set[int]
 ) -> None:
