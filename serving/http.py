@@ -116,7 +116,12 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; see what is left without an end."""
         was_in_head = self._in_head
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.logger.warning("what came was not HTTP")
+            self._close(INVALID)
         in_body = self in self._reading or self._is_refused
         if not (self._in_head or in_body) or self.transport.is_closing():
             return
@@ -134,6 +139,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request is there, its body aside: answer it, or refuse it at once."""
+        if self.parser.should_upgrade():
+            return  # it comes again, see `_feed`
         self._end_part()
         # Of pipelined requests the answers must come in order.
         is_next = self.cycle is None or self.cycle.response_complete
@@ -164,6 +171,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is in hand; a refused one is over."""
+        if self.parser.should_upgrade():
+            return
         self._reading.discard(self)
         self._end_part()
         if self._is_refused:
@@ -177,9 +186,29 @@ class Protocol(HttpToolsProtocol):
         elif not self.transport.is_closing():
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """In the form of all other errors."""
-        self._close(INVALID)
+    def _feed(self, data: bytes) -> None:
+        """Parse what has come, each request as if it did not ask to upgrade the connection.
+
+        A server may ignore that (RFC 9110, 7.8), and Java's client asks for HTTP/2 each time. But
+        the parser ends such a request with its head, and would lose its body.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.parser.get_method() == b"CONNECT":  # an upgrade, to the parser
+                    self._close(INVALID)
+                    return
+                rest = rest[upgrade.args[0] :]
+                self.parser.feed_data(self._head_without_upgrade())
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _accept(self) -> None:
         """Take the next two connections, if so many wait.

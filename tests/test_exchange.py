@@ -231,13 +231,6 @@ async def test_what_the_server_cannot_finish_is_told_so(service: Service, client
     assert (service.given_up, service.bodies.held) == (1, 0)
 
 
-async def test_the_body_of_another_request_is_not_taken_for_its_own(client: Client) -> None:
-    """What follows the head of an upgrade belongs to no request."""
-    upgrade = b"GET /a HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    client.writer.write(post(b"body") + upgrade + b"Content-Length: 4\r\n\r\nelse")
-    assert [await client.answer() for _ in range(2)] == [(200, b"/b body"), (200, b"/a ")]
-
-
 async def test_an_inference_leaves_nothing_for_the_garbage_collector(
     service: Service, client: Client
 ) -> None:

@@ -146,6 +146,36 @@ async def test_what_is_not_http_is_400(service: Service, content: bytes) -> None
     assert await client.is_closed()
 
 
+def upgrading(request: bytes, *, to: bytes = b"h2c") -> bytes:
+    """As Java's client sends it, which would rather speak HTTP/2."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    asking = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAEA" % to
+    return b"%b\r\n%b\r\n\r\n%b" % (head, asking, body)
+
+
+@pytest.mark.parametrize("post", [POST, OTHER], ids=["inference", "other"])
+@pytest.mark.parametrize("cut", [None, 20, -4, -2], ids=["whole", "head", "between", "body"])
+async def test_who_asks_to_upgrade_is_answered_as_if_it_had_not(
+    service: Service, post: bytes, cut: int | None
+) -> None:
+    client = await service.connect()
+    request = upgrading(post)
+    for _ in range(2):
+        pieces = (request,) if cut is None else (request[:cut], request[cut:])
+        assert await client.ask(*pieces) == (200, post[5:7] + b" body")
+    assert await client.ask(upgrading(GET, to=b"websocket")) == (200, b"/a ")
+    client.writer.write(request + GET + request)
+    answers = [await client.answer() for _ in range(3)]
+    assert answers == [(200, post[5:7] + b" body"), (200, b"/a "), (200, post[5:7] + b" body")]
+
+
+async def test_what_follows_a_connect_is_not_read(service: Service) -> None:
+    client = await service.connect()
+    client.writer.write(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + POST)
+    assert (await client.answer())[0] == 400
+    assert await client.is_closed()
+
+
 @pytest.mark.parametrize("post", [POST, OTHER], ids=["inference", "other"])
 async def test_one_post_too_many_is_refused_and_the_connection_is_good(
     post: bytes,
