@@ -10,6 +10,8 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
+
 from serving.app import App, Found
 from serving.errors import Overloaded, ServingError, TooLarge
 from serving.message import Request, Response, refusal
@@ -25,6 +27,15 @@ memory up to three times: as it came, its tensors, and their items."""
 UNREAD = 30
 """Seconds that a client has to read its last answers before the connection is closed."""
 STOPPING = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops", {"retry-after": "1"})
+
+
+def _encoded(encoding: str) -> HTTPException:
+    # A few bytes may hold gigabytes, and images are compressed as they are.
+    return HTTPException(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"Content-Encoding: expected none, got '{encoding:.20}'",
+        headers={"accept-encoding": "identity"},
+    )
 
 
 class Bodies:
@@ -153,6 +164,9 @@ class Exchange:
         return self.disconnected
 
     async def _read(self) -> bytes:
+        encoding = self._headers.get("content-encoding")
+        if encoding and encoding.lower() != "identity":
+            raise _encoded(encoding)
         if int(self._headers.get("content-length", 0)) > self._bodies.largest:
             raise self._too_large()
         if not (self._is_whole or self._error):

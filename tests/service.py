@@ -11,11 +11,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from serving.app import Found
-from serving.errors import ServingError
 from serving.exchange import Bodies
 from serving.http import Protocol
 from serving.message import Request, Response, refusal
-from serving.rest import told
+from serving.rest import EXPECTED, told
 
 
 class Asked(NamedTuple):
@@ -73,7 +72,7 @@ class Service:
     async def answer(self, found: Found, request: Request) -> Response:
         try:
             return await found.endpoint(request)
-        except ServingError as error:
+        except EXPECTED as error:
             return refusal(*told(error))
 
     async def _infer(self, request: Request) -> Response:

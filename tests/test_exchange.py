@@ -87,6 +87,13 @@ async def test_a_body_over_the_limit_is_413(
     assert await client.ask(post(b"body")) == (200, b"/b body")
 
 
+async def test_an_encoded_body_is_not_read(client: Client) -> None:
+    refused = b'{"error":"Content-Encoding: expected none, got \'gzip\'"}'
+    assert await client.ask(post(b"\x1f\x8b\x08", "Content-Encoding: gzip")) == (415, refused)
+    assert "\r\naccept-encoding: identity\r\n" in client.head
+    assert await client.ask(post(b"body", "Content-Encoding: Identity")) == (200, b"/b body")
+
+
 async def test_the_bodies_of_all_requests_together_are_limited(service: Service) -> None:
     service.let.clear()
     clients = [await service.connect() for _ in range(BODIES + 1)]
