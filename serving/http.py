@@ -116,14 +116,16 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; see what is left without an end."""
         was_in_head = self._in_head
-        self._unset_keepalive_if_required()
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self.logger.warning("what came was not HTTP")
             self._close(INVALID)
-        in_body = self in self._reading or self._is_refused
-        if not (self._in_head or in_body) or self.transport.is_closing():
+        in_part = self._in_head or self in self._reading or self._is_refused
+        # An empty line is neither: the client has its time for a request all the same.
+        if in_part or not self._is_answered():
+            self._unset_keepalive_if_required()
+        if not in_part or self.transport.is_closing():
             return
         # A piece in which a head begins may hold the end of something else, too.
         self._head += len(data) if self._in_head and was_in_head else 0
@@ -142,8 +144,7 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it comes again, see `_feed`
         self._end_part()
-        # Of pipelined requests the answers must come in order.
-        is_next = self.cycle is None or self.cycle.response_complete
+        is_next = self._is_answered()  # of pipelined requests the answers must come in order
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if size > LONGEST_HEAD:
             self._close(TOO_LARGE)
@@ -255,6 +256,9 @@ class Protocol(HttpToolsProtocol):
             # As uvicorn does it. While nothing is read, a client that hangs up is not noticed.
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _is_too_many(self) -> bool:
         allowed = self._most + len(self._reading)

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.http import Client
+from transformer.http import LONGEST, Client
 
 pytestmark = pytest.mark.anyio
 
+CHUNK = b"1000\r\n" + bytes(4096) + b"\r\n"
 OK = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 4\r\n\r\nbody"
 
 
@@ -154,6 +155,20 @@ async def test_what_is_no_whole_answer_is_a_connection_error(answer: list[bytes]
     assert server.connections == 2
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", CHUNK * (LONGEST // 4096)],
+        [b"HTTP/1.1 200 OK\r\nX-A: ", b"b" * LONGEST],
+    ],
+    ids=["body", "head"],
+)
+async def test_an_answer_without_end_is_given_up(answer: list[bytes]) -> None:
+    async with running(answer) as (_, client):
+        with pytest.raises(ConnectionError, match="more than 1048576 bytes"):
+            await client.post(b"", {})
+
+
 async def test_what_comes_unasked_answers_nobody() -> None:
     async with running([OK, OK.replace(b"body", b"evil")], [OK]) as (server, client):
         assert (await client.post(b"", {})).body == b"body"
@@ -177,6 +192,15 @@ async def test_an_answer_that_is_given_up_answers_nobody_else(give_up: str) -> N
         await asyncio.wait_for(server.hung_up.wait(), 5)
         assert (await client.post(b"", {})).body == b"body"
     assert server.connections == 2
+
+
+async def test_once_an_answer_does_not_come_no_connection_is_trusted() -> None:
+    async with running([OK], [OK], [], [OK], patience=0.2) as (server, client):
+        await asyncio.gather(client.post(b"", {}), client.post(b"", {}))
+        with pytest.raises(TimeoutError):
+            await client.post(b"", {})
+        await client.post(b"", {})
+    assert server.connections == 3
 
 
 async def test_nobody_there_is_an_os_error() -> None:

@@ -122,11 +122,15 @@ async def test_a_body_has_its_own_time(service: Service, monkeypatch: pytest.Mon
     assert await client.ask(POST[-2:]) == (200, b"/b body")
 
 
-async def test_silence_is_given_up() -> None:
+@pytest.mark.parametrize("said", [b"", b"\r\n"], ids=["nothing", "empty line"])
+async def test_silence_is_given_up(said: bytes) -> None:
     async with Service(keep_alive=0.05) as service:
-        assert await (await service.connect()).is_closed()
+        client = await service.connect()
+        client.writer.write(said)
+        assert await client.is_closed()
         client = await service.connect()
         await client.ask(GET)
+        client.writer.write(said)
         assert await client.is_closed()
 
 

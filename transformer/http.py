@@ -16,6 +16,9 @@ import httptools
 
 from serving.message import Response, write_headers
 
+LONGEST = 2**20
+"""Bytes of an answer. The scores of 256 images are a hundredth of it."""
+
 
 class Client:
     """Connections to one host, as many as there are requests at a time."""
@@ -43,16 +46,20 @@ class Client:
             ValueError: a header would end before its value does.
             TimeoutError: it did not come in time.
             OSError: there was no connection, or it broke. ``ConnectionError``, which is one, also
-                where what came was no HTTP.
+                where what came was no HTTP, or too long.
         """
         head = f"{self._start}{write_headers(headers)}content-length: {len(body)}\r\n\r\n"
-        async with asyncio.timeout(self._timeout):
-            connection = await self._connection()
-            try:
-                response = await connection.ask(head.encode("latin-1") + body)
-            except BaseException:
-                connection.close()  # what is left of the answer must not answer another
-                raise
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._connection()
+                try:
+                    response = await connection.ask(head.encode("latin-1") + body)
+                except BaseException:
+                    connection.close()  # what is left of the answer must not answer another
+                    raise
+        except TimeoutError:
+            self.close()  # a host that has vanished leaves all of them open
+            raise
         if connection.is_open:
             self._idle.append(connection)
         return response
@@ -82,10 +89,12 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._answer: asyncio.Future[Response] | None = None
+        self._received = 0
         self.is_open = True
 
     async def ask(self, request: bytes) -> Response:
         self._answer = asyncio.get_running_loop().create_future()
+        self._received = 0
         self._transport.write(request)
         return await self._answer
 
@@ -101,6 +110,11 @@ class _Connection(asyncio.Protocol):
         self._fail(error or ConnectionResetError("the connection was closed"))
 
     def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > LONGEST:
+            self.close()
+            self._fail(ConnectionError(f"an answer of more than {LONGEST} bytes"))
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
