@@ -88,7 +88,7 @@ class App:
         protocol, headers = found.protocol, request.headers
         named = (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
         observed = access.begin(protocol, *[headers.get(name, "") for name in named])
-        status, version, start = 0, self._version, perf_counter()
+        status, version = 0, self._version
         try:
             response = await _respond(found.endpoint, request)
             status = response.status
@@ -101,7 +101,7 @@ class App:
             status = CLIENT_GONE if request.is_gone() else 0
             raise
         finally:
-            access.end(observed, protocol, status, version, perf_counter() - start)
+            access.end(observed, protocol, status, version, perf_counter() - observed.arrived)
 
     def refused(self, path: str) -> None:
         """Count a request that was refused before it got here."""

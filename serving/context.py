@@ -5,7 +5,8 @@ import random
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from time import perf_counter
 
 from opentelemetry.trace import Span
 
@@ -36,6 +37,8 @@ class RequestContext:
     """Images in it; ``None`` until they are counted."""
     span: Span | None = None
     """Where it is traced, the span that it is in."""
+    arrived: float = field(default_factory=perf_counter, compare=False)
+    """When it was there as a whole: how long a client takes to send it is not our time."""
 
     @property
     def trace_id(self) -> str:

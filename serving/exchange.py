@@ -7,11 +7,13 @@ seventh of its time (docs/decisions/speed.md).
 
 import asyncio
 import logging
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
+from serving import context
 from serving.app import App, Found
 from serving.errors import Overloaded, ServingError, TooLarge
 from serving.message import Request, Response, refusal
@@ -174,6 +176,7 @@ class Exchange:
                 self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
+            context.current().arrived = time.perf_counter()
         if self._error:
             raise self._error
         body, self._body = bytes(self._body), bytearray()

@@ -84,7 +84,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         metadata = dict(context.invocation_metadata() or ())
         named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
         observed = access.begin("grpc", *named)
-        version, start = self.version, perf_counter()
+        version = self.version
         try:
             self._model.check_served(request.model_name, request.model_version)
             self.validate_grpc_request(request)
@@ -100,7 +100,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             status, *told = _told(error)
             return _fail(context, *told, version=version)
         finally:
-            access.end(observed, "grpc", status, version, perf_counter() - start)
+            access.end(observed, "grpc", status, version, perf_counter() - observed.arrived)
 
     @_tells
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802

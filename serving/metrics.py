@@ -14,7 +14,7 @@ CLIENT_GONE = 499
 
 REQUEST_SECONDS = Histogram(
     "mnist_request_seconds",
-    "Time from a request's arrival to its answer.",
+    "Time from the last byte of a request to its answer.",
     ("protocol", "outcome", "model_version"),
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )

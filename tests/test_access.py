@@ -128,6 +128,24 @@ def test_a_refused_request_has_a_line_and_a_new_id(pair: tuple[Program, Program]
     }
 
 
+def test_the_time_that_a_client_takes_to_send_is_not_counted(
+    pair: tuple[Program, Program],
+) -> None:
+    _, transformer = pair
+    sending = 1
+
+    def body() -> Iterator[bytes]:
+        yield SEVEN[:-1]
+        time.sleep(sending)
+        yield SEVEN[-1:]
+
+    length = str(len(SEVEN))
+    headers = {"x-request-id": "slow", "content-length": length, "content-type": "image/png"}
+    assert httpx.post(transformer.url + V1, content=body(), headers=headers).is_success
+    (line,) = lines(transformer, "inference", "slow")
+    assert 0 < line["duration"] < sending
+
+
 def test_no_image_no_file_name_and_no_address_is_logged(pair: tuple[Program, Program]) -> None:
     _, transformer = pair
     files = [("images", ("alice.png", SEVEN, "image/png"))] * 2
