@@ -33,6 +33,8 @@ MESSAGES = 8
 """Messages of the largest size that may be held at a time; smaller ones as many as fit. Each is in
 memory three times over: as it came, parsed, and as tensors."""
 
+IDLE = 65
+"""Seconds that a connection without a call is kept, as over HTTP."""
 TIMEOUT = 10
 """Seconds for a call's message to arrive: until then it is one of the ``CONCURRENT``."""
 
@@ -202,6 +204,7 @@ async def start(
         options=(
             ("grpc.max_send_message_length", max_send),
             ("grpc.max_receive_message_length", max_receive),
+            ("grpc.max_connection_idle_ms", IDLE * 1000),
             # A second process on the port is an error, not a partner.
             ("grpc.so_reuseport", 0),
             # Else megabytes of a message are received before its call is taken on.

@@ -6,9 +6,12 @@ it; ``rollout`` judges a canary by these.
 
 import sys
 from functools import cache
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+TIMEOUT = 10
+"""Seconds that a connection to the metrics may be silent: each has a thread."""
 CLIENT_GONE = 499
 """nginx's status for a client that hung up before it was answered."""
 
@@ -83,9 +86,11 @@ def digit_label(digit: int) -> str:
 def serve(host: str, port: int) -> None:
     """Serve the metrics, in a thread: they are answered while the event loop is busy, too."""
     try:
-        start_http_server(port, host)
+        server, _ = start_http_server(port, host)
     except OSError as error:
         sys.exit(
             f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another port"
             " with --metrics_port"
         )
+    handler: Any = server.RequestHandlerClass
+    handler.timeout = TIMEOUT

@@ -77,10 +77,3 @@ def test_an_alert_has_its_section_in_the_runbook(alert: str) -> None:
 def test_the_runbook_has_no_section_of_an_alert_that_is_gone() -> None:
     page = (programs.ROOT / "docs/runbook.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^## (Mnist\w+)$", page, re.MULTILINE)) == set(ALERTS)
-
-
-def test_saturation_is_half_of_what_a_pod_takes() -> None:
-    base = (programs.ROOT / "manifests/base/inferenceservice.yaml").read_text(encoding="utf-8")
-    limits = {int(limit) for limit in re.findall(r"--max_pending=(\d+)", base)}
-    threshold = int(ALERTS["MnistSaturated"]["expr"].split(">")[1])
-    assert limits == {2 * threshold}
