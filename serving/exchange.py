@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 BODIES = 4
 """Bodies of the largest size that may be held at a time; smaller ones as many as fit. Each is in
 memory up to three times: as it came, its tensors, and their items."""
-UNREAD = 30
-"""Seconds that a client has to read its last answers before the connection is closed."""
 STOPPING = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops", {"retry-after": "1"})
 
 
@@ -124,6 +122,8 @@ class Exchange:
 
     async def run_asgi(self, _: object) -> None:
         """Answer; uvicorn would have it done by an ASGI app."""
+        if self.disconnected:
+            return
         self._task = asyncio.current_task()
         request = Request(
             self._found.parameters, self._query, self._headers, self._read, self._is_gone
@@ -131,13 +131,8 @@ class Exchange:
         try:
             response = await self._app.answer(self._found, request)
             self._release()
-            flow = self._connection.flow
-            if flow.write_paused:
-                async with asyncio.timeout(UNREAD):
-                    await flow.drain()
+            await self._connection.flow.drain()  # its last answer has been read
             self._write(response)
-        except TimeoutError:
-            self._connection.transport.abort()
         except asyncio.CancelledError:
             if not self.disconnected:
                 self.keep_alive = False

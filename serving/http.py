@@ -10,7 +10,6 @@ Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn
 """
 
 import asyncio
-import socket
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.app import App, Found
 from serving.exchange import Bodies, Exchange
+from serving.listener import Listener
 from serving.message import refusal
 
 LONGEST_HEAD = 64 * 1024
@@ -28,7 +28,10 @@ LONGEST_HEAD = 64 * 1024
 or a higher one (Go)."""
 TIMEOUT = 30
 """Seconds that a client has to send a head that it has begun, and again the body."""
-
+UNREAD = 30
+"""Seconds that a client has to read what it is sent."""
+PIPELINED = 64
+"""Requests that a client may have waiting behind the one that is being answered."""
 
 INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=False)
 TOO_LARGE = refusal(
@@ -38,15 +41,6 @@ TOO_LARGE = refusal(
 TOO_SLOW = refusal(
     HTTPStatus.REQUEST_TIMEOUT, f"the request was not complete after {TIMEOUT} s"
 ).encode(keep_alive=False)
-
-_taking: set[asyncio.Task[Any]] = set()
-"""Connections on their way: the loop itself would forget their tasks."""
-
-
-def _taken(task: asyncio.Task[Any]) -> None:
-    _taking.discard(task)
-    if not task.cancelled():
-        task.exception()  # is the client's matter, such as one that has hung up
 
 
 @lru_cache(maxsize=32)
@@ -62,10 +56,10 @@ class Protocol(HttpToolsProtocol):
     def __init__(
         self,
         *args: Any,
-        listener: socket.socket,
+        listener: Listener,
         app: App,
         most: int,
-        reading: set["Protocol"],
+        waiting: set["Protocol"],
         bodies: Bodies,
         **kwargs: Any,
     ) -> None:
@@ -73,11 +67,11 @@ class Protocol(HttpToolsProtocol):
 
         Args:
             args: as uvicorn gives them.
-            listener: where further connections wait.
+            listener: brings further connections.
             app: answers the inferences.
             most: requests in hand from which a POST is refused. Health checks never are.
-            reading: the connections whose body is on its way, of all that share the limit: they
-                are not in hand, else a few slow clients would shut everybody out.
+            waiting: the connections that wait for their client, to send a body or to read, of all
+                that share the limit: else a few slow clients would shut everybody out.
             bodies: those of all connections.
             kwargs: as uvicorn gives them.
         """
@@ -87,17 +81,23 @@ class Protocol(HttpToolsProtocol):
         self._listener = listener
         self._inferences = app
         self._most = most
-        self._reading = reading
+        self._waiting = waiting
         self._bodies = bodies
-        self._head = 0  # bytes so far of a head that is not complete
+        self._overhead = 0
+        """Bytes so far of a head that is not complete, or of what is between a body's chunks."""
         self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._in_head = False
+        self._advances = False
+        """Whether a head begins or ends in the piece at hand, or some of a body is in it."""
+        self._in_body = False
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request as long as for a further one."""
         super().connection_made(transport)
-        self._accept()
+        transport.set_write_buffer_limits(0)  # whatever is not read is noticed
+        self._listener.take(self._another, self.config.ssl)
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -110,26 +110,26 @@ class Protocol(HttpToolsProtocol):
         if isinstance(self.cycle, Exchange):
             self.cycle = None
         super().connection_lost(exc)
-        self._reading.discard(self)
+        self._waiting.discard(self)
         self._end_part()
+        self._end_unread()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; see what is left without an end."""
-        was_in_head = self._in_head
+        overhead, self._advances = self._overhead + len(data), False
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self.logger.warning("what came was not HTTP")
             self._close(INVALID)
-        in_part = self._in_head or self in self._reading or self._is_refused
+        in_part = self._in_head or self._in_body or self._is_refused
         # An empty line is neither: the client has its time for a request all the same.
         if in_part or not self._is_answered():
             self._unset_keepalive_if_required()
         if not in_part or self.transport.is_closing():
             return
-        # A piece in which a head begins may hold the end of something else, too.
-        self._head += len(data) if self._in_head and was_in_head else 0
-        if self._head > LONGEST_HEAD:
+        self._overhead = 0 if self._advances else overhead
+        if self._overhead > LONGEST_HEAD:
             self._close(TOO_LARGE)
         elif self._timer is None:
             self._timer = self.loop.call_later(TIMEOUT, self._close, TOO_SLOW)
@@ -137,24 +137,26 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._advances = True
 
     def on_headers_complete(self) -> None:
         """A request is there, its body aside: answer it, or refuse it at once."""
-        if self.parser.should_upgrade():
-            return  # it comes again, see `_feed`
+        if self.parser.should_upgrade() or self.transport.is_closing():
+            return  # it comes again, see `_feed`; or never mind
         self._end_part()
+        self._advances = True
+        path, query = _split(self.url)
         is_next = self._is_answered()  # of pipelined requests the answers must come in order
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if size > LONGEST_HEAD:
             self._close(TOO_LARGE)
+        elif len(self.pipeline) == PIPELINED:
+            self.transport.abort()
         elif is_next and self._is_too_many():
-            self._is_refused = True
-            self.transport.write(self._inferences.overloaded)
-            self._inferences.refused(self.url.partition(b"?")[0].decode("latin-1"))
+            self._refuse(path)
         else:
-            self._reading.add(self)
-            path, query = _split(self.url)
+            self._in_body = True
+            self._waiting.add(self)
             is_post = self.parser.get_method() == b"POST"
             if found := self._inferences.find(path) if is_post else None:
                 self._begin(found, query, is_next=is_next)
@@ -163,6 +165,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Drop what belongs to a refused request."""
+        self._advances = True
         if self._is_refused or self.transport.is_closing():
             return
         if isinstance(self.cycle, Exchange):
@@ -174,7 +177,8 @@ class Protocol(HttpToolsProtocol):
         """A request is in hand; a refused one is over."""
         if self.parser.should_upgrade():
             return
-        self._reading.discard(self)
+        self._in_body = False
+        self._end_wait()
         self._end_part()
         if self._is_refused:
             self._is_refused = False
@@ -186,6 +190,24 @@ class Protocol(HttpToolsProtocol):
             self.cycle.complete()
         elif not self.transport.is_closing():
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; read on only once there is none."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read; it has some time to."""
+        super().pause_writing()
+        self._waiting.add(self)
+        self._unread = self.loop.call_later(UNREAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read all."""
+        super().resume_writing()
+        self._end_wait()
+        self._end_unread()
 
     def _feed(self, data: bytes) -> None:
         """Parse what has come, each request as if it did not ask to upgrade the connection.
@@ -203,31 +225,16 @@ class Protocol(HttpToolsProtocol):
                     self._close(INVALID)
                     return
                 rest = rest[upgrade.args[0] :]
-                self.parser.feed_data(self._head_without_upgrade())
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
 
     def _head_without_upgrade(self) -> bytes:
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
-
-    def _accept(self) -> None:
-        """Take the next two connections, if so many wait.
-
-        uvloop takes one in a turn of the loop, and under load a turn is long: without this, who
-        connects then waits for seconds, a health probe for instance. As each brings two, thousands
-        are taken in a dozen turns.
-        """
-        for _ in range(2):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # none waits, or no file may be opened for it
-                return
-            task = self.loop.create_task(
-                self.loop.connect_accepted_socket(self._another, connection, ssl=self.config.ssl)
-            )
-            _taking.add(task)
-            task.add_done_callback(_taken)
 
     def _another(self) -> asyncio.Protocol:
         config, state = self.config, self.server_state
@@ -257,29 +264,53 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
 
+    def _refuse(self, path: str) -> None:
+        self._is_refused = True
+        self._inferences.refused(path)
+        if self.flow.write_paused:  # it has not read its last answer
+            self.transport.abort()
+        else:
+            self.transport.write(self._inferences.overloaded)
+
+    def is_waiting(self) -> bool:
+        """Whether there is one request, for whose body or for whose reader it waits."""
+        return not (self.pipeline or self._is_answered())
+
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _is_too_many(self) -> bool:
-        allowed = self._most + len(self._reading)
-        if len(self.tasks) < allowed or self.parser.get_method() != b"POST":
+        if len(self.tasks) < self._most or self.parser.get_method() != b"POST":
             return False
         # A task that is done stays in the set until the loop gets to it, and its client may have
         # sent the next request by then.
         done = sum(map(asyncio.Task.done, self.tasks))
-        return len(self.tasks) - done >= allowed
+        waiting = sum([each.is_waiting() for each in self._waiting])
+        return len(self.tasks) - done - waiting >= self._most
+
+    def _end_wait(self) -> None:
+        if not (self._in_body or self.flow.write_paused):
+            self._waiting.discard(self)
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _end_part(self) -> None:
         """A head or a body is complete."""
         self._in_head = False
-        self._head = 0
+        self._overhead = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _close(self, answer: bytes) -> None:
-        cycle = self.cycle
-        is_answered = cycle and cycle.response_started and not cycle.response_complete
-        if not (is_answered or self._is_refused):
+        """Answer the request that is on its way, if it is its turn and it has no answer."""
+        if self._in_body:
+            is_next = not (self.pipeline or self.cycle.response_started)
+        else:
+            is_next = self._is_answered() and not self._is_refused
+        if is_next:
             self.transport.write(answer)
         self.transport.close()

@@ -21,6 +21,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from serving import access, grpc, http, logs, metrics, tracing
 from serving.app import App
 from serving.exchange import Bodies
+from serving.listener import Listener
 from serving.model import ServedModel
 from serving.rest import tell_errors
 
@@ -192,10 +193,10 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         self.config.ws = "none"  # a WebSocket would leave `http.Protocol` and its limits
         self.config.http = functools.partial(
             http.Protocol,
-            listener=self._listener,
+            listener=Listener(self._listener),
             app=app,
             most=args.max_requests,
-            reading=set(),
+            waiting=set(),
             bodies=Bodies(args.max_body),
         )
 

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from serving.app import Found
 from serving.exchange import Bodies
 from serving.http import Protocol
+from serving.listener import Listener
 from serving.message import Request, Response, refusal
 from serving.rest import EXPECTED, told
 
@@ -52,10 +53,10 @@ class Service:
         app: Any = self
         make: Any = functools.partial(
             Protocol,
-            listener=self.listener,
+            listener=Listener(self.listener),
             app=app,
             most=most,
-            reading=set(),
+            waiting=set(),
             bodies=self.bodies,
         )
         config.http_protocol_class = make

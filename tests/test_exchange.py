@@ -209,7 +209,7 @@ async def test_who_does_not_read_gets_the_next_answer_when_it_does(service: Serv
 async def test_who_never_reads_is_given_up(
     service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "UNREAD", 0.05)
+    monkeypatch.setattr(http, "UNREAD", 0.05)
     service.headers["x-long"] = "x" * 2**24
     client.writer.write(post(b"1") + post(b"2"))
     async with asyncio.timeout(10):

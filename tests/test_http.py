@@ -173,6 +173,16 @@ async def test_who_asks_to_upgrade_is_answered_as_if_it_had_not(
     assert answers == [(200, post[5:7] + b" body"), (200, b"/a "), (200, post[5:7] + b" body")]
 
 
+@pytest.mark.parametrize("last", [("1.1", "1.0"), ("Upgrade,", "close, Upgrade,")])
+async def test_who_asks_to_upgrade_may_ask_for_nothing_else(
+    service: Service, last: tuple[str, str]
+) -> None:
+    client = await service.connect()
+    old, new = (text.encode() for text in last)
+    assert await client.ask(upgrading(POST).replace(old, new)) == (200, b"/b body")
+    assert await client.is_closed()
+
+
 async def test_what_follows_a_connect_is_not_read(service: Service) -> None:
     client = await service.connect()
     client.writer.write(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n" + POST)

@@ -1,0 +1,135 @@
+"""Clients of ``serving.http`` that would take more than their share."""
+
+import asyncio
+
+import pytest
+
+from serving import http
+from serving.http import LONGEST_HEAD, PIPELINED
+from tests.service import Service
+
+pytestmark = pytest.mark.anyio
+
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+"""An inference; those that are none go by ASGI."""
+LONG = 2**24
+"""Bytes of an answer that no buffer of the system's takes."""
+
+
+def long_get() -> bytes:
+    body = b"x" * LONG
+    return b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("inference", [True, False], ids=["inference", "other"])
+async def test_who_does_not_read_is_not_in_hand_and_then_given_up(
+    monkeypatch: pytest.MonkeyPatch, inference: bool
+) -> None:
+    monkeypatch.setattr(http, "UNREAD", 0.5)
+    async with Service(most=1, max_body=2 * LONG) as service:
+        client = await service.connect()
+        service.headers["x-long"] = "x" * LONG
+        for _ in range(3):
+            other = await service.connect()
+            other.writer.write((POST if inference else long_get()) + POST)
+        while len(service.state.tasks) < 3:
+            await asyncio.sleep(0.01)
+        service.headers.clear()
+        assert await client.ask(POST) == (200, b"/b body")
+        async with asyncio.timeout(10):
+            while service.state.tasks or len(service.state.connections) > 1:
+                await asyncio.sleep(0.01)
+        assert await client.ask(POST) == (200, b"/b body")
+    assert service.bodies.held == 0
+
+
+async def test_who_reads_no_refusals_is_given_up() -> None:
+    async with Service(most=0) as service:
+        client = await service.connect()
+        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            while service.state.connections:
+                client.writer.write(POST * 1000)
+                await asyncio.sleep(0.001)
+
+
+async def test_a_body_that_nobody_waits_for_makes_no_room() -> None:
+    """The limit does not count who waits for a body; these are answered, and wait for nothing."""
+    async with Service(most=1, max_body=10) as service:
+        for _ in range(3):
+            early = await service.connect()
+            assert (await early.ask(POST.replace(b": 4", b": 11")))[0] == 413
+        service.let.clear()
+        first, second = [await service.connect() for _ in range(2)]
+        first.writer.write(POST)
+        while len(service.asked) < 4:
+            await asyncio.sleep(0.01)
+        assert (await second.ask(POST))[0] == 429
+
+
+async def test_half_a_request_behind_another_makes_no_room() -> None:
+    async with Service(most=1) as service:
+        service.let.clear()
+        first, second = [await service.connect() for _ in range(2)]
+        first.writer.write(POST + POST[:-1])
+        while not service.asked:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert (await second.ask(POST))[0] == 429
+
+
+async def test_as_many_requests_may_be_sent_ahead_and_no_more() -> None:
+    async with Service() as service:
+        service.let.clear()
+        client, greedy = [await service.connect() for _ in range(2)]
+        client.writer.write(POST * (1 + PIPELINED))
+        greedy.writer.write(POST * (2 + PIPELINED))
+        assert await greedy.is_closed()
+        service.let.set()
+        answers = [await client.answer() for _ in range(1 + PIPELINED)]
+        assert set(answers) == {(200, b"/b body")}
+
+
+async def test_large_requests_may_be_sent_ahead() -> None:
+    """Where a head begins in the piece in which the last body ends, that is no long head."""
+    async with Service() as service:
+        client = await service.connect()
+        body = b"x" * (LONGEST_HEAD + 1000)
+        large = b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        client.writer.write(large * 3)
+        assert {await client.answer() for _ in range(3)} == {(200, b"/b " + body)}
+
+
+@pytest.mark.parametrize("size", [700, LONGEST_HEAD // 2])
+async def test_what_follows_the_last_chunk_is_held_to_a_size(size: int) -> None:
+    async with Service() as service:
+        client = await service.connect()
+        head = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.writer.write(head + b"4\r\nbody\r\n0\r\n")
+        answer = asyncio.create_task(client.answer())
+        while not answer.done():
+            await asyncio.sleep(0.005)
+            client.writer.write(b"x-y: %b\r\n" % (b"z" * size))
+        assert (await answer)[0] == 431
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"no HTTP\r\n\r\n", GET[:-2] + b"x: %b\r\n\r\n" % (b"y" * LONGEST_HEAD)],
+    ids=["garbage", "long head"],
+)
+async def test_what_is_behind_a_request_does_not_answer_it(behind: bytes) -> None:
+    async with Service() as service:
+        service.let.clear()
+        client = await service.connect()
+        client.writer.write(POST + behind)
+        assert await client.is_closed()  # and nothing before
+
+
+async def test_a_request_has_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", 0.05)
+    async with Service(max_body=10) as service:
+        client = await service.connect()
+        assert (await client.ask(POST.replace(b": 4", b": 11")))[0] == 413
+        assert await client.is_closed()  # and no 408 before
