@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
+from transformer.structure import check_parts
 
 Grey = npt.NDArray[np.uint8]
 """A grey picture [height, width], 0 black to 255 white."""
@@ -33,8 +34,8 @@ PLAIN_BYTES = 5 * MAX_SIDE**2
 MAX_SCANS = 64
 """Scans of a JPEG: each is a pass over all pixels. Progressive ones have about ten; a phone
 photo may hold two or three more pictures."""
-MAX_TILES = 65_536
-"""Tiles or strips of a TIFF: each costs some microseconds, however small it is."""
+MAX_RUNS = 4_000_000
+"""Pixels of a BMP in run lengths: Pillow reads it in Python, a tenth of a microsecond each."""
 COUNTABLE = 100_000
 """Bytes up to which frames are counted for the error message: counting can be slow."""
 
@@ -98,6 +99,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         plain = decode_plain(data, max_pixels=max_pixels)
         if plain is not None:
             return plain
+        check_parts(data, reader.format)
         image = reader(io.BytesIO(data))
         _check(image, data, max_pixels)
         return _read(image)
@@ -171,8 +173,10 @@ def _check(image: ImageFile, data: bytes, max_pixels: int) -> None:
     if isinstance(image, TiffImageFile):
         # libtiff allocates a whole tile, however small the image is.
         tile = image.tag_v2.get(TILEWIDTH, 1) * image.tag_v2.get(TILELENGTH, 1)
-        if tile > max_pixels or len(image.tile) > MAX_TILES:
-            raise TooLarge(f"the TIFF image has {len(image.tile)} tiles of up to {tile:,} pixels")
+        if tile > max_pixels:
+            raise TooLarge(f"the TIFF image has tiles of {tile:,} pixels")
+    if image.tile and image.tile[0].codec_name == "bmp_rle":
+        _check_size(image.size, min(max_pixels, MAX_RUNS))
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
