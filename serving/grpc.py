@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from kserve import InferRequest, InferResponse
 from kserve.errors import InvalidInput as SDKInvalidInput
@@ -35,6 +36,11 @@ memory three times over: as it came, parsed, and as tensors."""
 
 IDLE = 65
 """Seconds that a connection without a call is kept, as over HTTP."""
+AGE = 60
+"""Seconds, give or take a tenth, after which a connection takes no more calls; its client makes
+another. For want of a limit on a call: an answer that is not read holds one for so long."""
+AGE_GRACE = 30
+"""Seconds that its calls have to end."""
 TIMEOUT = 10
 """Seconds for a call's message to arrive: until then it is one of the ``CONCURRENT``."""
 
@@ -122,7 +128,8 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
         """Not for callers: any of them could take the model away."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are not managed here")
+        code = grpc.StatusCode.UNIMPLEMENTED
+        _fail(context, code, "models are not managed here", version=self.version)
 
     RepositoryModelUnload = RepositoryModelLoad
 
@@ -138,6 +145,9 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
             try:
                 async with asyncio.timeout(TIMEOUT):
                     request = await context.read()
+            except DecodeError:
+                code = grpc.StatusCode.INVALID_ARGUMENT
+                return _fail(context, code, "not a message of V2", version=servicer.version)
             except TimeoutError:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
                 message = f"the message was not complete after {TIMEOUT} s"
@@ -205,6 +215,8 @@ async def start(
             ("grpc.max_send_message_length", max_send),
             ("grpc.max_receive_message_length", max_receive),
             ("grpc.max_connection_idle_ms", IDLE * 1000),
+            ("grpc.max_connection_age_ms", AGE * 1000),
+            ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
             # A second process on the port is an error, not a partner.
             ("grpc.so_reuseport", 0),
             # Else megabytes of a message are received before its call is taken on.

@@ -5,6 +5,7 @@ import asyncio
 import functools
 import logging
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import kserve.model_server
 from fastapi import FastAPI
 from fastapi.exceptions import FastAPIDeprecationWarning
+from grpc.aio import Server as GRPCServer
 from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
@@ -141,10 +143,11 @@ class Server(ModelServer):  # type: ignore[misc]
         rest = RESTServer(self, app, self._args)
         grpc_server = None
         if self.enable_grpc:
+            host = f"[{self._args.host}]" if ":" in self._args.host else self._args.host
             grpc_server = await grpc.start(
                 model,
                 self.dataplane,
-                address=f"{self._args.host}:{self.grpc_port}",
+                address=f"{host}:{self.grpc_port}",
                 max_receive=self._args.grpc_max_receive_message_length,
                 max_send=self._args.grpc_max_send_message_length,
             )
@@ -153,9 +156,7 @@ class Server(ModelServer):  # type: ignore[misc]
         # again, by when there is nothing left for them to do.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        await rest.start()
-        if grpc_server:
-            await grpc_server.stop(GRACE)
+        await rest.start(grpc_server)
         await model.close()
         tracing.close()
 
@@ -200,9 +201,16 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             bodies=Bodies(args.max_body),
         )
 
-    async def start(self) -> None:
-        """Serve until a signal, as the SDK's, on a socket that ``http.Protocol`` knows."""
+    async def start(self, grpc_server: GRPCServer | None) -> None:
+        """Serve until a signal, on a socket that ``http.Protocol`` knows; ``grpc_server`` too."""
         self.create_application()
+        shutdown = self._server.shutdown
+
+        async def stop(sockets: list[socket.socket]) -> None:
+            other = [grpc_server.stop(GRACE)] if grpc_server else []
+            await asyncio.gather(shutdown(sockets), *other)
+
+        self._server.shutdown = stop
         await self._server.serve([self._listener])
 
     def _add_middlewares(self, app: FastAPI) -> None:

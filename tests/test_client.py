@@ -140,6 +140,7 @@ async def test_http_errors(
         ("14", b'{"outputs":[]}'),
         ("14", b'{"outputs":{}}'),
         ("15", b'{"outputs":[7]}'),
+        ("74", b'{"outputs":[{"name":"a","datatype":"FP32","shape":[9223372036854775807]}]}'),
         (None, None),  # those of other images
     ],
 )
@@ -194,12 +195,7 @@ class GRPCPredictor(GRPCInferenceServiceServicer):  # type: ignore[misc]
     def __init__(self, *codes: grpc.StatusCode) -> None:
         self.codes = list(codes)
         self.requests: list[Any] = []
-
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self.requests.append(request)
-        if self.codes:
-            await context.abort(self.codes.pop(0), "secret at 10.0.0.7")
-        return pb.ModelInferResponse(
+        self.answer = pb.ModelInferResponse(
             model_name="mnist",
             model_version="2",
             outputs=[
@@ -208,6 +204,12 @@ class GRPCPredictor(GRPCInferenceServiceServicer):  # type: ignore[misc]
             ],
             raw_output_contents=[PROBABILITIES.tobytes(), ACCEPTED.tobytes()],
         )
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        if self.codes:
+            await context.abort(self.codes.pop(0), "secret at 10.0.0.7")
+        return self.answer
 
 
 async def over_grpc(servicer: GRPCPredictor, *, retries: int = 0) -> Scores:
@@ -247,6 +249,23 @@ async def test_grpc_errors(code: grpc.StatusCode, error: type[Exception]) -> Non
     with pytest.raises(error) as caught:
         await over_grpc(GRPCPredictor(code))
     assert "10.0.0.7" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["name", "rows", "rank", "bytes"])
+async def test_an_answer_without_the_scores_is_no_answer_by_grpc(change: str) -> None:
+    servicer = GRPCPredictor()
+    probabilities, _ = servicer.answer.outputs
+    match change:
+        case "name":
+            probabilities.name = "logits"
+        case "rows":
+            probabilities.shape[:] = [2, 15]
+        case "rank":
+            probabilities.shape[:] = [30]
+        case "bytes":
+            servicer.answer.raw_output_contents[0] = b"\0" * 7
+    with pytest.raises(Unavailable):
+        await over_grpc(servicer)
 
 
 async def test_grpc_tries_again_where_the_predictor_is_away() -> None:

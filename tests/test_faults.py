@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -115,6 +116,11 @@ async def test_sigterm_loses_no_request(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
             with pytest.raises(httpx.ConnectError):
                 httpx.get(transformer.url)
+            with (
+                grpc.insecure_channel(transformer.grpc_address) as channel,
+                pytest.raises(grpc.RpcError, match="UNAVAILABLE"),
+            ):
+                channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=5)
             os.kill(predictor.process.pid, signal.SIGCONT)
             assert await asyncio.gather(*asked) == [200] * len(asked)
         assert b" 200 OK" in half.finish()

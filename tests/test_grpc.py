@@ -78,6 +78,31 @@ async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) ->
     assert await call.details() == "a call without a message"
 
 
+async def test_what_is_no_message_is_told_so(channel: grpc.aio.Channel) -> None:
+    call = channel.unary_unary(INFER)(b"\xff" * 9)
+    assert (await call.code()).name == "INVALID_ARGUMENT"
+    assert await call.details() == "not a message of V2"
+
+
+@pytest.mark.parametrize(("limit", "grace"), [("IDLE", 30), ("AGE", 0)])
+async def test_a_connection_does_not_last(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch, limit: str, grace: int
+) -> None:
+    """Nor do its calls, whatever they wait for."""
+    monkeypatch.setattr(served, limit, 1)
+    monkeypatch.setattr(served, "AGE_GRACE", grace)
+    echo.hang = limit == "AGE"
+    address = f"127.0.0.1:{programs.free_port()}"
+    sizes = {"max_receive": LIMIT, "max_send": LIMIT}
+    server = await served.start(echo, apps.dataplane(echo), address=address, **sizes)
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+        answer = await ask(channel, GOOD)
+        assert answer[0] == ("UNAVAILABLE" if echo.hang else "OK")
+        while channel.get_state() == grpc.ChannelConnectivity.READY:
+            await asyncio.sleep(0.05)
+    await server.stop(None)
+
+
 async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
     long = "x" * 5000
     both = {**TENSOR, "name": long, "contents": {"uint_contents": [7]}}

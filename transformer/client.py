@@ -143,9 +143,17 @@ class GRPCPredictor:
         except grpc.aio.AioRpcError as error:
             metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None
-        metrics.count_call(response.model_version, ok=True)
-        outputs = {output.name: output.as_numpy() for output in response.outputs}
-        return Scores(outputs["probabilities"], outputs["accepted"], response.model_version)
+        outputs = {output.name: output for output in response.outputs}
+        try:
+            tensors = {name: output.as_numpy() for name, output in outputs.items()}
+        except ValueError:
+            tensors = {}
+        scores = _scores(tensors, response.model_version, len(images))
+        metrics.count_call(response.model_version, ok=scores is not None)
+        if scores is None:
+            log.warning("the predictor answered with %s", list(outputs))
+            raise Unavailable(AWAY)
+        return scores
 
     async def close(self) -> None:
         """See ``PredictorClient``."""
@@ -184,7 +192,16 @@ def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores 
             data: NDArray[Any] = np.frombuffer(body, dtype, math.prod(shape), position)
             position += data.nbytes
             tensors[output["name"]] = data.reshape(shape)
-        scores = Scores(tensors["probabilities"], tensors["accepted"], answer["model_version"])
-    except (KeyError, TypeError, ValueError):
+        return _scores(tensors, answer["model_version"], count)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return scores if len(scores.probabilities) == len(scores.accepted) == count else None
+
+
+def _scores(tensors: Mapping[str, NDArray[Any]], version: str, count: int) -> Scores | None:
+    """The scores of ``count`` images; ``None`` if they are not among the tensors."""
+    probabilities, accepted = tensors.get("probabilities"), tensors.get("accepted")
+    if probabilities is None or accepted is None:
+        return None
+    if probabilities.ndim != 2 or not len(probabilities) == len(accepted) == count:
+        return None
+    return Scores(probabilities, accepted, version)

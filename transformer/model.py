@@ -85,7 +85,8 @@ class Transformer(ServedModel):
         self._max_pixels = max_pixels
         self._decoding = Gate(max_pending)
         self._threads = ThreadPoolExecutor(decode_threads, "decode")
-        self._inline_pixels = INLINE_PIXELS_ALONE if decode_threads == 1 else INLINE_PIXELS
+        inline_pixels = INLINE_PIXELS_ALONE if decode_threads == 1 else INLINE_PIXELS
+        self._inline_pixels = min(max_pixels, inline_pixels)
         self._batcher = Batcher(
             client.score,
             stage="call",
