@@ -223,8 +223,16 @@ class Running:
                 os.sched_setaffinity(thread.id, cores)
 
     def memory(self) -> float:
-        """Proportional set size of all, in MB: pages that two share count half to each."""
-        return sum(process.memory_full_info().pss for process in self.all()) / 1e6
+        """What all hold, in MB: what is a process's own, and of each file what one has of it.
+
+        Not the proportional set size: half of what this process has loaded too would be missing.
+        """
+        own, files = 0, dict[str, int]()
+        for process in self.all():
+            for each in process.memory_maps():
+                own += each.anonymous
+                files[each.path] = max(files.get(each.path, 0), each.rss - each.anonymous)
+        return (own + sum(files.values())) / 1e6
 
     def processor_time(self) -> float:
         """Seconds that all have taken."""
