@@ -31,7 +31,7 @@ class Processes:
 
     async def __aexit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not disturb the stopping
-        for process in reversed(self._processes.values()):
+        for process in reversed(list(self._processes.values())):  # others may stop meanwhile
             await _stop(process)
         await asyncio.gather(*self._pumps, return_exceptions=True)
 

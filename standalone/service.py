@@ -65,7 +65,7 @@ class Service:
         """What is wrong with a revision, in words."""
         self._vital: list[str] = []
         """The other processes without which there is no service."""
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._stopping: dict[str, asyncio.Task[None]] = {}
         self._envoy = find_envoy()
         self._inside = Address(LOOPBACK, *free_ports(2))
         if not self._envoy:
@@ -111,11 +111,12 @@ class Service:
         for name, found in self._components.items():
             found.update(service, name)
             for revision in found.needed():
-                if revision.ready is None:
-                    if revision.name not in self._started:
-                        await self._start(processes, name, revision)
-                    else:
-                        await self._look(processes, client, name, revision)
+                if revision.ready is not None or revision.name in self._stopping:
+                    continue
+                if revision.name not in self._started:
+                    await self._start(processes, name, revision)
+                else:
+                    await self._look(processes, client, name, revision)
             found.settle()
         if self._envoy and self._traffic() != before:
             write_routes(self._traffic(), self._folder)
@@ -185,13 +186,13 @@ class Service:
 
     async def _check(self, processes: Processes) -> None:
         """Stop the revisions that are not needed; see that the service still has those it is."""
-        needed = {each.name: each for c in self._components.values() for each in c.needed()}
-        for name in [name for name in self._started if name not in needed]:
-            del self._started[name]
-            task = asyncio.create_task(self._stop(processes, name))
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
         for found in self._components.values():
+            for revision in found.revisions:
+                if revision.name in self._started and revision not in found.needed():
+                    del self._started[revision.name]
+                    revision.ready = None  # it is started anew if it is needed again
+                    task = asyncio.create_task(self._stop(processes, revision.name))
+                    self._stopping[revision.name] = task
             serving = [each for each in found.needed() if each.ready]
             ends = [processes.ended(each.name) for each in serving]
             if serving and None not in ends:
@@ -207,6 +208,7 @@ class Service:
         await processes.stop(name)
         with suppress(APIError):  # it never had one
             self._objects.delete(pod.path(name))
+        del self._stopping[name]
 
     def _doors(self, name: str) -> tuple[Door, Door]:
         """Where the component is reached, over HTTP and over gRPC."""

@@ -129,6 +129,21 @@ def test_a_canary_is_split_promoted_and_loses_no_request(service: Program) -> No
     assert set(statuses) == {200}
 
 
+def test_a_percent_on_what_is_rolled_out_brings_the_last_revision_back(service: Program) -> None:
+    patch(service, *version("2"))
+    settle(service, NEW)
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while OLD in kubectl(service, "get", "pods"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    patch(service, percent(0))
+    with httpx.Client() as client:
+        while answer(service, client).headers.get("x-model-version") != "1":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert versions(service, 20) == {"1": 20}
+
+
 def test_each_revision_has_a_pod_with_metrics(service: Program) -> None:
     patch(service, *version("2"), percent(50))
     settle(service, NEW)
