@@ -42,7 +42,7 @@ class Batcher:
     waited ``max_wait``; then a further run starts if fewer than ``concurrency`` are under
     way. When a run has ended, who was answered is likely to ask again: the next one waits
     until there are as many requests as there were, for ``max_linger`` at most. So a caller
-    who is alone never waits.
+    who was alone in the last run does not wait.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
 """How much work is taken on before callers are told to come back."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 from serving.errors import Overloaded, TooLarge
 
@@ -30,6 +32,36 @@ class Gate:
             yield
         finally:
             self.inside -= count
+
+
+class Connection(Protocol):
+    """One of those whose requests are counted."""
+
+    def is_waiting(self) -> bool:
+        """Whether all that it has in hand waits for its client."""
+
+
+class InHand:
+    """The requests of all connections, up to a limit.
+
+    Those that wait for their client, to send a body or to read, are not counted: else a few slow
+    clients would shut everybody out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.waiting: set[Connection] = set()
+        """Connections that may wait for their client."""
+
+    def is_full(self, tasks: set[asyncio.Task[Any]]) -> bool:
+        """Whether ``tasks``, one for each request, are as many as there may be."""
+        if len(tasks) < self._limit:
+            return False
+        # A task that is done stays in the set until the loop gets to it, and its client may have
+        # sent the next request by then.
+        done = sum(map(asyncio.Task.done, tasks))
+        waiting = sum([each.is_waiting() for each in self.waiting])
+        return len(tasks) - done - waiting >= self._limit
 
 
 def check_instances(count: int, limit: int) -> None:

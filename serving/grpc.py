@@ -34,8 +34,6 @@ MESSAGES = 8
 """Messages of the largest size that may be held at a time; smaller ones as many as fit. Each is in
 memory three times over: as it came, parsed, and as tensors."""
 
-IDLE = 65
-"""Seconds that a connection without a call is kept, as over HTTP."""
 AGE = 60
 """Seconds, give or take a tenth, after which a connection takes no more calls; its client makes
 another. For want of a limit on a call: an answer that is not read holds one for so long."""
@@ -214,7 +212,6 @@ async def start(
         options=(
             ("grpc.max_send_message_length", max_send),
             ("grpc.max_receive_message_length", max_receive),
-            ("grpc.max_connection_idle_ms", IDLE * 1000),
             ("grpc.max_connection_age_ms", AGE * 1000),
             ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
             # A second process on the port is an error, not a partner.

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.app import App, Found
 from serving.exchange import Bodies, Exchange
+from serving.gate import InHand
 from serving.listener import Listener
 from serving.message import refusal
 
@@ -58,8 +59,7 @@ class Protocol(HttpToolsProtocol):
         *args: Any,
         listener: Listener,
         app: App,
-        most: int,
-        waiting: set["Protocol"],
+        in_hand: InHand,
         bodies: Bodies,
         **kwargs: Any,
     ) -> None:
@@ -69,9 +69,7 @@ class Protocol(HttpToolsProtocol):
             args: as uvicorn gives them.
             listener: brings further connections.
             app: answers the inferences.
-            most: requests in hand from which a POST is refused. Health checks never are.
-            waiting: the connections that wait for their client, to send a body or to read, of all
-                that share the limit: else a few slow clients would shut everybody out.
+            in_hand: from which a POST is refused. Health checks never are.
             bodies: those of all connections.
             kwargs: as uvicorn gives them.
         """
@@ -80,8 +78,7 @@ class Protocol(HttpToolsProtocol):
         """The inferences that are not answered, several only of a client that pipelines them."""
         self._listener = listener
         self._inferences = app
-        self._most = most
-        self._waiting = waiting
+        self._in_hand = in_hand
         self._bodies = bodies
         self._overhead = 0
         """Bytes so far of a head that is not complete, or of what is between a body's chunks."""
@@ -110,7 +107,7 @@ class Protocol(HttpToolsProtocol):
         if isinstance(self.cycle, Exchange):
             self.cycle = None
         super().connection_lost(exc)
-        self._waiting.discard(self)
+        self._in_hand.waiting.discard(self)
         self._end_part()
         self._end_unread()
 
@@ -152,11 +149,11 @@ class Protocol(HttpToolsProtocol):
             self._close(TOO_LARGE)
         elif len(self.pipeline) == PIPELINED:
             self.transport.abort()
-        elif is_next and self._is_too_many():
+        elif is_next and self._is_one_too_many():
             self._refuse(path)
         else:
             self._in_body = True
-            self._waiting.add(self)
+            self._in_hand.waiting.add(self)
             is_post = self.parser.get_method() == b"POST"
             if found := self._inferences.find(path) if is_post else None:
                 self._begin(found, query, is_next=is_next)
@@ -200,7 +197,7 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read; it has some time to."""
         super().pause_writing()
-        self._waiting.add(self)
+        self._in_hand.waiting.add(self)
         self._unread = self.loop.call_later(UNREAD, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -279,18 +276,12 @@ class Protocol(HttpToolsProtocol):
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _is_too_many(self) -> bool:
-        if len(self.tasks) < self._most or self.parser.get_method() != b"POST":
-            return False
-        # A task that is done stays in the set until the loop gets to it, and its client may have
-        # sent the next request by then.
-        done = sum(map(asyncio.Task.done, self.tasks))
-        waiting = sum([each.is_waiting() for each in self._waiting])
-        return len(self.tasks) - done - waiting >= self._most
+    def _is_one_too_many(self) -> bool:
+        return self.parser.get_method() == b"POST" and self._in_hand.is_full(self.tasks)
 
     def _end_wait(self) -> None:
         if not (self._in_body or self.flow.write_paused):
-            self._waiting.discard(self)
+            self._in_hand.waiting.discard(self)
 
     def _end_unread(self) -> None:
         if self._unread is not None:

@@ -23,6 +23,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from serving import access, grpc, http, logs, metrics, tracing
 from serving.app import App
 from serving.exchange import Bodies
+from serving.gate import InHand
 from serving.listener import Listener
 from serving.model import ServedModel
 from serving.rest import tell_errors
@@ -196,8 +197,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             http.Protocol,
             listener=Listener(self._listener),
             app=app,
-            most=args.max_requests,
-            waiting=set(),
+            in_hand=InHand(args.max_requests),
             bodies=Bodies(args.max_body),
         )
 

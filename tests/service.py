@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 
 from serving.app import Found
 from serving.exchange import Bodies
+from serving.gate import InHand
 from serving.http import Protocol
 from serving.listener import Listener
 from serving.message import Request, Response, refusal
@@ -55,8 +56,7 @@ class Service:
             Protocol,
             listener=Listener(self.listener),
             app=app,
-            most=most,
-            waiting=set(),
+            in_hand=InHand(most),
             bodies=self.bodies,
         )
         config.http_protocol_class = make

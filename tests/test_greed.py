@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from serving import http
 from serving.http import LONGEST_HEAD, PIPELINED
@@ -125,6 +126,23 @@ async def test_what_is_behind_a_request_does_not_answer_it(behind: bytes) -> Non
         client = await service.connect()
         client.writer.write(POST + behind)
         assert await client.is_closed()  # and nothing before
+
+
+def test_nothing_is_begun_on_a_connection_that_closes() -> None:
+    """By uvloop, which tells of its end before a task has begun."""
+
+    async def run() -> None:
+        async with Service(most=1) as service:
+            for _ in range(3):
+                client = await service.connect()
+                long = GET[:-2] + b"x: %b\r\n\r\n" % (b"y" * LONGEST_HEAD)
+                client.writer.write(long + POST[:-1])
+                assert (await client.answer())[0] == 431
+                client.writer.close()
+            assert await (await service.connect()).ask(POST) == (200, b"/b body")
+            assert not service.state.tasks
+
+    uvloop.run(run())
 
 
 async def test_a_request_has_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:

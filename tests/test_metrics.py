@@ -1,6 +1,7 @@
 """What the two programs count, asked for where Prometheus asks."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from kserve import InferInput, InferRequest
 from kserve.inference_client import InferenceGRPCClient
 
+from serving import metrics
 from serving.scores import Images
 from tests import programs
 from tests.digits import draw, encode
@@ -161,6 +163,15 @@ def test_the_transformer_tells_calls_that_failed_from_calls_that_were_lost(
         assert transformer.metric(calls, model_version="1", outcome="failed") == 1
         assert transformer.metric(calls, model_version="", outcome="lost") == 1
         assert transformer.metric(REQUESTS, protocol="form", outcome="failed") == 2
+
+
+def test_who_asks_for_no_metrics_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "TIMEOUT", 0.05)
+    port = programs.free_port()
+    metrics.serve("127.0.0.1", port)
+    with socket.create_connection(("127.0.0.1", port), 5) as silent:
+        assert silent.recv(1) == b""
+    assert httpx.get(f"http://127.0.0.1:{port}/metrics").is_success
 
 
 def test_no_metrics_without_a_port_and_none_on_the_public_one(

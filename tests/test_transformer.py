@@ -1,6 +1,7 @@
 """The transformer in front of real predictors: both protocols, two pods, and none."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -46,6 +47,16 @@ def test_one_request_may_be_larger_than_a_merged_call(transformer: programs.Prog
     files = [("images", SEVEN)] * 256
     predictions = httpx.post(f"{transformer.url}/predict", files=files).json()["predictions"]
     assert [prediction["digit"] for prediction in predictions] == [7] * 256
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_limit_on_pixels_is_that_of_every_format(tmp_path: Path, kind: str) -> None:
+    """Plain PNGs go another way."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(SEVEN)).resize((60, 60)).save(file, kind)
+    with programs.transformer(tmp_path, "127.0.0.1:9", "--max_pixels=3599") as transformer:
+        answer = httpx.post(transformer.url + V1, content=file.getvalue())
+    assert answer.status_code == 413
 
 
 async def post(client: httpx.AsyncClient) -> httpx.Response:
