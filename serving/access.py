@@ -1,6 +1,7 @@
 """An inference as seen from outside, over REST and gRPC alike: its count, line and span."""
 
 import logging
+from time import perf_counter
 
 from serving import tracing
 from serving.context import RequestContext, enter, receive
@@ -19,6 +20,7 @@ def begin(protocol: str, request_id: str, traceparent: str, tracestate: str) -> 
     request = receive(request_id, traceparent, tracestate)
     tracing.begin(request, f"infer {protocol}")
     enter(request)
+    request.arrived = perf_counter()
     return request
 
 

@@ -5,8 +5,7 @@ import random
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from time import perf_counter
+from dataclasses import dataclass, replace
 
 from opentelemetry.trace import Span
 
@@ -37,8 +36,9 @@ class RequestContext:
     """Images in it; ``None`` until they are counted."""
     span: Span | None = None
     """Where it is traced, the span that it is in."""
-    arrived: float = field(default_factory=perf_counter, compare=False)
-    """When it was there as a whole: how long a client takes to send it is not our time."""
+    arrived: float = 0
+    """When a request was there as a whole, by the clock of ``time.perf_counter``: how long a client
+    takes to send it is not our time."""
 
     @property
     def trace_id(self) -> str:
