@@ -21,7 +21,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving import access, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
-from serving.errors import LONGEST, ServingError
+from serving.errors import LONGEST, InvalidInput, ServingError, TimedOut
 from serving.gate import Gate
 from serving.inference import VERSION_HEADER
 from serving.metrics import CLIENT_GONE
@@ -140,20 +140,20 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
 
     def received(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
         async def receive(_: object, context: Any) -> Any:
+            error: ServingError
             try:
                 async with asyncio.timeout(TIMEOUT):
                     request = await context.read()
             except DecodeError:
-                code = grpc.StatusCode.INVALID_ARGUMENT
-                return _fail(context, code, "not a message of V2", version=servicer.version)
+                error = InvalidInput("not a message of V2")
             except TimeoutError:
-                code = grpc.StatusCode.DEADLINE_EXCEEDED
-                message = f"the message was not complete after {TIMEOUT} s"
-                return _fail(context, code, message, version=servicer.version)
-            if request is grpc.aio.EOF:
-                code = grpc.StatusCode.INVALID_ARGUMENT
-                return _fail(context, code, "a call without a message", version=servicer.version)
-            return await method(request, context)
+                error = TimedOut(f"the message was not complete after {TIMEOUT} s")
+            else:
+                if request is not grpc.aio.EOF:
+                    return await method(request, context)
+                error = InvalidInput("a call without a message")
+            _, *told = _told(error)
+            return _fail(context, *told, version=servicer.version)
 
         return receive
 

@@ -143,18 +143,18 @@ class Protocol(HttpToolsProtocol):
         self._end_part()
         self._advances = True
         path, query = _split(self.url)
+        is_post = self.parser.get_method() == b"POST"
         is_next = self._is_answered()  # of pipelined requests the answers must come in order
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if size > LONGEST_HEAD:
             self._close(TOO_LARGE)
         elif len(self.pipeline) == PIPELINED:
             self.transport.abort()
-        elif is_next and self._is_one_too_many():
+        elif is_next and is_post and self._in_hand.is_full(self.tasks):
             self._refuse(path)
         else:
             self._in_body = True
             self._in_hand.waiting.add(self)
-            is_post = self.parser.get_method() == b"POST"
             if found := self._inferences.find(path) if is_post else None:
                 self._begin(found, query, is_next=is_next)
             else:
@@ -275,9 +275,6 @@ class Protocol(HttpToolsProtocol):
 
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
-
-    def _is_one_too_many(self) -> bool:
-        return self.parser.get_method() == b"POST" and self._in_hand.is_full(self.tasks)
 
     def _end_wait(self) -> None:
         if not (self._in_body or self.flow.write_paused):

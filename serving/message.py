@@ -23,6 +23,7 @@ class Request(NamedTuple):
     """Gives the body, once.
 
     Raises:
+        HTTPException: 415, it is encoded.
         TooLarge: it is over the limit.
         Overloaded: the bodies of all requests are too much.
     """

@@ -187,13 +187,14 @@ class Service:
     async def _check(self, processes: Processes) -> None:
         """Stop the revisions that are not needed; see that the service still has those it is."""
         for found in self._components.values():
+            needed = found.needed()
             for revision in found.revisions:
-                if revision.name in self._started and revision not in found.needed():
+                if revision.name in self._started and revision not in needed:
                     del self._started[revision.name]
                     revision.ready = None  # it is started anew if it is needed again
                     task = asyncio.create_task(self._stop(processes, revision.name))
                     self._stopping[revision.name] = task
-            serving = [each for each in found.needed() if each.ready]
+            serving = [each for each in needed if each.ready]
             ends = [processes.ended(each.name) for each in serving]
             if serving and None not in ends:
                 raise ProcessDied(f"{serving[-1].name} has ended with status {ends[-1]}")

@@ -18,6 +18,14 @@ from serving.listener import Listener
 from serving.message import Request, Response, refusal
 from serving.rest import EXPECTED, told
 
+GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def post(body: bytes, *headers: str, url: str = "/b", version: str = "1.1") -> bytes:
+    """An inference at ``/b``; elsewhere it is none."""
+    lines = (f"POST {url} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers)
+    return "\r\n".join((*lines, "", "")).encode() + body
+
 
 class Asked(NamedTuple):
     """What an inference came with."""

@@ -11,24 +11,16 @@ import pytest
 
 from serving import exchange, http
 from serving.exchange import BODIES
-from tests.service import Client, Service
+from tests.service import GET, Client, Service, post
 
 pytestmark = pytest.mark.anyio
 
 LARGEST = 1000
 
 
-def post(body: bytes, *headers: str, url: str = "/b", version: str = "1.1") -> bytes:
-    lines = (f"POST {url} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers)
-    return "\r\n".join((*lines, "", "")).encode() + body
-
-
 def chunked(*chunks: bytes) -> bytes:
     head = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
-
-
-GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture

@@ -7,13 +7,11 @@ import uvloop
 
 from serving import http
 from serving.http import LONGEST_HEAD, PIPELINED
-from tests.service import Service
+from tests.service import GET, Service, post
 
 pytestmark = pytest.mark.anyio
 
-GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
-"""An inference; those that are none go by ASGI."""
+POST = post(b"body")
 LONG = 2**24
 """Bytes of an answer that no buffer of the system's takes."""
 
@@ -97,8 +95,7 @@ async def test_large_requests_may_be_sent_ahead() -> None:
     async with Service() as service:
         client = await service.connect()
         body = b"x" * (LONGEST_HEAD + 1000)
-        large = b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-        client.writer.write(large * 3)
+        client.writer.write(post(body) * 3)
         assert {await client.answer() for _ in range(3)} == {(200, b"/b " + body)}
 
 

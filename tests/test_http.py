@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from serving import http
 from serving.http import LONGEST_HEAD
 from tests import anything
-from tests.service import Service
+from tests.service import GET, Service, post
 
 pytestmark = pytest.mark.anyio
 
-GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /b?c HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+POST = post(b"body", url="/b?c")
 """An inference; those that are none go by ASGI."""
 OTHER = POST.replace(b"/b", b"/c")
 

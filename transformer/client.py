@@ -143,15 +143,15 @@ class GRPCPredictor:
         except grpc.aio.AioRpcError as error:
             metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None
-        outputs = {output.name: output for output in response.outputs}
         try:
-            tensors = {name: output.as_numpy() for name, output in outputs.items()}
+            tensors = {output.name: output.as_numpy() for output in response.outputs}
         except ValueError:
             tensors = {}
         scores = _scores(tensors, response.model_version, len(images))
         metrics.count_call(response.model_version, ok=scores is not None)
         if scores is None:
-            log.warning("the predictor answered with %s", list(outputs))
+            names = [output.name for output in response.outputs]
+            log.warning("the predictor answered with %s", names)
             raise Unavailable(AWAY)
         return scores
 
