@@ -46,6 +46,21 @@ class Bodies:
         self.largest = largest
         self.held = 0
         """Bytes, until their requests are answered."""
+        self.arriving: set[Exchange] = set()
+        """Those whose bodies have begun and are not whole."""
+
+    def hold(self, exchange: "Exchange", size: int) -> None:
+        """Hold ``size`` more bytes of ``exchange``.
+
+        Where there is no room, those give way who announce the most: else a few large bodies that
+        do not come would shut out the small ones. Among equals it is the one that needs the room,
+        so that some of them get to their end.
+        """
+        self.held += size
+        self.arriving.add(exchange)
+        while self.held > BODIES * self.largest:
+            largest = max([exchange, *self.arriving], key=Exchange.announced)
+            largest.refuse(Overloaded("too many bodies are being read; try again later"))
 
 
 class Exchange:
@@ -102,15 +117,24 @@ class Exchange:
             return
         self._body += chunk
         self._size += len(chunk)
-        self._bodies.held += len(chunk)
+        self._bodies.hold(self, len(chunk))
         if self._size > self._bodies.largest:
-            self._refuse(self._too_large())
-        elif self._bodies.held > BODIES * self._bodies.largest:
-            self._refuse(Overloaded("too many bodies are being read; try again later"))
+            self.refuse(self._too_large())
 
     def complete(self) -> None:
         """The body is there."""
         self._is_whole = True
+        self._bodies.arriving.discard(self)
+        self._arrive()
+
+    def announced(self) -> int:
+        """The bytes that its body will have, as far as is known."""
+        return int(self._headers.get("content-length", self._bodies.largest))
+
+    def refuse(self, error: ServingError) -> None:
+        """Keep nothing of the body, and answer with ``error``."""
+        self._error = error
+        self._release()
         self._arrive()
 
     def hang_up(self) -> None:
@@ -177,17 +201,13 @@ class Exchange:
         body, self._body = bytes(self._body), bytearray()
         return body
 
-    def _refuse(self, error: ServingError) -> None:
-        self._error = error
-        self._release()
-        self._arrive()
-
     def _arrive(self) -> None:
         if self._arrival and not self._arrival.done():
             self._arrival.set_result(None)
 
     def _release(self) -> None:
         self._bodies.held -= self._size
+        self._bodies.arriving.discard(self)
         self._size = 0
         self._body = bytearray()
 

@@ -23,6 +23,7 @@ from serving.exchange import Bodies, Exchange
 from serving.gate import InHand
 from serving.listener import Listener
 from serving.message import refusal
+from serving.upgrade import feed
 
 LONGEST_HEAD = 64 * 1024
 """Bytes of request line and headers. What stands before us in a cluster has the same limit (Envoy)
@@ -89,11 +90,16 @@ class Protocol(HttpToolsProtocol):
         """Whether a head begins or ends in the piece at hand, or some of a body is in it."""
         self._in_body = False
         self._is_refused = False
+        self._last_answer: bytes | None = None
+        """What ends the connection, once all that is in hand is answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request as long as for a further one."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # whatever is not read is noticed
+        if self._listener.is_closed:
+            transport.close()
+            return
         self._listener.take(self._another, self.config.ssl)
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -113,17 +119,22 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; see what is left without an end."""
+        if self._is_ending():
+            return
         overhead, self._advances = self._overhead + len(data), False
         try:
-            self._feed(data)
-        except httptools.HttpParserError:
+            feed(self, data)
+        except httptools.HttpParserError as error:
+            raised = error.__context__  # by a method below
+            if raised and not isinstance(raised, (httptools.HttpParserError, UnicodeError)):
+                raise  # a defect, which the loop logs
             self.logger.warning("what came was not HTTP")
             self._close(INVALID)
         in_part = self._in_head or self._in_body or self._is_refused
         # An empty line is neither: the client has its time for a request all the same.
         if in_part or not self._is_answered():
             self._unset_keepalive_if_required()
-        if not in_part or self.transport.is_closing():
+        if not in_part or self._is_ending():
             return
         self._overhead = 0 if self._advances else overhead
         if self._overhead > LONGEST_HEAD:
@@ -138,8 +149,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A request is there, its body aside: answer it, or refuse it at once."""
-        if self.parser.should_upgrade() or self.transport.is_closing():
-            return  # it comes again, see `_feed`; or never mind
+        if self.parser.should_upgrade() or self._is_ending():
+            return  # it comes again, see `serving.upgrade`; or never mind
         self._end_part()
         self._advances = True
         path, query = _split(self.url)
@@ -163,7 +174,7 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Drop what belongs to a refused request."""
         self._advances = True
-        if self._is_refused or self.transport.is_closing():
+        if self._is_refused or self._is_ending():
             return
         if isinstance(self.cycle, Exchange):
             self.cycle.receive(body)
@@ -185,13 +196,17 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
         elif isinstance(self.cycle, Exchange):
             self.cycle.complete()
-        elif not self.transport.is_closing():
+        elif not self._is_ending():
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on with the next request; read on only once there is none."""
+        is_last = not self.pipeline
         super().on_response_complete()
-        if self.pipeline:
+        if self._last_answer and is_last:
+            self.transport.write(self._last_answer)
+            self.transport.close()
+        elif self.pipeline and not self._last_answer:
             self.flow.pause_reading()
 
     def pause_writing(self) -> None:
@@ -205,33 +220,6 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         self._end_wait()
         self._end_unread()
-
-    def _feed(self, data: bytes) -> None:
-        """Parse what has come, each request as if it did not ask to upgrade the connection.
-
-        A server may ignore that (RFC 9110, 7.8), and Java's client asks for HTTP/2 each time. But
-        the parser ends such a request with its head, and would lose its body.
-        """
-        rest = memoryview(data)
-        while rest:
-            try:
-                self.parser.feed_data(rest)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                if self.parser.get_method() == b"CONNECT":  # an upgrade, to the parser
-                    self._close(INVALID)
-                    return
-                rest = rest[upgrade.args[0] :]
-                head = self._head_without_upgrade()
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-                self.parser.feed_data(head)
-
-    def _head_without_upgrade(self) -> bytes:
-        version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
-        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
-        return b"\r\n".join([*lines, b"", b""])
 
     def _another(self) -> asyncio.Protocol:
         config, state = self.config, self.server_state
@@ -293,12 +281,25 @@ class Protocol(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def _is_ending(self) -> bool:
+        return self._last_answer is not None or self.transport.is_closing()
+
     def _close(self, answer: bytes) -> None:
-        """Answer the request that is on its way, if it is its turn and it has no answer."""
-        if self._in_body:
-            is_next = not (self.pipeline or self.cycle.response_started)
-        else:
-            is_next = self._is_answered() and not self._is_refused
+        """Close with an answer to what is on its way, once what came before has its own."""
+        is_next = not self.pipeline if self._in_body else self._is_answered()
         if is_next:
-            self.transport.write(answer)
-        self.transport.close()
+            has_answer = self.cycle.response_started if self._in_body else self._is_refused
+            if not has_answer:
+                self.transport.write(answer)
+            self.transport.close()
+            return
+        self._last_answer = answer
+        if self._in_body:
+            exchange, _ = self.pipeline.popleft()
+            if isinstance(exchange, Exchange):
+                exchange.hang_up()
+                self.exchanges.discard(exchange)
+        self._in_body = False
+        self._end_wait()
+        self._end_part()
+        self.flow.resume_reading()  # what is not read when it closes would cost the client answers

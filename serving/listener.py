@@ -18,6 +18,8 @@ class Listener:
     def __init__(self, listening: socket.socket) -> None:
         """Take those of ``listening``, which does not block."""
         self._socket = listening
+        self.is_closed = False
+        """Whether the program stops: what is connected from now on is not answered."""
         self._taking: set[asyncio.Task[Any]] = set()  # the loop itself would forget them
 
     def take(self, make: Callable[[], asyncio.Protocol], ssl: SSLContext | None) -> None:

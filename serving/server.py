@@ -189,13 +189,14 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = args.host  # the SDK's is 0.0.0.0
-        self._listener = self.config.bind_socket()
-        self._listener.setblocking(False)
+        self._socket = self.config.bind_socket()
+        self._socket.setblocking(False)
+        self._listener = Listener(self._socket)
         self.config.proxy_headers = False  # nothing here asks where a request came from
         self.config.ws = "none"  # a WebSocket would leave `http.Protocol` and its limits
         self.config.http = functools.partial(
             http.Protocol,
-            listener=Listener(self._listener),
+            listener=self._listener,
             app=app,
             in_hand=InHand(args.max_requests),
             bodies=Bodies(args.max_body),
@@ -207,11 +208,12 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         shutdown = self._server.shutdown
 
         async def stop(sockets: list[socket.socket]) -> None:
+            self._listener.is_closed = True
             other = [grpc_server.stop(GRACE)] if grpc_server else []
             await asyncio.gather(shutdown(sockets), *other)
 
         self._server.shutdown = stop
-        await self._server.serve([self._listener])
+        await self._server.serve([self._socket])
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """None: the SDK's timing middleware matches every route again and logs every request."""

@@ -59,10 +59,11 @@ class Service:
         config.load()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
+        self.connections = Listener(self.listener)
         app: Any = self
         make: Any = functools.partial(
             Protocol,
-            listener=Listener(self.listener),
+            listener=self.connections,
             app=app,
             in_hand=InHand(most),
             bodies=self.bodies,

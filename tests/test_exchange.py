@@ -98,6 +98,27 @@ async def test_the_bodies_of_all_requests_together_are_limited(service: Service)
     assert service.bodies.held == 0
 
 
+async def test_bodies_that_do_not_come_give_way_to_smaller_ones(
+    service: Service, client: Client
+) -> None:
+    halves = [await service.connect() for _ in range(BODIES)]
+    for number, half in enumerate(halves):
+        large = post(bytes(LARGEST)) if number else chunked(bytes(LARGEST))
+        half.writer.write(large[:-5] if number else large[:-7])
+    await settled()
+    assert service.bodies.held == BODIES * LARGEST - 5 * (BODIES - 1)
+    assert (await client.ask(post(bytes(LARGEST))))[0] == 429
+    assert await client.ask(post(bytes(500))) == (200, b"/b " + bytes(500))
+    answers = [asyncio.create_task(half.answer()) for half in halves]
+    await settled()
+    assert [each.result()[0] for each in answers if each.done()] == [429]
+    for number, half in enumerate(halves):
+        half.writer.write(bytes(5) if number else b"\r\n0\r\n\r\n")
+    assert sorted([(await each)[0] for each in answers]) == [200] * (BODIES - 1) + [429]
+    assert [await half.ask(post(b"body")) for half in halves] == [(200, b"/b body")] * BODIES
+    assert (service.bodies.held, service.bodies.arriving) == (0, set())
+
+
 @pytest.mark.parametrize("sent", [-1, None], ids=["half", "whole"])
 async def test_a_client_that_hangs_up_is_given_up(service: Service, sent: int | None) -> None:
     service.let.clear()

@@ -12,6 +12,8 @@ from tests.service import GET, Service, post
 pytestmark = pytest.mark.anyio
 
 POST = post(b"body")
+POST_ELSEWHERE = post(b"body", url="/c")
+"""No inference: by ASGI."""
 LONG = 2**24
 """Bytes of an answer that no buffer of the system's takes."""
 
@@ -113,16 +115,35 @@ async def test_what_follows_the_last_chunk_is_held_to_a_size(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "behind",
-    [b"no HTTP\r\n\r\n", GET[:-2] + b"x: %b\r\n\r\n" % (b"y" * LONGEST_HEAD)],
-    ids=["garbage", "long head"],
+    ("behind", "status"),
+    [
+        (b"no HTTP\r\n\r\n", 400),
+        (GET[:-2] + b"x: %b\r\n\r\n" % (b"y" * LONGEST_HEAD) + POST, 431),
+        (GET[:-2], 408),
+        (POST[:-1], 408),
+        (POST_ELSEWHERE[:-1], 408),
+        (POST[:-4].replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + b"x\r\n", 400),
+    ],
+    ids=["garbage", "long head", "half a head", "half a body", "the same by ASGI", "no chunk"],
 )
-async def test_what_is_behind_a_request_does_not_answer_it(behind: bytes) -> None:
+@pytest.mark.parametrize("before", [POST, POST_ELSEWHERE, POST * 3], ids=["one", "ASGI", "three"])
+async def test_an_error_behind_a_request_comes_after_its_answer(
+    monkeypatch: pytest.MonkeyPatch, before: bytes, behind: bytes, status: int
+) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", 0.05)
     async with Service() as service:
         service.let.clear()
         client = await service.connect()
-        client.writer.write(POST + behind)
-        assert await client.is_closed()  # and nothing before
+        client.writer.write(before + behind)
+        await asyncio.sleep(0.1)
+        client.writer.write(POST)  # is not read
+        await asyncio.sleep(0.05)
+        service.let.set()
+        for _ in range(before.count(b"POST")):
+            assert await client.answer() == (200, before[5:7] + b" body")
+        assert (await client.answer())[0] == status
+        assert await client.is_closed()
+    assert (service.bodies.held, service.state.tasks) == (0, set())
 
 
 def test_nothing_is_begun_on_a_connection_that_closes() -> None:

@@ -149,6 +149,27 @@ async def test_what_is_not_http_is_400(service: Service, content: bytes) -> None
     assert await client.is_closed()
 
 
+def test_a_defect_is_not_taken_for_bad_input(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with Service() as service:
+            client = await service.connect()
+            with monkeypatch.context() as patched:
+                patched.setattr(http.Protocol, "_begin", lambda *_, **__: 1 / 0)
+                client.writer.write(POST)
+                assert await client.is_closed()
+            assert await (await service.connect()).ask(POST) == (200, b"/b body")
+
+    uvloop.run(run())
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_who_connects_while_the_program_stops_is_not_kept(service: Service) -> None:
+    service.connections.is_closed = True
+    assert await (await service.connect()).is_closed()
+
+
 def upgrading(request: bytes, *, to: bytes = b"h2c") -> bytes:
     """As Java's client sends it, which would rather speak HTTP/2."""
     head, _, body = request.partition(b"\r\n\r\n")
