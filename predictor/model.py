@@ -1,8 +1,7 @@
 """The KServe model: checks the tensor, scores it in a shared forward pass, words the answer."""
 
-import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from serving import context, metrics, v2
 from serving.batcher import Batcher
 from serving.model import ServedModel
 from serving.scores import Images, Scores
+from serving.threads import Threads
 
 
 class Predictor(ServedModel):
@@ -44,7 +44,7 @@ class Predictor(ServedModel):
         self._graph = version.graph
         self._max_instances = max_instances
         # One thread, so that passes do not compete; a pass spreads over torch's own threads.
-        self._thread = ThreadPoolExecutor(1, "forward")
+        self.threads = Threads(1, "forward")
         self._batcher = Batcher(
             self._score,
             stage="compute",
@@ -101,13 +101,9 @@ class Predictor(ServedModel):
         }
 
     async def _score(self, images: Images) -> Scores:
-        """One forward pass, off the event loop, so that health probes are answered meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, images)
+        """One forward pass."""
+        return await self.threads.run(partial(self._forward, images))
 
     def _forward(self, images: Images) -> Scores:
         probabilities, accepted = self._graph(torch.tensor(images))
         return Scores(probabilities.numpy(), accepted.numpy(), self.version)
-
-    async def close(self) -> None:
-        """Let the last forward pass finish."""
-        self._thread.shutdown()

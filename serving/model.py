@@ -6,6 +6,7 @@ from typing import Any
 from kserve import Model
 
 from serving.errors import NotFound
+from serving.threads import Threads
 
 
 class ServedModel(Model):  # type: ignore[misc]
@@ -15,6 +16,8 @@ class ServedModel(Model):  # type: ignore[misc]
     """What runs the model, for V2 metadata."""
     version: str | None = None
     """The version served; ``None`` where each answer names its own."""
+    threads: Threads
+    """Where what takes long is done."""
 
     async def __call__(
         self, body: Any, headers: Mapping[str, str] | None = None, verb: object = None
@@ -41,5 +44,10 @@ class ServedModel(Model):  # type: ignore[misc]
         if version and version != self.version:
             raise NotFound(f"version '{version}' of model '{name}' is not served here")
 
+    def hangs(self) -> bool:
+        """Whether only a restart will help."""
+        return self.threads.hang()
+
     async def close(self) -> None:
         """Free what the model holds, after its last answer."""
+        self.threads.close()

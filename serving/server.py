@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import functools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -137,6 +138,9 @@ class Server(ModelServer):  # type: ignore[misc]
             add_routes(app)
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             runner.run(self._serve_model(model, app))
+            logging.shutdown()
+            # A thread that hangs, in a decoder or a resolver of names, would be waited for.
+            os._exit(0)
 
     async def _serve_model(self, model: ServedModel, app: App) -> None:
         if self._args.metrics_port:
@@ -163,7 +167,12 @@ class Server(ModelServer):  # type: ignore[misc]
 
 
 class DataPlane(SDKDataPlane):  # type: ignore[misc]
-    """The SDK's, telling the truth about the extensions."""
+    """The SDK's, telling the truth about the extensions and about what hangs."""
+
+    async def live(self) -> dict[str, str]:
+        """Whether a restart would not help: from it come V1's and V2's answers."""
+        hangs = any(model.hangs() for model in self._model_registry.get_models().values())
+        return {"status": "hanging" if hangs else "alive"}
 
     def metadata(self) -> dict[str, Any]:
         """V2 server metadata."""

@@ -8,6 +8,7 @@ from kserve import InferRequest
 
 from serving import v2
 from serving.model import ServedModel
+from serving.threads import Threads
 
 V1 = "/v1/models/mnist:predict"
 V2 = "/v2/models/mnist/infer"
@@ -18,6 +19,7 @@ class Echo(ServedModel):
 
     platform = "echo"
     version = "7"
+    threads = Threads(1, "echo")
 
     def __init__(self) -> None:
         super().__init__("mnist")

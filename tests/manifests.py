@@ -214,8 +214,9 @@ def arguments(spec: Object, name: str, objects: list[Object]) -> Iterator[str]:
         protocol = "grpc" if port.get("name") == "h2c" else "http"
         if port["containerPort"] != getattr(given, f"{protocol}_port"):
             yield f"port {port['containerPort']} is not its --{protocol}_port"
-    if container.get("readinessProbe", {}).get("httpGet", {}).get("port") != given.http_port:
-        yield "the readiness probe does not ask its --http_port"
+    for probe in ("livenessProbe", "readinessProbe"):
+        if container.get(probe, {}).get("httpGet", {}).get("port") != given.http_port:
+            yield f"the {probe} does not ask its --http_port"
 
 
 def visibility(service: Object) -> Iterator[str]:

@@ -123,10 +123,12 @@ def predictor(folder: Path, *args: str) -> Iterator[Program]:
 
 
 @contextmanager
-def transformer(folder: Path, predictor_address: str, *args: str) -> Iterator[Program]:
+def transformer(
+    folder: Path, predictor_address: str, *args: str, env: Mapping[str, str] | None = None
+) -> Iterator[Program]:
     """The transformer in front of ``predictor_address``."""
     host = f"--predictor_host={predictor_address}"
-    with program("transformer", folder, host, *args) as running:
+    with program("transformer", folder, host, *args, env=env) as running:
         running.wait_for("/")
         yield running
 

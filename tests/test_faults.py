@@ -127,6 +127,30 @@ async def test_sigterm_loses_no_request(tmp_path: Path) -> None:
         assert await asyncio.to_thread(transformer.process.wait, 30) == 0
 
 
+HANGS = """\
+import time
+from transformer import image
+image.read = lambda *_, **__: time.sleep(99)
+"""
+
+
+async def test_a_decoder_that_hangs_holds_up_neither_its_caller_nor_the_end(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGS, encoding="utf-8")
+    with programs.transformer(
+        tmp_path,
+        "127.0.0.1:1",
+        "--predictor_request_timeout_seconds=1",
+        env={"PYTHONPATH": f"{tmp_path}:{programs.ROOT}"},
+    ) as transformer:
+        async with httpx.AsyncClient(base_url=transformer.url, timeout=60) as client:
+            answer = await client.post(V1, content=encode(draw(7), "JPEG"))
+            assert (answer.status_code, "too long" in answer.text) == (504, True)
+        transformer.process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(transformer.process.wait, 30) == 0
+
+
 class Half:
     """A client that has sent the head and half of an image."""
 

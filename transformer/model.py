@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from serving.gate import Gate
 from serving.metrics import STAGE_SECONDS
 from serving.model import ServedModel
 from serving.scores import Scores
+from serving.threads import Threads
 from transformer import image, metrics
 from transformer.answer import make_answer, show, to_predictions
 from transformer.client import PredictorClient
@@ -84,7 +84,7 @@ class Transformer(ServedModel):
         self._max_instances = max_instances
         self._max_pixels = max_pixels
         self._decoding = Gate(max_pending)
-        self._threads = ThreadPoolExecutor(decode_threads, "decode")
+        self.threads = Threads(decode_threads, "decode")
         inline_pixels = INLINE_PIXELS_ALONE if decode_threads == 1 else INLINE_PIXELS
         self._inline_pixels = min(max_pixels, inline_pixels)
         self._batcher = Batcher(
@@ -175,7 +175,7 @@ class Transformer(ServedModel):
     async def close(self) -> None:
         """Close the connections to the predictor."""
         await self._client.close()
-        self._threads.shutdown()
+        await super().close()
 
     async def _decode(self, file: bytes, i: int, deadline: float) -> Picture:
         """One image, so that a request that is given up stops after it."""
@@ -208,7 +208,7 @@ class Transformer(ServedModel):
 
         try:
             async with asyncio.timeout_at(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+                return await self.threads.run(read)
         except TimeoutError:
             raise TimedOut(LATE) from None
         finally:
