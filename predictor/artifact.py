@@ -64,6 +64,18 @@ class TensorSpec(_Record):
         return tuple(batch if size == -1 else size for size in self.shape)
 
 
+INPUTS = (TensorSpec(name="images", datatype="UINT8", shape=(-1, 28, 28)),)
+"""What the predictor gives a graph."""
+
+
+def outputs(labels: int) -> tuple[TensorSpec, ...]:
+    """What the predictor takes from a graph that knows so many ``labels``."""
+    return (
+        TensorSpec(name="probabilities", datatype="FP32", shape=(-1, labels)),
+        TensorSpec(name="accepted", datatype="BOOL", shape=(-1,)),
+    )
+
+
 class Metrics(_Record):
     """What was measured on one data set."""
 
@@ -131,6 +143,13 @@ class Metadata(_Record):
     training: Provenance
     files: dict[FileName, Sha256]
 
+    @model_validator(mode="after")
+    def _check_signature(self) -> Self:
+        expected = INPUTS, outputs(len(self.labels))
+        if (self.inputs, self.outputs) != expected:
+            raise ValueError(f"the predictor needs inputs and outputs {expected}")
+        return self
+
     def to_json(self) -> bytes:
         """The bytes of ``model.json``."""
         return (self.model_dump_json(indent=2) + "\n").encode()
@@ -177,20 +196,25 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
 
     Raises:
-        ArtifactError: it is missing, is not the one wanted, or is malformed.
+        ArtifactError: it is missing, is not the one wanted, is malformed, or describes another
+            version than its directory is named after.
     """
     path = directory / METADATA_FILE
     content = _read(path)
     if digest is not None:
         _compare(path, content, expected=digest.lower(), remedy="check MODEL_DIGEST")
     try:
-        return Metadata.model_validate_json(content)
+        metadata = Metadata.model_validate_json(content)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"
             for problem in error.errors(include_url=False)
         )
         raise ArtifactError(f"{path} is malformed: {problems}") from error
+    # Where the storage initializer puts a version, its directory has another name.
+    if directory.name.isdecimal() and directory.name != str(metadata.version):
+        raise ArtifactError(f"{path} describes version {metadata.version}; publish it anew")
+    return metadata
 
 
 def verify(directory: Path, *, digest: str | None = None) -> tuple[Metadata, dict[str, bytes]]:

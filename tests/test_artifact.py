@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictor import artifact
-from predictor.artifact import ArtifactError, Metadata
+from predictor.artifact import INPUTS, ArtifactError, Metadata, outputs
 from tests.versions import linear_graph, write
-from training.network import INPUTS, OUTPUTS
+
+OUTPUTS = outputs(10)
 
 
 @pytest.fixture
@@ -144,14 +145,31 @@ def test_a_graph_that_does_not_load_is_an_error_that_says_so(version: Path, grap
     [
         {"outputs": OUTPUTS[::-1]},
         {"outputs": OUTPUTS[:1]},
+        {"labels": ("0", "1")},
         {"inputs": (INPUTS[0].model_copy(update={"shape": (-1, 27, 28)}),)},
         {"inputs": INPUTS * 2},
     ],
 )
-def test_a_graph_must_do_what_is_declared(version: Path, changes: dict[str, Any]) -> None:
-    write(version, linear_graph(), **changes)
-    with pytest.raises(ArtifactError, match=r"model\.pt2 cannot be served"):
+def test_what_the_predictor_cannot_serve_is_refused(version: Path, changes: dict[str, Any]) -> None:
+    path = version / "model.json"
+    document = json.loads(path.read_bytes())
+    for key, value in changes.items():
+        document[key] = [each if key == "labels" else each.model_dump() for each in value]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=r"malformed: document: .*the predictor needs inputs"):
         artifact.load(version)
+
+
+def test_a_graph_must_do_what_is_declared(version: Path) -> None:
+    write(version, linear_graph(), labels=("0", "1"), outputs=outputs(2))
+    with pytest.raises(ArtifactError, match=r"model\.pt2 cannot be served: declared are outputs"):
+        artifact.load(version)
+
+
+def test_a_directory_must_hold_the_version_of_its_name(version: Path) -> None:
+    version.rename(version.parent / "4")
+    with pytest.raises(ArtifactError, match=r"4/model\.json describes version 3"):
+        artifact.load(version.parent / "4")
 
 
 def test_a_version_without_a_graph_is_refused(version: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from predictor.artifact import Metadata, Metrics, Provenance
-from training.network import INPUTS, LABELS, OUTPUTS, Served, export, fold, network
+from predictor.artifact import INPUTS, Metadata, Metrics, Provenance, outputs
+from training.network import LABELS, Served, export, fold, network
 
 
 class Linear(nn.Module):
@@ -142,7 +142,7 @@ def write(directory: Path, graph: bytes, **changes: Any) -> str:
         version=3,
         created=datetime(2026, 1, 2, tzinfo=UTC),
         inputs=INPUTS,
-        outputs=OUTPUTS,
+        outputs=outputs(len(LABELS)),
         labels=LABELS,
         temperature=1.5,
         threshold=0.11,

@@ -1,8 +1,8 @@
 """The network, and the graph around it that is published.
 
 **Another model?** This is one of the three files to change (with ``training/data.py`` and
-``transformer/image.py``): replace ``network`` by yours, and ``INPUTS``, ``OUTPUTS`` and ``LABELS``
-where they differ. The predictor takes them from ``model.json`` and needs no change.
+``transformer/image.py``): replace ``network`` by yours, and ``LABELS`` where they differ. The
+predictor takes what it serves from ``model.json`` and needs no change.
 """
 
 import io
@@ -14,13 +14,6 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
-from predictor.artifact import TensorSpec
-
-INPUTS = (TensorSpec(name="images", datatype="UINT8", shape=(-1, 28, 28)),)
-OUTPUTS = (
-    TensorSpec(name="probabilities", datatype="FP32", shape=(-1, 10)),
-    TensorSpec(name="accepted", datatype="BOOL", shape=(-1,)),
-)
 LABELS = tuple("0123456789")
 REJECT = len(LABELS)
 """The class of everything that is no digit: the last logit."""

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from predictor import artifact
-from predictor.artifact import GRAPH_FILE, METADATA_FILE, Metadata
-from training.network import INPUTS, LABELS, OUTPUTS
+from predictor.artifact import GRAPH_FILE, INPUTS, METADATA_FILE, Metadata, outputs
+from training.network import LABELS
 from training.run import CARD_FILE, Run, read_file, read_metrics, read_reference
 from training.store import Store
 
@@ -53,7 +53,7 @@ def publish(directory: Path, store: Store, *, version: int | None = None) -> Pub
             version=number,
             created=datetime.now(UTC).replace(microsecond=0),
             inputs=INPUTS,
-            outputs=OUTPUTS,
+            outputs=outputs(len(LABELS)),
             labels=LABELS,
             temperature=run.temperature,
             threshold=run.threshold,
