@@ -1,9 +1,9 @@
 """Installs what ``make bench`` needs into ``build/bench``: ``python -m benchmarks.install``.
 
-Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``. Torch, which
-is large, is installed once, with NumPy and Pillow; a ``.pth`` file shows it to all of them. What
-cannot be installed is left out, and its reason kept for the report. As root, programs that are
-missing come from Debian.
+Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``; each of our
+two programs has what its image has. Torch is installed once, with NumPy and Pillow; a ``.pth`` file
+shows it to all but the transformer. What cannot be installed is left out, and its
+reason kept for the report. As root, programs that are missing come from Debian.
 """
 
 import os
@@ -18,7 +18,9 @@ from tests.programs import ROOT
 
 PEERS = ROOT / "benchmarks/peers"
 BASE = VENVS / "torch"
+TRANSFORMER = VENVS / "transformer"
 SHARED = ("torch==2.13.0", "numpy", "pillow")
+CONSTRAINED = ("--constraint", str(ROOT / "constraints.txt"))
 PROGRAMS = {"wrk": "wrk", "java": "default-jre-headless"}
 """Debian's package for each."""
 
@@ -35,22 +37,22 @@ def pip(folder: Path, *args: str) -> None:
         subprocess.CalledProcessError: it failed; what pip said is its ``stderr``.
     """
     venv.create(folder, clear=True, with_pip=True)
-    if folder != BASE:
+    if folder not in (BASE, TRANSFORMER):
         (site_packages(folder) / "torch.pth").write_text(f"{site_packages(BASE)}\n")
     command = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *args]
     subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)  # noqa: S603
 
 
-def install(requirements: Path) -> None:
-    """One peer, unless it is there as required."""
-    wanted = requirements.read_text(encoding="utf-8")
+def install(requirements: Path, *args: str) -> None:
+    """One peer, or a program of ours, unless it is there as required."""
+    wanted = "\n".join([requirements.read_text(encoding="utf-8"), *args])
     folder = VENVS / requirements.stem
     stamp, missing = (VENVS / f"{requirements.stem}.{kind}" for kind in ("installed", "missing"))
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     print(f"installing {requirements.stem}", flush=True)
     try:
-        pip(folder, "--requirement", str(requirements))
+        pip(folder, *args, "--requirement", str(requirements))
         if requirements.stem == "torchserve":
             archive(folder)
     except subprocess.CalledProcessError as error:
@@ -80,8 +82,10 @@ def main() -> None:
     VENVS.mkdir(parents=True, exist_ok=True)
     if not BASE.with_suffix(".installed").exists():
         print("installing torch, a minute or two", flush=True)
-        pip(BASE, "--constraint", str(ROOT / "constraints.txt"), *SHARED)
+        pip(BASE, *CONSTRAINED, *SHARED)
         BASE.with_suffix(".installed").touch()
+    for program in ("predictor", "transformer"):
+        install(ROOT / f"containers/{program}.txt", *CONSTRAINED)
     for requirements in sorted((PEERS / "requirements").glob("*.txt")):
         install(requirements)
 

@@ -8,7 +8,6 @@ images go, ``inner`` and ``inner_grpc`` are the ports of a predictor behind it. 
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,21 +41,21 @@ class Server(NamedTuple):
     """The last one takes the requests."""
     requests: Mapping[str, Request]
     venv: str = ""
-    """Its environment in ``VENVS``; ours otherwise."""
+    """Its environment in ``VENVS``; ours has two."""
     environment: Mapping[str, str] = {}
 
 
 def ours(predictor: Mapping[str, Request]) -> Server:
     """Predictor and transformer, with the arguments of the manifest; see ``kserve``."""
     path = "/v1/models/mnist:predict"
-    python = f"{sys.executable} -m"
     return Server(
         "ours",
         2,
         (
-            f"{python} predictor --models_dir=models --torch_threads=1"
+            "{venvs}/predictor/bin/python -m predictor --models_dir=models --torch_threads=1"
             " --http_port={inner} --grpc_port={inner_grpc}",
-            f"{python} transformer --decode_threads=1 --predictor_host=127.0.0.1:{{inner}}"
+            "{venvs}/transformer/bin/python -m transformer --decode_threads=1"
+            " --predictor_host=127.0.0.1:{inner}"
             " --http_port={http} --grpc_port={other}",
         ),
         {
@@ -189,7 +188,8 @@ class Running:
         """Start them; what they print goes to ``log`` in ``folder``."""
         self.ports = {name: free_port() for name in PORTS}
         venv = VENVS / server.venv
-        names = {**self.ports, "python": venv / "bin/python", "venv": venv, "folder": folder}
+        paths = {"python": venv / "bin/python", "venv": venv, "venvs": VENVS, "folder": folder}
+        names = {**self.ports, **paths}
         environment = {**ENVIRONMENT, **server.environment}
         with (folder / "log").open("ab") as log:
             self._processes = [
