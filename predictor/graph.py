@@ -21,6 +21,8 @@ from torch import fx
 
 SCHEMA = 8
 KEYWORD = 2
+FILES = ("from_file", "save")
+"""ATen operators that read and write whatever file they are told."""
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -102,8 +104,8 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
     """Append ``node`` to ``graph`` and its results to ``values``."""
     found = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", node["target"])
     function = found and getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
-    if not isinstance(function, torch._ops.OpOverload):
-        raise ValueError(f"{node['target']} is no ATen operator")
+    if not found or found[1] in FILES or not isinstance(function, torch._ops.OpOverload):
+        raise ValueError(f"{node['target']} is no ATen operator that a graph may call")
     if function is torch.ops.aten._assert_tensor_metadata.default:
         return  # repeats what the tracing saw, computes nothing
     positional, keyword = [], {}

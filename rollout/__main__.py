@@ -20,7 +20,7 @@ from rollout.flags import parse, plan
 from rollout.progress import End, Progress, explain
 from rollout.record import Record, Release
 from rollout.source import Pods, Prometheus, Source, begin, look
-from rollout.template import Object, describe, with_image, with_version
+from rollout.template import Object, with_image, with_version
 from rollout.version import find
 
 REFUSED, ROLLED_BACK, INCONCLUSIVE = 3, 4, 5
@@ -89,7 +89,7 @@ def run_start(args: argparse.Namespace) -> None:
     release.wait_until_ready(api, args.component, timeout=args.timeout, say=say)
     evidence = Evidence(slow=args.slow)
     try:
-        begin(source_of(args, api), evidence, args.percent)
+        begin(source_of(args, api), evidence, canary.read(api.service(), args.component))
     except NoEvidence as error:
         say(f"no evidence is taken: {error}")
         return
@@ -115,7 +115,7 @@ def run_run(args: argparse.Namespace) -> int:
         live = canary.read(service, args.component)
         template = target(args, live.template)
         if template != live.template:
-            if last := record.rolled_back(args.component, describe(template)):
+            if last := record.rolled_back(template):
                 say(
                     f"{last.canary} was taken back at {last.time:%Y-%m-%d %H:%M:%S} UTC"
                     f" ({last.reason}). To try it again all the same, start it first"

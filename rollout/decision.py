@@ -107,7 +107,10 @@ def log_e_value(canary: Any, total: Any, share: float, *, one_sided: bool) -> An
     if one_sided:
         with np.errstate(divide="ignore"):
             mixed = mixed + np.log(betaincc(canary + 1, others + 1, share)) - math.log1p(-share)
-    return mixed - canary * math.log(share) - others * math.log1p(-share)
+    found = mixed - canary * math.log(share) - others * math.log1p(-share)
+    # The tail may be too small for a float, but p is at least the share in it: the e-value is at
+    # least that of the canary's calls having had the share itself.
+    return np.maximum(found, -np.log1p(others)) if one_sided else found
 
 
 def judge(

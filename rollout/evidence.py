@@ -70,12 +70,15 @@ class Evidence(BaseModel):
 
     slow: float
     """Seconds above which an answer is slow."""
+    revision: str | None = None
+    """Of the canary."""
     stages: list[Stage] = []
     seen: dict[str, Seen] = {}
     """By the name of the pod."""
 
-    def begin(self, percent: int, since: datetime, pods: Mapping[str, Pod]) -> None:
-        """Begin a stage: what ``pods`` have counted so far does not count in it."""
+    def begin(self, live: Component, since: datetime, pods: Mapping[str, Pod]) -> None:
+        """Begin a stage with the split of ``live``; what ``pods`` have counted is not in it."""
+        percent, self.revision = live.percent or 0, live.created
         self.stages.append(Stage(percent=percent, since=since))
         self.seen = {name: Seen(started=p.started, counts=p.counts) for name, p in pods.items()}
 
@@ -103,10 +106,11 @@ class Evidence(BaseModel):
             # It has just started, or did not answer when the stage began.
             is_new = not pod.started or pod.started >= self.stages[-1].since.timestamp()
             return pod.counts if is_new else {}
-        smaller = any(pod.counts.get(key, 0) < value for key, value in seen.counts.items())
+        # Half a call, since what is interpolated and subtracted is off by a float's last digits.
+        smaller = any(pod.counts.get(key, 0) < value - 0.5 for key, value in seen.counts.items())
         if smaller or pod.started != seen.started:
             return pod.counts
-        return {key: value - seen.counts.get(key, 0) for key, value in pod.counts.items()}
+        return {key: max(0, value - seen.counts.get(key, 0)) for key, value in pod.counts.items()}
 
     def steps(self) -> list[Step]:
         """As ``rollout.decision`` takes it."""

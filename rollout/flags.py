@@ -90,7 +90,10 @@ def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.
 
     telling = add("history", "show who released what, when, and on which evidence")
     telling.add_argument("--json", action="store_true", help="for a program")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if unknown := set(getattr(args, "pause_at", ())) - set(getattr(args, "steps", ())):
+        running.error(f"argument --pause-at: {min(unknown)} is none of the --steps")
+    return args
 
 
 def plan(args: argparse.Namespace) -> Plan:
@@ -230,4 +233,6 @@ def probability(text: str) -> float:
 def labels(text: str) -> Labels:
     """How many labelled disagreements each version has right."""
     stable, canary = (int(each) for each in text.split(":"))
+    if stable < 0 or canary < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
     return Labels(stable, canary)

@@ -19,7 +19,7 @@ from rollout.errors import Conflict, NoEvidence, Refused, RolloutError, Unreacha
 from rollout.evidence import Evidence
 from rollout.record import Record, Release, now
 from rollout.release import Say
-from rollout.source import Reading, Source
+from rollout.source import REVISION_LABEL, Reading, Source
 from rollout.template import Object
 
 NOTHING = "no evidence can be read"
@@ -32,7 +32,7 @@ class Plan:
     steps: tuple[int, ...]
     """Percentages, ascending, the last one 100."""
     pause_at: frozenset[int] = frozenset()
-    """Percentages that a person must approve of going beyond."""
+    """Steps that a person must approve of going beyond."""
     warm_up: float = 10
     """From when the traffic is split until it counts."""
     step_time: float = 60
@@ -119,6 +119,11 @@ class Progress:
             return self._wait(live, found)
         self._unsettled = None
         evidence = found.evidence
+        if evidence and evidence.revision not in (None, live.created):
+            raise Refused(
+                f"the {live.name} was changed under the canary: {evidence.revision} was counted,"
+                f" {live.created} is live. Promote or abort it"
+            )
         if evidence is None or not evidence.stages or evidence.stages[-1].percent != live.percent:
             return self._begin(service, record, found, live)
         return self._judge(service, record, found, live, evidence)
@@ -133,6 +138,9 @@ class Progress:
             self._say(f"{last.action} by {last.by}: {last.canary} of the {last.component}")
             return End.PROMOTED if last.action == "promoted" else End.ROLLED_BACK
         live = canary.read(service, found.component)
+        if live.created == found.stable_revision:  # stopped before anything was patched
+            self._api.update(lambda record: setattr(record, "release", None))
+            raise Refused("no canary is running, since its start was stopped: give the version")
         promoted = live.template != found.stable_template
         action = "promoted" if promoted else "aborted"
         by_others = "by other means than rollout"
@@ -170,7 +178,7 @@ class Progress:
         evidence = found.evidence or Evidence(slow=self._plan.slow)
         reading = self._read(evidence.slow)
         if reading and reading.time >= since:
-            evidence.begin(percent, now(), reading.pods)
+            evidence.begin(live, now(), reading.pods)
             found.evidence = evidence
             self._api.save(record)
         elif time.time() > since + self._plan.max_time:
@@ -188,8 +196,10 @@ class Progress:
         self, service: Object, record: Record, found: Release, live: Component, evidence: Evidence
     ) -> End | None:
         percent = live.percent or 0
-        if reading := self._read(evidence.slow):
+        reading = self._read(evidence.slow)
+        if reading:
             evidence.add(reading.pods, live)
+        is_seen = reading is not None and self._is_seen(reading, live)
         decision = judge(
             evidence.steps(),
             alpha=self._plan.alpha,
@@ -202,8 +212,8 @@ class Progress:
         if found.condemned:
             return self._abort(found, found.condemned, explain(decision))
         age = (datetime.now(UTC) - evidence.stages[-1].since).total_seconds()
-        if reading is None or decision.verdict is Verdict.HOLD:
-            why = reason(decision) if reading else NOTHING
+        if not is_seen or decision.verdict is Verdict.HOLD:
+            why = reason(decision) if is_seen else NOTHING
             if age > self._plan.max_time:
                 return self._give_up(service, found, percent, why, explain(decision))
             if reading:
@@ -212,10 +222,14 @@ class Progress:
         if age < self._plan.step_time:
             self._tell(f"at {percent} %: healthy so far")
             return None
-        if percent in self._plan.pause_at and found.approved < percent:
+        if any(found.approved < pause <= percent for pause in self._plan.pause_at):
             self._tell(f"at {percent} %: healthy, and waiting for `python -m rollout approve`")
             return None
         return self._advance(service, found, live, explain(decision))
+
+    def _is_seen(self, reading: Reading, live: Component) -> bool:
+        """Whether the reading tells how the canary does; one without pods does nothing."""
+        return reading.shows(live.created) or not self._api.pods(f"{REVISION_LABEL}={live.created}")
 
     def _advance(
         self, service: Object, found: Release, live: Component, evidence: Sequence[str]

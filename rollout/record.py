@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from rollout.canary import Component, read
 from rollout.evidence import Evidence
-from rollout.template import Object, describe
+from rollout.template import Object, container, describe, fingerprint
 
 RECORD = "mnist-rollout"
 """The ConfigMap."""
@@ -36,6 +36,8 @@ class Release(BaseModel):
     stable: str
     canary: str
     """What each serves, in words."""
+    fingerprint: str = ""
+    """Of the canary's template."""
     stable_template: dict[str, Any]
     """To go back to."""
     stable_revision: str | None
@@ -59,6 +61,7 @@ class Entry(BaseModel):
     component: str
     stable: str
     canary: str
+    fingerprint: str = ""
     percent: int
     reason: str = ""
     evidence: list[str] = []
@@ -99,10 +102,10 @@ class Record(BaseModel):
             return release
         return None
 
-    def rolled_back(self, component: str, canary: str) -> Entry | None:
+    def rolled_back(self, template: Object) -> Entry | None:
         """The last line of the history, if by it this very canary was taken back."""
         last = self.history[-1] if self.history else None
-        if last and (last.action, last.component, last.canary) == ("aborted", component, canary):
+        if last and (last.action, last.fingerprint) == ("aborted", fingerprint(template)):
             return last
         return None
 
@@ -125,6 +128,7 @@ class Record(BaseModel):
                 component=release.component,
                 stable=release.stable,
                 canary=release.canary,
+                fingerprint=release.fingerprint,
                 percent=percent,
                 reason=reason,
                 evidence=list(evidence),
@@ -135,10 +139,16 @@ class Record(BaseModel):
 def begin(service: Object, component: str, template: Object) -> Release:
     """The release that puts ``template`` beside what a component serves now."""
     live = read(service, component)
+    stable, canary = describe(live.template), describe(template)
+    if stable == canary:
+        stable, canary = (
+            f"{stable} in {container(each)['image']}" for each in (live.template, template)
+        )
     return Release(
         component=component,
-        stable=describe(live.template),
-        canary=describe(template),
+        stable=stable,
+        canary=canary,
+        fingerprint=fingerprint(template),
         stable_template=live.template,
         stable_revision=live.rolled_out,
         begun=now(),

@@ -27,6 +27,8 @@ ASKED = 16
 """Pods at a time."""
 RANGE = 180
 """Seconds back in which Prometheus must have scraped a pod, at least twice."""
+STALE = 120
+"""Seconds after which a reading tells nothing of the present any more."""
 
 
 class Reading(NamedTuple):
@@ -36,6 +38,11 @@ class Reading(NamedTuple):
     """Seconds since 1970: everything until then is counted."""
     pods: Mapping[str, Pod]
     """By name; those that have answered."""
+
+    def shows(self, revision: str | None) -> bool:
+        """Whether it tells how ``revision`` does now."""
+        is_fresh = self.time > time.time() - STALE
+        return is_fresh and any(pod.revision == revision for pod in self.pods.values())
 
 
 class Source(Protocol):
@@ -143,10 +150,11 @@ class Prometheus:
         moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
         pods = {}
         for name, mine in series.items():
+            at = _before_restart(mine, moment)
             metrics = [
                 Metric(each["metric"]["__name__"], each["metric"], value)
                 for each in mine
-                if (value := _value(each["values"], moment, each["metric"]["__name__"])) is not None
+                if (value := _value(each["values"], at)) is not None
             ]
             if metrics:
                 labels = {key: mine[0]["metric"].get(_label(key), "") for key in LABELS}
@@ -162,13 +170,24 @@ def _label(name: str) -> str:
     return name.translate(str.maketrans("./-", "___"))
 
 
-def _value(values: list[tuple[float, str]], moment: float, name: str) -> float | None:
+def _before_restart(series: Iterable[Any], moment: float) -> float:
+    """``moment``, or the last scrape before it if the pod was started again before the next."""
+    for each in series:
+        if each["metric"]["__name__"] == STARTED:
+            values = each["values"]
+            after = bisect_right([at for at, _ in values], moment)
+            if 0 < after < len(values) and values[after - 1][1] != values[after][1]:
+                return float(values[after - 1][0])
+    return moment
+
+
+def _value(values: list[tuple[float, str]], moment: float) -> float | None:
     """What a series was at ``moment``; ``None`` before its first scrape."""
     after = bisect_right([at for at, _ in values], moment)
     if after == 0:
         return None
     at, before = values[after - 1][0], float(values[after - 1][1])
-    if after == len(values) or name == STARTED:
+    if after == len(values):
         return before
     then, later = values[after][0], float(values[after][1])
     if later < before:  # it was started again in between
@@ -176,7 +195,7 @@ def _value(values: list[tuple[float, str]], moment: float, name: str) -> float |
     return before + (later - before) * (moment - at) / (then - at)
 
 
-def begin(source: Source, evidence: Evidence, percent: int) -> None:
+def begin(source: Source, evidence: Evidence, live: Component) -> None:
     """Begin a stage, with a look at what has been counted until now and not only until before.
 
     Prometheus is behind by up to a scrape. Counted from there, calls of the old split would belong
@@ -190,7 +209,7 @@ def begin(source: Source, evidence: Evidence, percent: int) -> None:
         if time.time() > since + RANGE:
             raise NoEvidence(f"nothing has been scraped for {RANGE} s")
         time.sleep(1)
-    evidence.begin(percent, now(), reading.pods)
+    evidence.begin(live, now(), reading.pods)
 
 
 def look(source: Source, evidence: Evidence, live: Component) -> None:

@@ -1,6 +1,8 @@
 """A component's specification without the percent: what one revision of it serves."""
 
 import copy
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +43,11 @@ def choose_version(template: Object, chosen: Iterable[Object]) -> None:
 
 
 def with_version(template: Object, version: Version) -> Object:
-    """``template`` with another version of the model."""
+    """``template`` with another version of the model, or itself if it has this one."""
+    found = variables(template)
+    is_there = (found.get(version.variable) or "").rstrip("/") == version.value.rstrip("/")
+    if is_there and found.get("MODEL_DIGEST", version.digest) == version.digest:
+        return template
     changed = copy.deepcopy(template)
     choose_version(
         changed,
@@ -58,6 +64,11 @@ def with_image(template: Object, image: str) -> Object:
     changed = copy.deepcopy(template)
     container(changed)["image"] = image
     return changed
+
+
+def fingerprint(template: Object) -> str:
+    """By which a template is known again."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
 
 
 def describe(template: Object) -> str:

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 import grpc
+import httpx
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from kserve import InferRequest, InferResponse
@@ -21,7 +22,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving import access, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
-from serving.errors import LONGEST, InvalidInput, ServingError, TimedOut
+from serving.errors import InvalidInput, ServingError, TimedOut, Unavailable
 from serving.gate import Gate
 from serving.inference import VERSION_HEADER
 from serving.metrics import CLIENT_GONE
@@ -49,11 +50,12 @@ Method: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
 
 def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
     """HTTP's status, gRPC's, and the message for the caller; a defect shows no detail."""
+    if isinstance(error, SDKInvalidInput):
+        error = InvalidInput(str(error))
+    elif isinstance(error, httpx.HTTPError):  # the SDK's health check, as in `serving.rest`
+        error = Unavailable("the predictor is away")
     if isinstance(error, ServingError):
         return error.http_status, grpc.StatusCode[error.grpc_status], str(error)
-    if isinstance(error, SDKInvalidInput):
-        message = str(error)[:LONGEST]
-        return HTTPStatus.BAD_REQUEST, grpc.StatusCode.INVALID_ARGUMENT, message
     log.error("a defect", exc_info=error)
     return HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, "internal error"
 

@@ -48,6 +48,9 @@ def unknown(value: Any, kind: str, where: str) -> Iterator[str]:
     import kubernetes.client
 
     if kind.startswith(("list[", "dict(")):
+        if not isinstance(value, list if kind.startswith("list") else dict):
+            yield f"{where} is no {kind[:4]}"
+            return
         inner = kind[5:-1].split(", ")[-1]
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, each in pairs:
@@ -55,6 +58,9 @@ def unknown(value: Any, kind: str, where: str) -> Iterator[str]:
         return
     model = getattr(kserve, kind, None) or getattr(kubernetes.client, kind, None)
     if model is None:  # a plain value
+        return
+    if not isinstance(value, dict):
+        yield f"{where} is no object"
         return
     fields = {model.attribute_map[name]: model.openapi_types[name] for name in model.attribute_map}
     for key, each in value.items():

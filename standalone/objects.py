@@ -148,8 +148,12 @@ class Objects:
             )  # fmt: skip
 
     def _change(self, path: str, after: Leaves, manager: str, *, dry: bool) -> Object:
-        before = leaves(self._objects.get(path, {}))
+        live = self._objects.get(path, {})
+        before = leaves(live)
+        after = {at: value for at, value in after.items() if value is not None}
         made = self._admit(tree(after))
+        if live and made.get("kind") != live["kind"]:
+            raise APIError(422, "Invalid", f"kind: {live['kind']} cannot be changed")
         changed = [at for at in before | after if before.get(at) != after.get(at)]
         if dry:
             return made

@@ -135,7 +135,7 @@ class Service:
         try:
             container = component(revision.template["spec"], revision.name)
             flags = self._flags(name, container)
-        except (ManifestError, KeyError, IndexError, TypeError) as error:
+        except (ManifestError, KeyError, IndexError, TypeError, ValueError) as error:
             self._fail(revision, f"cannot run: {error}")
             return
         ports = (
@@ -149,7 +149,10 @@ class Service:
         made = pod.describe(self._name, name, revision, args)
         self._objects.create(pod.path(revision.name), made, "standalone")
         command = (sys.executable, "-m", name)
-        await processes.start(revision.name, *command, *args, env=_environment(container))
+        try:
+            await processes.start(revision.name, *command, *args, env=_environment(container))
+        except (OSError, ValueError) as error:  # too long, or with characters that there are not
+            self._fail(revision, f"cannot run: {error}")
 
     def _flags(self, name: str, container: Component) -> list[str]:
         if name == "predictor":

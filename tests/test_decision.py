@@ -65,6 +65,17 @@ def test_a_canary_that_is_better_is_not_condemned() -> None:
     assert verdicts(step(arm(900, slow=400), arm(100, slow=0)))[0] is Verdict.HEALTHY
 
 
+@pytest.mark.parametrize(("share", "bad"), [(0.5, 1200), (0.25, 5000), (0.1, 20_000)])
+def test_a_canary_that_was_much_better_is_condemned_all_the_same_when_it_breaks(
+    share: float, bad: int
+) -> None:
+    """What it was good for is a finite amount, however small the chance of it."""
+    calls = round(100 * bad * share / (1 - share))
+    good = step(arm(100 * bad, slow=bad), arm(calls), share)
+    assert verdicts(good)[0] is Verdict.HEALTHY
+    assert verdicts(good, step(arm(2500), arm(7500, slow=7500), 0.75))[1]["slow"] is Verdict.BAD
+
+
 def test_evidence_of_steps_adds_up_each_under_its_own_split() -> None:
     first = step(arm(900, failed=3), arm(100, failed=3))
     second = step(arm(500, failed=3), arm(500, failed=13), share=0.5)

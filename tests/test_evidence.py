@@ -1,5 +1,6 @@
 """What the sides of a canary have done, from counters that only grow."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -23,7 +24,7 @@ def pod(
 
 def begun(**pods: Pod) -> Evidence:
     evidence = Evidence(slow=0.5)
-    evidence.begin(10, SINCE, pods)
+    evidence.begin(LIVE, SINCE, pods)
     return evidence
 
 
@@ -49,6 +50,15 @@ def test_a_pod_that_was_restarted_counts_from_its_start(again: Pod) -> None:
     evidence.add({"a": pod("old", calls=110)}, LIVE)
     evidence.add({"a": again}, LIVE)
     assert evidence.steps()[0].stable.calls == 10 + again.counts["calls"]
+
+
+def test_the_last_digit_of_what_is_interpolated_is_no_restart() -> None:
+    """``slow`` is a difference of floats, and may be off by some of the smallest."""
+    evidence = begun(a=pod("old", calls=100.5, slow=2.5 + 1e-11))
+    evidence.add({"a": pod("old", calls=110.5, slow=2.5)}, LIVE)
+    evidence.add({"a": pod("old", calls=120.5, slow=2.5)}, LIVE)
+    (step,) = evidence.steps()
+    assert (step.stable.calls, step.stable.bad["slow"]) == (20, 0)
 
 
 def test_a_pod_that_has_started_since_counts_whole() -> None:
@@ -83,7 +93,7 @@ def test_other_revisions_are_left_out_and_lost_calls_are_the_transformers() -> N
 def test_each_stage_has_its_own_split_and_all_of_them_are_kept() -> None:
     evidence = begun(b=pod("new"))
     evidence.add({"b": pod("new", calls=5, digit_7=4)}, LIVE)
-    evidence.begin(50, SINCE, {"b": pod("new", calls=8, digit_7=4)})
+    evidence.begin(replace(LIVE, percent=50), SINCE, {"b": pod("new", calls=8, digit_7=4)})
     evidence.add({"b": pod("new", calls=10, digit_7=5)}, LIVE)
     assert [(step.share, step.canary.calls) for step in evidence.steps()] == [(0.1, 5), (0.5, 2)]
     assert [step.canary.digits[7] for step in evidence.steps()] == [4, 1]

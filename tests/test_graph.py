@@ -135,6 +135,11 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("torch.ops.aten.linear.default", "os.system", r"os\.system is no ATen operator"),
+        (
+            "aten.linear.default",
+            "aten.from_file.default",
+            r"aten\.from_file\.default is no ATen operator that a graph may call",
+        ),
         ("aten.linear.default", "aten.__class__.mro", r"aten\.__class__\.mro is no ATen operator"),
         (
             "aten.linear.default",

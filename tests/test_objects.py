@@ -55,6 +55,16 @@ def test_a_patch_sets_and_removes(objects: Objects, patch: Any) -> None:
     assert objects.get(PATH)["metadata"]["resourceVersion"] == "2"
 
 
+def test_null_is_nothing(objects: Objects) -> None:
+    objects.patch(PATH, [{"op": "add", "path": "/metadata/labels", "value": None}], "me")
+    assert "labels" not in objects.get(PATH)["metadata"]
+
+
+def test_an_object_stays_of_its_kind(objects: Objects) -> None:
+    with refused(422, "Invalid"):
+        objects.patch(PATH, {"kind": "Secret"}, "me")
+
+
 def test_a_json_patch_whose_test_fails_changes_nothing(objects: Objects) -> None:
     before = objects.get(PATH)
     with refused(422, "Invalid"):

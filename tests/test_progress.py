@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from rollout import __main__ as command
-from rollout import canary
+from rollout import canary, progress
 from rollout.api import API
 from rollout.errors import Conflict, Unreachable
 from rollout.evidence import Counts
-from rollout.source import Reading
+from rollout.source import REVISION_LABEL, Reading
 from tests import releases
 from tests.releases import Traffic, World
 
@@ -197,6 +197,63 @@ def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
     assert message in capsys.readouterr().err
 
 
+def test_a_canary_whose_pods_cannot_be_read_is_not_promoted(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was counted before they fell silent says nothing of how it does now."""
+    read = traffic.read
+    revision = "mnist-predictor-00002"
+    labels = {REVISION_LABEL: revision}
+    metadata = {"name": "canary", "namespace": "default", "labels": labels}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
+    world.api.create("/api/v1/namespaces/default/pods/canary", pod, "knative")
+
+    def silent(slow: float) -> Reading:
+        found = read(slow)
+        if traffic.looks < 3:
+            return found
+        others = {name: each for name, each in found.pods.items() if each.revision != revision}
+        return Reading(found.time, others)
+
+    traffic.read = silent  # type: ignore[method-assign]
+    traffic.calls = 2000
+    assert run(world, "2", "--max-time=0.5") == command.INCONCLUSIVE
+    assert progress.NOTHING in capsys.readouterr().err
+    assert percent(world) == 50
+
+
+def test_what_one_revision_did_does_not_promote_another(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = traffic.read
+
+    def meddle(slow: float) -> Reading:
+        if traffic.looks == 2:
+            containers = world.service["spec"]["predictor"]["containers"]
+            version = next(each for each in containers[0]["env"] if each["name"] == "MODEL_VERSION")
+            version["value"] = "3"
+            world.patch(containers=containers)
+            world.look()
+        return read(slow)
+
+    traffic.read = meddle  # type: ignore[method-assign]
+    assert run(world) == command.REFUSED
+    assert "was changed under the canary: mnist-predictor-00002" in capsys.readouterr().err
+    assert percent(world) == 10
+    assert world.run("abort") == 0
+    assert world.api.traffic[-1] == {"1": 100}
+
+
+def test_what_was_never_begun_is_no_rollback(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with releases.interrupted(pytest.MonkeyPatch(), 0, "patch"):
+        assert run(world) == 130
+    assert world.run("run", *STEPS, *QUICK) == command.REFUSED
+    assert "its start was stopped" in capsys.readouterr().err
+    assert run(world) == 0
+
+
 def test_what_somebody_else_does_meanwhile_is_respected(world: World, traffic: Traffic) -> None:
     """A percent begins a stage of its own; a rollback is one."""
     traffic.canary = dict
@@ -292,6 +349,50 @@ def test_what_was_taken_back_is_not_tried_again_unless_it_is_started(
     assert world.service["spec"] == before
     assert world.start() == 0
     assert percent(world) == 10
+
+
+def test_another_image_for_the_same_version_is_another_canary(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traffic.canary = lambda: {"failed": 1}
+    assert run(world, "--image=registry/predictor:bad") == command.ROLLED_BACK
+    assert run(world, "--image=registry/predictor:bad") == command.ROLLED_BACK
+    traffic.canary = dict
+    assert run(world, "--image=registry/predictor:mended") == 0
+    assert [each["canary"] for each in history(world, capsys) if each["action"] == "started"] == [
+        "version 1 in registry/predictor:bad", "version 1 in registry/predictor:mended",
+    ]  # fmt: skip
+
+
+def test_the_version_that_is_served_is_no_canary(world: World, traffic: Traffic) -> None:
+    """Whether or not its digest is pinned."""
+    before = world.service["spec"]
+    assert run(world, "1") == 0
+    assert world.service["spec"] == before
+
+
+@pytest.mark.parametrize("flag", ["--pause-at=25", "--labels=-1:5"])
+def test_flags_that_make_no_sense_are_refused(world: World, flag: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(world, "2", flag)
+    assert end.value.code == 2
+
+
+def test_a_share_by_hand_beyond_where_a_person_must_approve_waits_too(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start("2", "--percent=30") == 0
+    read = traffic.read
+
+    def approve_later(slow: float) -> Reading:
+        if traffic.looks == 10:
+            assert world.run("approve") == 0
+        return read(slow)
+
+    traffic.read = approve_later  # type: ignore[method-assign]
+    assert run(world, "--pause-at=10") == 0
+    assert traffic.looks > 10
+    assert "at 30 %: healthy, and waiting" in capsys.readouterr().err
 
 
 def test_another_version_is_refused_while_one_is_under_way(world: World, traffic: Traffic) -> None:

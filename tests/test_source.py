@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from rollout.api import API
+from rollout.canary import Component
 from rollout.errors import NoEvidence
 from rollout.evidence import Evidence, Pod
 from rollout.source import Pods, Prometheus, Reading, begin
@@ -20,6 +21,7 @@ from standalone.objects import Objects
 from tests import cluster, programs
 from tests.releases import serving
 
+LIVE = Component("predictor", {}, 10, "new", "new", "old", {"old": 90, "new": 10})
 PAGE = """\
 # TYPE mnist_request_seconds histogram
 mnist_request_seconds_bucket{outcome="ok",le="0.5"} 8.0
@@ -124,6 +126,23 @@ def test_the_pod_of_a_sample_is_told_by_its_labels() -> None:
     assert (pod.component, pod.revision, pod.started) == ("predictor", "revision of a", 900)
 
 
+def test_a_restart_between_two_scrapes_is_not_counted_twice() -> None:
+    """The new process may have passed what the old one had counted."""
+    started = series("b", "process_start_time_seconds", (1000, 900), (1040, 1010))
+    found = read(calls("a", (1000, 0), (1030, 300)), calls("b", (1000, 40), (1040, 70)), started)
+    assert found == (1030, {"a": 300, "b": 40})
+
+
+@pytest.mark.parametrize(
+    ("age", "revision", "shows"), [(0, "new", True), (0, "old", False), (300, "new", False)]
+)
+def test_a_reading_tells_of_who_is_in_it_while_it_is_fresh(
+    age: float, revision: str, *, shows: bool
+) -> None:
+    pods = {"a": Pod("predictor", revision, 0, {})}
+    assert Reading(time.time() - age, pods).shows("new") == shows
+
+
 def test_a_prometheus_that_is_away_or_answers_nonsense_is_said() -> None:
     with pytest.raises(NoEvidence, match="does not answer"):
         Prometheus(f"http://127.0.0.1:{programs.free_port()}", "mnist", "mnist").read(0.5)
@@ -144,5 +163,5 @@ def test_a_stage_begins_with_what_was_scraped_since(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
     evidence = Evidence(slow=0.5)
-    begin(Late(), evidence, 10)
+    begin(Late(), evidence, LIVE)
     assert evidence.seen["a"].counts == {"calls": 200}

@@ -96,7 +96,7 @@ def test_v2_refuses_other_shapes(shape: list[int]) -> None:
 def test_v2_refuses_data_that_do_not_fill_the_shape(size: int) -> None:
     with pytest.raises(InvalidInput, match="784"):
         read(v2_raw(bytes(size), [1, 28, 28]))
-    with pytest.raises(InvalidInput, match=f"784|{size} values"):
+    with pytest.raises(InvalidInput, match=f"got {size} values"):
         read(v2_json([0] * size, [1, 28, 28]))
 
 

@@ -81,6 +81,8 @@ class Store:
 
         It ends in a slash, without which KServe's download of version 1 from S3 brings 10 along.
         """
+        if self._scheme == "file":
+            return f"{Path(self._root, str(version)).as_uri()}/"
         place = f"{self._root}/{version}/"
         if _EXTRAS.get(self._scheme) == "azure":
             return f"https://{self._files.account_name}.blob.core.windows.net/{place}"

@@ -142,6 +142,7 @@ class GRPCPredictor:
             response = await self._client.infer(request, headers=metadata)
         except grpc.aio.AioRpcError as error:
             metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
+            log.warning("the predictor answered %s: %.200r", error.code().name, error.details())
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None
         try:
             tensors = {output.name: output.as_numpy() for output in response.outputs}

@@ -91,11 +91,7 @@ def _unpack(raw: bytes, count: int) -> list[bytes]:
 
 
 def _to_bytes(file: Any, i: int) -> bytes:
-    if isinstance(file, str):
-        try:
-            return binascii.a2b_base64(file, strict_mode=True)
-        except ValueError:  # binascii.Error, or not ASCII
-            raise InvalidInput(f"instance {i}: expected the file as base64 text") from None
-    if not isinstance(file, bytes):
-        raise InvalidInput(f"instance {i}: expected the file as base64 text")
-    return file
+    try:
+        return file if isinstance(file, bytes) else binascii.a2b_base64(file, strict_mode=True)
+    except (TypeError, ValueError):  # no text; no base64, or not ASCII
+        raise InvalidInput(f"instance {i}: expected the file as base64 text") from None
