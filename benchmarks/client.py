@@ -17,7 +17,7 @@ from kserve import InferInput, InferRequest, PredictorConfig
 from kserve.inference_client import InferenceRESTClient, RESTConfig
 
 from tests import programs
-from transformer.client import connect
+from transformer.client import client_for
 
 BATCHES = (1, 16, 64)
 ROUNDS = 7
@@ -53,8 +53,8 @@ async def measure(call: Call, images: np.ndarray) -> tuple[float, float]:
 async def compare(predictor: programs.Program) -> None:
     """Measure all clients in turn, so that a change in the machine's mood meets all of them."""
     http, grpc = f"127.0.0.1:{predictor.http_port}", predictor.grpc_address
-    ours = connect(PredictorConfig(http, "v2", predictor_request_timeout_seconds=60), "mnist")
-    ours_grpc = connect(
+    ours = client_for(PredictorConfig(http, "v2", predictor_request_timeout_seconds=60), "mnist")
+    ours_grpc = client_for(
         PredictorConfig(grpc, "grpc-v2", predictor_request_timeout_seconds=60), "mnist"
     )
     calls: dict[str, Call] = {

@@ -145,9 +145,11 @@ class Metadata(_Record):
 
     @model_validator(mode="after")
     def _check_signature(self) -> Self:
-        expected = INPUTS, outputs(len(self.labels))
-        if (self.inputs, self.outputs) != expected:
-            raise ValueError(f"the predictor needs inputs and outputs {expected}")
+        if (self.inputs, self.outputs) != (INPUTS, outputs(len(self.labels))):
+            raise ValueError(
+                "inputs or outputs are not those that the predictor serves: images UINT8"
+                f" [-1, 28, 28]; probabilities FP32 [-1, {len(self.labels)}], accepted BOOL [-1]"
+            )
         return self
 
     def to_json(self) -> bytes:
@@ -166,8 +168,8 @@ class Model:
 def select_directory(
     environ: Mapping[str, str],
     *,
-    models_dir: Path = Path("/models"),
-    mount_dir: Path = Path("/mnt/models"),
+    models_dir: Path,
+    mount_dir: Path,
     name: str,
 ) -> Path:
     """The directory of the version to serve.

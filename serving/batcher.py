@@ -20,7 +20,7 @@ from serving.scores import Images, Scores
 
 log = logging.getLogger(__name__)
 
-SLOW = "the predictor took too long"
+PREDICTOR_SLOW = "the predictor took too long"
 
 
 @dataclass(slots=True, eq=False)
@@ -94,8 +94,10 @@ class Batcher:
             deadline: loop time, in seconds, by which it is given up.
 
         Raises:
-            Overloaded: more than ``max_pending`` images would be pending.
+            Overloaded: others are pending, and with these there would be more than
+                ``max_pending``.
             TimedOut: there were no scores by the deadline.
+            Exception: whatever the run raised.
         """
         loop = asyncio.get_running_loop()
         with self._gate.admit(len(images)):
@@ -198,7 +200,7 @@ class Batcher:
 
 
 def _give_up(request: _Request) -> None:
-    _fail([request], TimedOut(SLOW))
+    _fail([request], TimedOut(PREDICTOR_SLOW))
 
 
 def _fail(batch: list[_Request], error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""How much work is taken on before callers are told to come back."""
+"""What is taken on: how much work at a time, and how large a request."""
 
 import asyncio
 from collections.abc import Iterator

@@ -70,7 +70,7 @@ class Protocol(HttpToolsProtocol):
             args: as uvicorn gives them.
             listener: brings further connections.
             app: answers the inferences.
-            in_hand: from which a POST is refused. Health checks never are.
+            in_hand: counts the requests; a POST beyond its limit is refused, a health check never.
             bodies: those of all connections.
             kwargs: as uvicorn gives them.
         """

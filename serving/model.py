@@ -24,8 +24,9 @@ class ServedModel(Model):  # type: ignore[misc]
     ) -> tuple[Any, dict[str, str]]:
         """The answer to ``body``, and no headers: preprocess, predict, postprocess, each awaited.
 
-        It stands for the SDK's, whose histograms and log cost a request as much as reading and
-        writing it, and which takes raw bytes for a failure of the server.
+        All have the SDK's signatures, so that a model that was written for it can be served here.
+        This one stands for the SDK's, whose histograms and log cost a request as much as reading
+        and writing it, and which takes raw bytes for a failure of the server.
         """
         payload = await self.preprocess(body, headers)
         result = await self.predict(payload, headers)

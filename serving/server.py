@@ -128,7 +128,10 @@ class Server(ModelServer):  # type: ignore[misc]
         self._args = args
 
     def start(self, model: ServedModel, add_routes: Callable[[App], None] | None = None) -> None:
-        """Serve ``model``; ``add_routes`` adds what the program has beyond the protocols."""
+        """Serve ``model`` until SIGTERM or SIGINT, then end the process.
+
+        ``add_routes`` adds what the program has beyond the protocols.
+        """
         self.register_model(model)
         model.start()
         rest = kserve.model_server.app
@@ -170,7 +173,7 @@ class DataPlane(SDKDataPlane):  # type: ignore[misc]
     """The SDK's, telling the truth about the extensions and about what hangs."""
 
     async def live(self) -> dict[str, str]:
-        """Whether a restart would not help: from it come V1's and V2's answers."""
+        """``alive``, or ``hanging`` where only a restart helps; V1 and V2 tell it."""
         hangs = any(model.hangs() for model in self._model_registry.get_models().values())
         return {"status": "hanging" if hangs else "alive"}
 

@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 UNUSED = (
     "kserve.api.kserve_client",  # for who talks to Kubernetes
+    "kserve.models",  # what it would talk about
     "pandas",  # for who wants requests as data frames
     "torch._meta_registrations",  # for compilers: operators on tensors without data
 )
@@ -24,6 +27,33 @@ class _StandIn(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         return type(name, (), {})
+
+
+class _StandIns(MetaPathFinder, Loader):
+    """Finds one for each of ``UNUSED`` that is not there yet, and for what is in it."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
+        if any(f"{fullname}.".startswith(f"{name}.") for name in UNUSED):
+            return ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        self.made.append(spec.name)
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is in it."""
+
+    def forget(self) -> None:
+        """Take them all away again."""
+        for name in self.made:
+            module = sys.modules.pop(name)
+            package, _, attribute = name.rpartition(".")
+            if vars(sys.modules.get(package, module)).get(attribute) is module:
+                delattr(sys.modules[package], attribute)
 
 
 @contextmanager
@@ -45,11 +75,11 @@ def quick_imports(importer: str) -> Iterator[None]:
         os.environ[BLAS_THREADS] = "1"
         importlib.import_module("numpy")
         del os.environ[BLAS_THREADS]
-    stand_ins = {name: _StandIn(name) for name in UNUSED if name not in sys.modules}
-    sys.modules.update(stand_ins)
+    stand_ins = _StandIns()
+    sys.meta_path.insert(0, stand_ins)
     yield
-    for name in stand_ins:
-        del sys.modules[name]
+    sys.meta_path.remove(stand_ins)
+    stand_ins.forget()
     # What the imports left is there to stay: no collection need look through it. What a request
     # leaves is seldom a cycle.
     gc.freeze()

@@ -18,6 +18,11 @@ from predictor.artifact import INPUTS, ArtifactError, Metadata, outputs
 from tests.versions import linear_graph, write
 
 OUTPUTS = outputs(10)
+PLACES: Any = {
+    "name": "mnist",
+    "models_dir": Path("/models"),
+    "mount_dir": Path("/mnt/models"),
+}
 
 
 @pytest.fixture
@@ -39,18 +44,18 @@ def version(tmp_path: Path) -> Path:
     ],
 )
 def test_two_variables_choose_the_version(environ: dict[str, str], directory: str) -> None:
-    assert artifact.select_directory(environ, name="mnist") == Path(directory)
+    assert artifact.select_directory(environ, **PLACES) == Path(directory)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.0", "01", "latest", "../1", "1/../2", " 1", "²"])
 def test_a_version_is_a_positive_integer(text: str) -> None:
     with pytest.raises(ArtifactError, match="MODEL_VERSION must be a positive integer"):
-        artifact.select_directory({"MODEL_VERSION": text}, name="mnist")
+        artifact.select_directory({"MODEL_VERSION": text}, **PLACES)
 
 
 def test_without_either_variable_there_is_nothing_to_serve() -> None:
     with pytest.raises(ArtifactError, match=r"set MODEL_VERSION .* or STORAGE_URI"):
-        artifact.select_directory({}, name="mnist")
+        artifact.select_directory({}, **PLACES)
 
 
 # What is refused
@@ -156,7 +161,7 @@ def test_what_the_predictor_cannot_serve_is_refused(version: Path, changes: dict
     for key, value in changes.items():
         document[key] = [each if key == "labels" else each.model_dump() for each in value]
     path.write_text(json.dumps(document))
-    with pytest.raises(ArtifactError, match=r"malformed: document: .*the predictor needs inputs"):
+    with pytest.raises(ArtifactError, match=r"malformed: document: .*that the predictor serves"):
         artifact.load(version)
 
 

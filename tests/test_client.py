@@ -18,7 +18,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
 
 from serving.errors import Failed, Overloaded, TimedOut, Unavailable
 from serving.scores import Images, Scores
-from transformer.client import connect
+from transformer.client import client_for
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +81,7 @@ async def predictor() -> AsyncIterator[tuple[HTTPPredictor, str]]:
 
 
 async def score(config: Any, images: Images = IMAGES) -> Scores:
-    client = connect(config, "mnist")
+    client = client_for(config, "mnist")
     try:
         return await client.score(images)
     finally:
@@ -154,7 +154,7 @@ async def test_an_answer_without_the_scores_is_no_answer(
     running, address = predictor
     if body is not None:
         running.handlers.append(answer)
-    client = connect(config(address), "mnist")
+    client = client_for(config(address), "mnist")
     with pytest.raises(Unavailable):
         await client.score(IMAGES if body is not None else IMAGES[:2])
     await client.close()
@@ -282,4 +282,4 @@ async def test_nobody_there(protocol: str) -> None:
 
 def test_v1_has_no_raw_tensors() -> None:
     with pytest.raises(ValueError, match="v2 or grpc-v2"):
-        connect(config("127.0.0.1:9", "v1"), "mnist")
+        client_for(config("127.0.0.1:9", "v1"), "mnist")

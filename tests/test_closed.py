@@ -79,6 +79,7 @@ def test_what_is_not_offered_is_not_there(
     for program in (transformer, predictor):
         answer = httpx.request(method, program.url + path)
         assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
+        assert httpx.get(f"{program.url}/v2/models/mnist/ready").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/models/mnist:predict", "/v2/models/mnist/infer"])

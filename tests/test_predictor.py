@@ -207,25 +207,6 @@ async def test_bad_grpc_requests(
     assert caught.value.code() == code
 
 
-async def test_nobody_can_take_the_model_away(predictor: programs.Program) -> None:
-    for path in ("/v2/repository/models/mnist/unload", "/v2/repository/models/mnist/load"):
-        assert httpx.post(predictor.url + path).status_code == 404
-    async with grpc.aio.insecure_channel(predictor.grpc_address) as channel:
-        call = channel.unary_unary(
-            "/inference.GRPCInferenceService/RepositoryModelUnload",
-            pb.RepositoryModelUnloadRequest.SerializeToString,
-        )
-        with pytest.raises(grpc.aio.AioRpcError, match="not managed here"):
-            await call(pb.RepositoryModelUnloadRequest(model_name="mnist"))
-    assert httpx.get(f"{predictor.url}/v2/models/mnist/ready").status_code == 200
-
-
-@pytest.mark.parametrize("path", ["/v1/models/mnist:explain", "/nothing/here"])
-def test_what_is_not_offered_is_404(predictor: programs.Program, path: str) -> None:
-    answer = httpx.post(predictor.url + path)
-    assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
-
-
 async def test_sigterm_lets_requests_finish(tmp_path: Path) -> None:
     with programs.predictor(tmp_path) as running:
         body = binary_body(random_images(256))

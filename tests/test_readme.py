@@ -20,10 +20,10 @@ def local(text: str, service: programs.Program) -> str:
 
 
 def assert_shown(output: str, shown: str) -> None:
-    """``…`` stands for anything; the last digits of probabilities may differ."""
+    """``…`` stands for anything; probabilities are compared to three digits."""
 
     def rounded(text: str) -> str:
-        return re.sub(r"\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.3f}", text)
+        return re.sub(r"\d+\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.2e}", text)
 
     parts = [re.escape(rounded(part)) for part in shown.strip().split("…")]
     assert re.fullmatch(".*".join(parts), rounded(output.strip()), re.DOTALL), output

@@ -5,6 +5,7 @@ import inspect
 import kserve.model_server
 import numpy as np
 import pytest
+import uvicorn
 from kserve import InferInput
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
@@ -17,6 +18,13 @@ from serving.v2 import raw_data
 def test_the_hooks_of_the_rest_server_are_called(hook: str) -> None:
     assert hook in vars(RESTServer)
     assert f"self.{hook}(app)" in inspect.getsource(SDKRESTServer.create_application)
+
+
+def test_the_rest_server_is_started_and_stopped_as_ours_is() -> None:
+    source = inspect.getsource(SDKRESTServer.start)
+    assert "self.create_application()" in source
+    assert "self._server.serve()" in source
+    assert inspect.iscoroutinefunction(uvicorn.Server.shutdown)
 
 
 def test_the_address_comes_from_the_configuration() -> None:

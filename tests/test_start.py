@@ -39,11 +39,12 @@ def test_what_is_called_unused_would_be_imported() -> None:
     [
         ("import pandas; print(len(pandas.DataFrame([1, 2])))", "2"),
         ("from kserve.api.kserve_client import KServeClient as C; print(C.get.__name__)", "get"),
+        ("from kserve.models import V1beta1Batcher as B; print(B.openapi_types)", "{"),
         ("import torch._meta_registrations as m; print(m.register_meta.__name__)", "register_meta"),
     ],
 )
 def test_whoever_wants_it_gets_it(use: str, seen: str) -> None:
-    assert run(IMPORTS.format(importer="__main__") + use)[-1] == seen
+    assert run(IMPORTS.format(importer="__main__") + use)[-1].startswith(seen)
 
 
 def test_a_placeholder_is_no_type_of_anything() -> None:

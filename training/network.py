@@ -2,7 +2,7 @@
 
 **Another model?** This is one of the three files to change (with ``training/data.py`` and
 ``transformer/image.py``): replace ``network`` by yours, and ``LABELS`` where they differ. The
-predictor takes what it serves from ``model.json`` and needs no change.
+predictor needs no change for pictures of 28×28.
 """
 
 import io

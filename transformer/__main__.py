@@ -11,7 +11,7 @@ with quick_imports(__name__):
     from serving import logs, tracing
     from serving.cpu import cpu_limit
     from serving.server import Server, parser, positive
-    from transformer.client import connect
+    from transformer.client import client_for
     from transformer.decode import MAX_PIXELS
     from transformer.model import Transformer
     from transformer.routes import add_routes
@@ -73,7 +73,7 @@ def main() -> None:
         predictor_request_retries=args.predictor_request_retries,
     )
     try:
-        client = connect(config, args.model_name)
+        client = client_for(config, args.model_name)
     except ValueError as error:
         sys.exit(f"transformer: {error}")
     model = Transformer(

@@ -17,7 +17,7 @@ from kserve.inference_client import InferenceGRPCClient
 from numpy.typing import NDArray
 
 from serving import context, v2
-from serving.batcher import SLOW
+from serving.batcher import PREDICTOR_SLOW
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
 from serving.inference import VERSION_HEADER
 from serving.message import Response
@@ -39,14 +39,15 @@ class PredictorClient(Protocol):
         """Score ``images``, uint8 [N, 28, 28].
 
         Raises:
-            Overloaded, Unavailable, TimedOut: as the predictor's answer, or its absence, says.
+            Overloaded, Unavailable, TimedOut, Failed: as the predictor's answer, or its absence,
+                says.
         """
 
     async def close(self) -> None:
         """Close the connections."""
 
 
-def connect(config: PredictorConfig, model_name: str) -> PredictorClient:
+def client_for(config: PredictorConfig, model_name: str) -> PredictorClient:
     """The client for the protocol that ``config`` names.
 
     Raises:
@@ -103,7 +104,7 @@ class RESTPredictor:
                 return await self._client.post(body, headers)
             except TimeoutError:
                 metrics.count_call(None, ok=False)
-                raise TimedOut(SLOW) from None
+                raise TimedOut(PREDICTOR_SLOW) from None
             except OSError as error:
                 metrics.count_call(None, ok=False)
                 # A call changes nothing, so it may be made again.
@@ -174,7 +175,7 @@ def _error_of(status: int) -> ServingError:
     if status == 429:
         return Overloaded(BUSY)
     if status == 504:
-        return TimedOut(SLOW)
+        return TimedOut(PREDICTOR_SLOW)
     # 200: not by the predictor. 404: a proxy knows no such host, or not yet.
     if status in (200, 404, 502, 503):
         return Unavailable(AWAY)

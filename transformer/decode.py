@@ -86,9 +86,11 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     opposite of its ink. Deep pixels (16 and 32 bits, float) are scaled, not clipped. Its longer
     side has at most 1,024 pixels.
 
-    :raises NotAnImage: the bytes are in none of these formats
-    :raises TooLarge: more than ``max_pixels``, by the header: nothing is decoded
-    :raises InvalidInput: no bytes, or a damaged image, one under 8×8, or one of several frames
+    Raises:
+        NotAnImage: the bytes are in none of these formats.
+        TooLarge: more pixels than ``max_pixels``, or more parts than are read; nothing is decoded.
+        InvalidInput: no bytes, a damaged image, one under 8×8, several frames, too many scans of a
+            JPEG, or pixels that are no finite numbers.
     """
     if not data:
         raise InvalidInput("the image is empty: 0 bytes")

@@ -2,7 +2,7 @@
 
 MNIST's digits are white on black, fitted into 20×20 keeping their aspect, and centred by
 their mass in 28×28 (http://yann.lecun.com/exdb/mnist/). Whoever brings another model
-replaces this function.
+replaces ``picture``.
 """
 
 import math
@@ -37,7 +37,8 @@ class Picture(NamedTuple):
 def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """The digit in an image file, as the model knows it.
 
-    :raises ServingError: as :func:`transformer.decode.decode` does, and nothing else
+    Raises:
+        ServingError: as ``transformer.decode.decode`` does, and nothing else.
     """
     return picture(decode(data, max_pixels=max_pixels))
 

@@ -140,7 +140,8 @@ class Transformer(ServedModel):
         """Have the predictor score the pictures, in one call with those of other requests.
 
         Raises:
-            Overloaded, Unavailable, TimedOut: as the predictor's answer, or its absence, says.
+            Overloaded, Unavailable, TimedOut, Failed: as the predictor's answer, or its absence,
+                says.
         """
         pixels = np.array([picture.pixels for picture in job.pictures])
         return job, await self._batcher.submit(pixels, job.deadline)
