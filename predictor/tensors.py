@@ -55,7 +55,7 @@ def _from_v2(request: InferRequest, max_instances: int) -> Images:
             f"input 'images': expected shape [N, 28, 28] or [N, 1, 28, 28], got {shape}"
         )
     check_instances(shape[0], max_instances)
-    if tensor.data is not None:
+    if v2.raw_data(tensor) is None:
         return _from_numbers(tensor.data, "input 'images'", (shape[0], 28, 28))
     try:
         # NumPy's view of the body, no copy.
