@@ -247,6 +247,29 @@ def test_a_version_that_cannot_be_served_takes_no_traffic(service: Program) -> N
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [("env", {"name": "A=B", "value": "x"}), ("args", "\0"), ("args", "x" * 200_000)],
+    ids=["a name", "a character", "a length"],
+)
+def test_a_canary_that_no_system_starts_takes_nothing_along(
+    service: Program, field: str, value: object
+) -> None:
+    path = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices/mnist"
+    hopeless = {"op": "add", "path": f"/spec/predictor/containers/0/{field}/-", "value": value}
+    httpx.patch(
+        api(service) + path,
+        json=[hopeless, percent(10)],
+        headers={"Content-Type": "application/json-patch+json"},
+    ).raise_for_status()
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while f"{NEW} cannot run" not in service.output():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert status(service)["ready"] == "False"
+    assert versions(service, 5) == {"1": 5}
+
+
+@pytest.mark.parametrize(
     ("operation", "message"),
     [
         ({"op": "add", "path": "/spec/predictor/canary", "value": 1}, "canary is unknown"),
