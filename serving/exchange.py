@@ -107,6 +107,8 @@ class Exchange:
         self._arrival: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
+        self.works = True
+        """Whether there is no answer yet."""
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
@@ -155,7 +157,10 @@ class Exchange:
         try:
             response = await self._app.answer(self._found, request)
             self._release()
-            await self._connection.flow.drain()  # its last answer has been read
+            self.works = False
+            if self._connection.flow.write_paused:
+                self._connection.count()
+                await self._connection.flow.drain()  # until its last answer has been read
             self._write(response)
         except asyncio.CancelledError:
             if not self.disconnected:
@@ -177,7 +182,7 @@ class Exchange:
         fixed = connection.server_state.default_headers
         connection.transport.write(response.encode(fixed, keep_alive=self.keep_alive))
         self.response_started = self.response_complete = True
-        if not self.keep_alive:
+        if not self.keep_alive and self._is_whole:  # else the rest of the body would reset it
             connection.transport.close()
         connection.on_response_complete()
 

@@ -1,9 +1,7 @@
 """What is taken on: how much work at a time, and how large a request."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 from serving.errors import Overloaded, TooLarge
 
@@ -34,13 +32,6 @@ class Gate:
             self.inside -= count
 
 
-class Connection(Protocol):
-    """One of those whose requests are counted."""
-
-    def is_waiting(self) -> bool:
-        """Whether all that it has in hand waits for its client."""
-
-
 class InHand:
     """The requests of all connections, up to a limit.
 
@@ -50,18 +41,12 @@ class InHand:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.waiting: set[Connection] = set()
-        """Connections that may wait for their client."""
+        self.busy: set[object] = set()
+        """Connections with a request that waits for us, of which each answers one at a time."""
 
-    def is_full(self, tasks: set[asyncio.Task[Any]]) -> bool:
-        """Whether ``tasks``, one for each request, are as many as there may be."""
-        if len(tasks) < self._limit:
-            return False
-        # A task that is done stays in the set until the loop gets to it, and its client may have
-        # sent the next request by then.
-        done = sum(map(asyncio.Task.done, tasks))
-        waiting = sum([each.is_waiting() for each in self.waiting])
-        return len(tasks) - done - waiting >= self._limit
+    def is_full(self) -> bool:
+        """Whether they are as many as there may be."""
+        return len(self.busy) >= self._limit
 
 
 def check_instances(count: int, limit: int) -> None:

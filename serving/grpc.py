@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -201,10 +202,21 @@ def _trailing(version: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in named if value)
 
 
+def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
+    """For gRPC over TLS."""
+    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+
+
 async def start(
-    model: ServedModel, dataplane: DataPlane, *, address: str, max_receive: int, max_send: int
+    model: ServedModel,
+    dataplane: DataPlane,
+    *,
+    address: str,
+    max_receive: int,
+    max_send: int,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> grpc.aio.Server:
-    """Start the gRPC server on ``address`` (host:port).
+    """Start the gRPC server on ``address`` (host:port), over TLS with ``credentials``.
 
     Messages may have ``max_receive`` and ``max_send`` bytes; gRPC itself refuses larger ones, with
     RESOURCE_EXHAUSTED.
@@ -225,7 +237,10 @@ async def start(
     servicer = Servicer(model, dataplane, max_message=max_receive)
     server.add_generic_rpc_handlers((_handler(servicer),))
     try:
-        server.add_insecure_port(address)
+        if credentials:
+            server.add_secure_port(address, credentials)
+        else:
+            server.add_insecure_port(address)
     except RuntimeError:
         sys.exit(f"cannot listen on {address} for gRPC; choose another port with --grpc_port")
     await server.start()

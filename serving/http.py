@@ -16,9 +16,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.app import App, Found
+from serving.errors import Overloaded
 from serving.exchange import Bodies, Exchange
 from serving.gate import InHand
 from serving.listener import Listener
@@ -34,6 +35,8 @@ UNREAD = 30
 """Seconds that a client has to read what it is sent."""
 PIPELINED = 64
 """Requests that a client may have waiting behind the one that is being answered."""
+GOODBYE = 1
+"""Seconds that an idle client has to end TLS when the program stops."""
 
 INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=False)
 TOO_LARGE = refusal(
@@ -49,7 +52,9 @@ TOO_SLOW = refusal(
 def _split(url: bytes) -> tuple[str, str]:
     """Path and query of a request's URL."""
     parts = httptools.parse_url(url)
-    return unquote((parts.path or b"").decode("ascii")), (parts.query or b"").decode("latin-1")
+    if parts.path is None:
+        raise httptools.HttpParserInvalidURLError(url)
+    return unquote(parts.path.decode("ascii")), (parts.query or b"").decode("latin-1")
 
 
 class Protocol(HttpToolsProtocol):
@@ -85,6 +90,8 @@ class Protocol(HttpToolsProtocol):
         """Bytes so far of a head that is not complete, or of what is between a body's chunks."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._running: Exchange | RequestResponseCycle | None = None
+        """The request that is being answered; ``cycle`` is the last one that has come."""
         self._in_head = False
         self._advances = False
         """Whether a head begins or ends in the piece at hand, or some of a body is in it."""
@@ -96,7 +103,9 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request as long as for a further one."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(0)  # whatever is not read is noticed
+        transport.set_write_buffer_limits(
+            1
+        )  # what is not read is noticed; over TLS 0 never resumes
         if self._listener.is_closed:
             transport.close()
             return
@@ -110,10 +119,13 @@ class Protocol(HttpToolsProtocol):
         for exchange in self.exchanges:
             exchange.hang_up()
         self.exchanges.clear()
-        if isinstance(self.cycle, Exchange):
+        if isinstance(self._running, RequestResponseCycle):
+            self.cycle = self._running  # who is told by uvicorn
+        elif isinstance(self.cycle, Exchange):
             self.cycle = None
+        self._unset_keepalive_if_required()  # uvicorn does so only without an error
         super().connection_lost(exc)
-        self._in_hand.waiting.discard(self)
+        self._in_hand.busy.discard(self)
         self._end_part()
         self._end_unread()
 
@@ -140,7 +152,7 @@ class Protocol(HttpToolsProtocol):
         if self._overhead > LONGEST_HEAD:
             self._close(TOO_LARGE)
         elif self._timer is None:
-            self._timer = self.loop.call_later(TIMEOUT, self._close, TOO_SLOW)
+            self._timer = self.loop.call_later(TIMEOUT, self._time_out)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -161,11 +173,10 @@ class Protocol(HttpToolsProtocol):
             self._close(TOO_LARGE)
         elif len(self.pipeline) == PIPELINED:
             self.transport.abort()
-        elif is_next and is_post and self._in_hand.is_full(self.tasks):
+        elif is_next and is_post and self._in_hand.is_full():
             self._refuse(path)
         else:
             self._in_body = True
-            self._in_hand.waiting.add(self)
             if found := self._inferences.find(path) if is_post else None:
                 self._begin(found, query, is_next=is_next)
             else:
@@ -186,7 +197,7 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._in_body = False
-        self._end_wait()
+        self.count()
         self._end_part()
         if self._is_refused:
             self._is_refused = False
@@ -196,12 +207,16 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
         elif isinstance(self.cycle, Exchange):
             self.cycle.complete()
+            if self.cycle.response_complete and not self.cycle.keep_alive:
+                self.transport.close()
         elif not self._is_ending():
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Go on with the next request; read on only once there is none."""
         is_last = not self.pipeline
+        self._running = None
+        self.count()
         super().on_response_complete()
         if self._last_answer and is_last:
             self.transport.write(self._last_answer)
@@ -212,14 +227,40 @@ class Protocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read; it has some time to."""
         super().pause_writing()
-        self._in_hand.waiting.add(self)
+        self.count()
         self._unread = self.loop.call_later(UNREAD, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client has read all."""
         super().resume_writing()
-        self._end_wait()
+        self.count()
         self._end_unread()
+
+    def shutdown(self) -> None:
+        """Close what is idle, over TLS without waiting for the client's goodbye."""
+        super().shutdown()
+        if self.transport.is_closing() and self.config.ssl and not self._has_unsent():
+            self.loop.call_later(GOODBYE, self.transport.abort)
+
+    def count(self) -> None:
+        """Count the request that is being answered, unless it waits for its client."""
+        running = self._running
+        is_whole = bool(self.pipeline) or not self._in_body
+        is_read = not self.flow.write_paused or (isinstance(running, Exchange) and running.works)
+        if running and is_whole and is_read:
+            self._in_hand.busy.add(self)
+        else:
+            self._in_hand.busy.discard(self)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Exchange) and self._in_hand.is_full():  # its turn has come since
+            cycle.refuse(Overloaded("overloaded; try again later"))
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+        self.count()
+
+    def _has_unsent(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
 
     def _another(self) -> asyncio.Protocol:
         config, state = self.config, self.server_state
@@ -231,19 +272,20 @@ class Protocol(HttpToolsProtocol):
 
     def _begin(self, found: Found, query: str, *, is_next: bool) -> None:
         """Answer an inference, in its turn."""
+        version = self.parser.get_http_version()
         exchange = Exchange(
             self,
             self._inferences,
             self._bodies,
             found,
             query,
-            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
-            expects_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue and version != "1.0",
         )
         self.exchanges.add(exchange)
         self.cycle = exchange  # type: ignore[assignment]
         if is_next:
-            self._start_asgi_task(exchange, self.app)  # type: ignore[arg-type]
+            self._start_asgi_task(exchange, self.app)
         else:
             # As uvicorn does it. While nothing is read, a client that hangs up is not noticed.
             self.flow.pause_reading()
@@ -257,16 +299,8 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.write(self._inferences.overloaded)
 
-    def is_waiting(self) -> bool:
-        """Whether there is one request, for whose body or for whose reader it waits."""
-        return not (self.pipeline or self._is_answered())
-
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
-
-    def _end_wait(self) -> None:
-        if not (self._in_body or self.flow.write_paused):
-            self._in_hand.waiting.discard(self)
 
     def _end_unread(self) -> None:
         if self._unread is not None:
@@ -280,6 +314,13 @@ class Protocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _time_out(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:  # it is for us to read
+            self._timer = self.loop.call_later(TIMEOUT, self._time_out)
+        else:
+            self._close(TOO_SLOW)
 
     def _is_ending(self) -> bool:
         return self._last_answer is not None or self.transport.is_closing()
@@ -300,6 +341,5 @@ class Protocol(HttpToolsProtocol):
                 exchange.hang_up()
                 self.exchanges.discard(exchange)
         self._in_body = False
-        self._end_wait()
         self._end_part()
         self.flow.resume_reading()  # what is not read when it closes would cost the client answers

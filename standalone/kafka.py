@@ -115,7 +115,8 @@ class Bridge:
 
     def _forget(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         """Partitions are shared out anew: they begin where they were committed."""
-        self._progress = {}
+        for each in partitions:
+            self._progress.pop(each.partition, None)
         log.info("partitions assigned: %s", [each.partition for each in partitions])
 
     async def _acknowledge(self) -> None:

@@ -72,7 +72,10 @@ def text(value: Any) -> str:
 
 
 def _headers(message: Message) -> dict[str, bytes]:
-    found: Any = message.headers() or ()  # it is a list, whatever its type says
+    try:
+        found: Any = message.headers() or ()  # it is a list, whatever its type says
+    except (SystemError, UnicodeError):  # a name that is not UTF-8: the library reads none at all
+        return {}
     return {name.lower(): value or b"" for name, value in found}
 
 
@@ -88,11 +91,12 @@ def _structured(headers: dict[str, bytes], value: bytes) -> CloudEvent | None:
         data = attributes.pop("data", None)
         if base64_data is not None:
             return _event(attributes, base64.b64decode(base64_data, validate=True))
-    except (ValueError, TypeError, AttributeError):
+        media_type = attributes.get("datacontenttype", JSON)
+        if isinstance(data, str) and not is_json(media_type, b""):
+            return _event(attributes, data.encode())
+        return _event(attributes, b"" if data is None else orjson.dumps(data))
+    except (ValueError, TypeError, AttributeError):  # deeper than orjson writes, too
         return None
-    if isinstance(data, str) and not is_json(attributes.get("datacontenttype", JSON), b""):
-        return _event(attributes, data.encode())
-    return _event(attributes, b"" if data is None else orjson.dumps(data))
 
 
 def _binary(headers: dict[str, bytes], value: bytes) -> CloudEvent | None:
@@ -112,6 +116,8 @@ def _event(attributes: dict[str, Any], data: bytes) -> CloudEvent | None:
         if not re.fullmatch("[a-z0-9]+", name) or not isinstance(value, str | int):
             return None
     if attributes.get("specversion") != "1.0":
+        return None
+    if not isinstance(attributes.get("datacontenttype", ""), str):
         return None
     if not all(isinstance(attributes.get(name), str) and attributes[name] for name in REQUIRED):
         return None

@@ -88,8 +88,8 @@ class Service:
     async def _infer(self, request: Request) -> Response:
         self.asked.append(Asked(request.query, request.headers))
         try:
-            await self.let.wait()
             body = await request.read()
+            await self.let.wait()
         except asyncio.CancelledError:
             self.given_up += 1
             raise

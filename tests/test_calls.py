@@ -144,8 +144,9 @@ async def test_a_connection_that_is_closed_is_not_taken_again(
         [OK[:-1], b""],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody"],
         [b"HTTP/1.1 200 OK\r\n\r\nas long as the connection"],
+        [b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"],
     ],
-    ids=["nothing", "no HTTP", "half", "two lengths", "no length"],
+    ids=["nothing", "no HTTP", "half", "two lengths", "no length", "upgrade"],
 )
 async def test_what_is_no_whole_answer_is_a_connection_error(answer: list[bytes] | None) -> None:
     async with running(answer, [OK], close=True) as (server, client):

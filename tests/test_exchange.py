@@ -172,6 +172,12 @@ async def test_who_asks_whether_the_body_is_wanted_is_told(client: Client) -> No
     assert status == 413
 
 
+async def test_who_cannot_know_what_100_means_is_not_told_so(client: Client) -> None:
+    """RFC 9110, 10.1.1: a client of HTTP/1.0 would take it for the answer."""
+    old = post(b"body", "Expect: 100-continue", version="1.0")
+    assert await client.ask(old[:-4], old[-4:]) == (200, b"/b body")
+
+
 @pytest.mark.parametrize(
     ("request_", "closes"),
     [

@@ -112,6 +112,21 @@ async def test_a_body_that_does_not_come_is_given_up(
         assert await client.is_closed()
 
 
+async def test_a_body_that_is_not_read_has_all_its_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a slow request nothing is read."""
+    monkeypatch.setattr(http, "TIMEOUT", 0.1)
+    service.let.clear()
+    client = await service.connect()
+    client.writer.write(POST + POST[:-2])
+    await asyncio.sleep(0.2)
+    client.writer.write(POST[-2:])
+    await asyncio.sleep(0.1)
+    service.let.set()
+    assert [await client.answer() for _ in range(2)] == [(200, b"/b body")] * 2
+
+
 async def test_a_body_has_its_own_time(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "TIMEOUT", 0.2)
     client = await service.connect()
@@ -140,6 +155,7 @@ async def test_silence_is_given_up(said: bytes) -> None:
         b"GET\r\n\r\n",
         b"GET / HTTP/9\r\n\r\n",
         POST.replace(b": 4", b": x"),
+        b"GET http://x HTTP/1.1\r\n\r\n",
     ],
 )
 async def test_what_is_not_http_is_400(service: Service, content: bytes) -> None:
@@ -232,13 +248,22 @@ async def test_one_post_too_many_is_refused_and_the_connection_is_good(
     assert set(service.refusals) == {post[5:7].decode()}
 
 
-async def test_what_is_answered_is_not_in_hand() -> None:
-    """Its task is in uvicorn's set until the loop gets to it; its client need not wait so long."""
-    async with Service(most=1) as service:
-        answered = asyncio.create_task(asyncio.sleep(0))
-        await answered
-        service.state.tasks.add(answered)
-        assert await (await service.connect()).ask(POST) == (200, b"/b body")
+@pytest.mark.parametrize("before", [GET, POST], ids=["other", "inference"])
+async def test_one_post_too_many_is_refused_behind_another_request_too(before: bytes) -> None:
+    async with Service(most=2) as service:
+        service.let.clear()
+        first, second = [await service.connect() for _ in range(2)]
+        for client in (first, second):
+            client.writer.write(POST if client is first else before + POST)
+        while len(service.asked) < 2:
+            await asyncio.sleep(0.01)
+        third = await service.connect()
+        third.writer.write(GET + POST)
+        assert await third.answer() == (200, b"/a ")
+        assert (await third.answer())[0] == 429
+        service.let.set()
+        assert await first.answer() == (200, b"/b body")
+    assert service.bodies.held == 0
 
 
 async def test_what_is_half_sent_is_not_in_hand() -> None:
