@@ -125,7 +125,11 @@ class Bridge:
 
     def _begin(self, message: Message, tasks: asyncio.TaskGroup) -> None:
         if error := message.error():
-            raise KafkaException(error)
+            if error.code() != KafkaError._MAX_POLL_EXCEEDED:
+                raise KafkaException(error)
+            log.warning("Kafka was away for long: %s", error.str())  # the consumer joins again
+            self._room.release()
+            return
         progress = self._progress.setdefault(_partition(message), Progress())
         progress.begin(_offset(message))
         key = message.key()
@@ -146,10 +150,20 @@ class Bridge:
         except Undelivered as error:
             log.warning("dead letter: %s (status %s)", event["id"], error.status)
             dead_letter = self._delivery.dead_letter(event, error)
-            await self._store(self._topics.dead_letters, dead_letter, message)
+            await self._bury(dead_letter, message)
         else:
             await self._store(self._topics.answers, answer, message)
         self._finish(message, progress)
+
+    async def _bury(self, dead_letter: CloudEvent, message: Message) -> None:
+        """Store a dead letter, without its data if these leave no room for the reason."""
+        try:
+            await self._store(self._topics.dead_letters, dead_letter, message)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                raise
+            short = CloudEvent(dead_letter.get_attributes(), b"")
+            await self._store(self._topics.dead_letters, short, message)
 
     def _finish(self, message: Message, progress: Progress) -> None:
         self._room.release()

@@ -91,8 +91,7 @@ def _structured(headers: dict[str, bytes], value: bytes) -> CloudEvent | None:
         data = attributes.pop("data", None)
         if base64_data is not None:
             return _event(attributes, base64.b64decode(base64_data, validate=True))
-        media_type = attributes.get("datacontenttype", JSON)
-        if isinstance(data, str) and not is_json(media_type, b""):
+        if isinstance(data, str) and not is_json(attributes.get("datacontenttype", JSON), b""):
             return _event(attributes, data.encode())
         return _event(attributes, b"" if data is None else orjson.dumps(data))
     except (ValueError, TypeError, AttributeError):  # deeper than orjson writes, too

@@ -23,7 +23,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 import standalone.__main__
-from standalone.kafka import Progress
+from standalone import kafka as standalone_kafka
+from standalone.kafka import Progress, Topics
 from tests import forms, kafka, programs
 from tests.kafka import Cluster, Found
 
@@ -74,10 +75,10 @@ class Bridge:
 
 
 @contextmanager
-def bridge(servers: str, url: str, folder: Path) -> Iterator[Bridge]:
+def bridge(servers: str, url: str, folder: Path, more: str = "") -> Iterator[Bridge]:
     """The bridge between a cluster and a service, until the end of the block."""
     settings = folder / "kafka.properties"
-    settings.write_text(SETTINGS, encoding="utf-8")
+    settings.write_text(SETTINGS + more, encoding="utf-8")
     log = folder / f"bridge-{next(numbers)}.log"
     command = [sys.executable, "-m", "standalone.kafka"]
     command += [f"--kafka={servers}", f"--service={url}", f"--settings={settings}"]
@@ -165,6 +166,11 @@ POISON: list[tuple[bytes | None, dict[str, str | bytes], str]] = [
     (b'{"instances": []}', {}, "400"),
     (b"[" * 2000, {"content_type": "application/cloudevents+json"}, "400"),
     (b"poison", EVENT, "415"),
+    (
+        b'{"specversion":"1.0","id":"1","type":"t","source":"s","datacontenttype":7}',
+        {"content_type": "application/cloudevents+json"},
+        "400",
+    ),
     (b"poison", {**EVENT, "ce_subject": "\r\n\0", "content_type": b"\xff\n"}, "415"),
     (b"poison", {"ce_specversion": "1.0", "a header of no event": b"\xff\xfe"}, "415"),
 ]
@@ -299,6 +305,31 @@ def test_an_answer_that_kafka_takes_at_the_third_try_is_there_once(
     with bridge(cluster.servers, service.url, tmp_path) as running:
         running.wait(partial(all_committed, cluster, 1))
     assert len(cluster.read(ANSWERS)) == 1
+
+
+def test_a_dead_letter_that_is_too_large_comes_without_its_data(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    """The reason needs more room than the record has left."""
+    cluster.send(IMAGES, b"x" * 999_800)
+    cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    limit = "message.max.bytes=1000000\n"  # of this side; the cluster here has none
+    with bridge(cluster.servers, service.url, tmp_path, limit):
+        (letter,) = cluster.read(DEAD_LETTERS, 1)
+        assert (letter.value or b"", letter["knativeerrorcode"]) == (b"", "415")
+        assert len(cluster.read(ANSWERS, 1)) == 1
+
+
+def test_partitions_that_are_kept_keep_their_progress() -> None:
+    """As with partition.assignment.strategy=cooperative-sticky."""
+    nobody: Any = None
+    topics = Topics(IMAGES, ANSWERS, DEAD_LETTERS)
+    bridge = standalone_kafka.Bridge(nobody, nobody, nobody, topics)
+    kept = Progress()
+    bridge._progress = {1: kept, 2: Progress()}
+    bridge._forget(nobody, [TopicPartition(IMAGES, 2)])
+    assert bridge._progress == {1: kept}
 
 
 @pytest.mark.parametrize("topic", [ANSWERS, DEAD_LETTERS])

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from standalone.records import read, write
+from standalone.records import _headers, read, write
 
 SOURCE = "/apis/v1/namespaces/default/kafkasources/mnist-images"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -37,6 +37,11 @@ def message(
 
 def binary(**attributes: str) -> dict[str, bytes]:
     return {f"ce_{name}": value.encode() for name, value in {**CAMERA, **attributes}.items()}
+
+
+def deep(levels: int) -> list[Any]:
+    """More than orjson writes, though it reads them."""
+    return [deep(levels - 1)] if levels else []
 
 
 def known(event: CloudEvent) -> dict[str, Any]:
@@ -101,6 +106,8 @@ def test_an_event_in_structured_mode_is_unpacked(envelope: dict[str, Any], data:
         message(b"\xff", STRUCTURED),
         message(b"[" * 9000, STRUCTURED),
         message(json.dumps({**CAMERA, "id": 7}).encode(), STRUCTURED),
+        message(json.dumps({**CAMERA, "datacontenttype": 7}).encode(), STRUCTURED),
+        message(json.dumps({**CAMERA, "data": deep(300)}).encode(), STRUCTURED),
         message(json.dumps({**CAMERA, "nested": {}}).encode(), STRUCTURED),
         message(json.dumps({**CAMERA, "data_base64": "?"}).encode(), STRUCTURED),
         message(json.dumps({**CAMERA, "id": "\ud800"}).encode(), STRUCTURED),
@@ -132,6 +139,15 @@ def test_an_event_is_written_in_binary_mode_under_its_partition_key() -> None:
         **binary(partitionkey="é", sampled="true", attempt="3"),
         "content-type": b"image/png",
     }
+
+
+def test_a_header_whose_name_is_no_text_is_no_header() -> None:
+    class Odd(Message):
+        def headers(self) -> Any:  # as confluent_kafka does
+            raise SystemError("returned a result with an exception set")
+
+    odd: Any = Odd.__new__(Odd)
+    assert _headers(odd) == {}
 
 
 @given(

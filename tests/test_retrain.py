@@ -15,6 +15,7 @@ from predictor import artifact
 from tests.synthetic import digits
 from training import compare, data, evaluate, retrain
 from training.__main__ import main
+from training.checkpoint import Checkpoint
 from training.data import Digits
 
 WIDE = ["--overall", "0.6", "--per-digit", "0.95", "--calibration", "0.95", "--slower", "50"]
@@ -93,6 +94,22 @@ def test_what_fails_the_gate_is_not_published(
     assert retrained(store, corrections, tmp_path, "--overall", "0.0001") == 3
     assert "Not good enough: " in capsys.readouterr().out
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_what_was_interrupted_after_training_is_not_trained_again(
+    store: Path, corrections: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retrain, "verdict", interrupt)
+        assert retrained(store, corrections, tmp_path) == 130
+    trained: list[object] = []
+    monkeypatch.setattr(Checkpoint, "write", lambda *state: trained.append(state))
+    assert retrained(store, corrections, tmp_path, "--overall", "0.0001") == 3
+    assert trained == []
+    assert not (tmp_path / "second/checkpoint.pt").exists()
 
 
 def test_bad_new_images_are_refused_before_any_training(

@@ -69,15 +69,24 @@ def test_missing_data_is_one_line_and_exit_status_1(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_interruption_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("trained", [True, False])
+def test_an_interruption_says_how_to_go_on_if_there_is_something_to_go_on_from(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    trained: bool,
 ) -> None:
+    if trained:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/checkpoint.pt").touch()
+
     def load_training(directory: Path, **_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(data, "load_training", load_training)
     assert main(["train", "--run", str(tmp_path / "run"), "--data", "nowhere"]) == 130
-    assert "interrupted; what was trained goes on" in capsys.readouterr().err
+    assert ("what was trained goes on" in capsys.readouterr().err) == trained
 
 
 def test_the_published_version_and_its_digest_are_printed(

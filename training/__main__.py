@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from predictor.artifact import ArtifactError
-from training.checkpoint import CheckpointError
+from training.checkpoint import CHECKPOINT_FILE, CheckpointError
 from training.compare import CompareError, compare
 from training.config import Config, ConfigError
 from training.data import DataError
@@ -145,7 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"python -m training {flags['command']}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        said = "interrupted; what was trained goes on from its last epoch with the same command"
+        said = "interrupted"
+        if "run" in flags and (flags["run"] / CHECKPOINT_FILE).exists():
+            said += "; what was trained goes on from its last epoch with the same command"
         print(f"\npython -m training {flags['command']}: {said}", file=sys.stderr)
         return INTERRUPTED
 

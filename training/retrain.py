@@ -63,15 +63,18 @@ def retrain(
     training, held_out = data_of(old, data_directory)
     known = [training, held_out, data.load_test(data_directory)]
     images = incoming.read(new, known=known, reference=training)
-    train_on(directory, [training, images.training], held_out, config, device=device)
+    together = [training, images.training]
+    checkpoint = train_on(directory, together, held_out, config, device=device)
     candidate = graph_of(directory)
     judged = verdict(old.graph, candidate, held_out, limits=limits, new=images.held_out)
     report = f"{images.report}\n\n## The gate\n\n{judged.render()}\n"
     (directory / REPORT_FILE).write_text(report, encoding="utf-8")
-    if not judged.passed:
-        return Outcome(report, None)
-    evaluate(directory, data_directory, new=images.held_out)
-    return Outcome(report, publish(directory, store))
+    published = None
+    if judged.passed:
+        evaluate(directory, data_directory, new=images.held_out)
+        published = publish(directory, store)
+    checkpoint.remove()  # the same command need not train again if this was interrupted
+    return Outcome(report, published)
 
 
 def _latest(store: Store) -> int:

@@ -57,7 +57,7 @@ class Run(BaseModel):
     def write(self, directory: Path, *, graph: bytes) -> None:
         """Begin the run ``directory`` with this and its graph, over an earlier one."""
         directory.mkdir(parents=True, exist_ok=True)
-        for stale in (METRICS_FILE, REFERENCE_FILE, CARD_FILE):
+        for stale in (RUN_FILE, METRICS_FILE, REFERENCE_FILE, CARD_FILE):
             (directory / stale).unlink(missing_ok=True)
         write_figures(directory, {})
         (directory / GRAPH_FILE).write_bytes(graph)

@@ -43,7 +43,7 @@ def train(directory: Path, data_directory: Path, config: Config, *, device: str 
     training, validation = data.load_training(
         data_directory, validation_share=config.validation_share, seed=config.seed
     )
-    train_on(directory, [training], validation, config, device=device)
+    train_on(directory, [training], validation, config, device=device).remove()
 
 
 def train_on(
@@ -53,8 +53,11 @@ def train_on(
     config: Config,
     *,
     device: str,
-) -> None:
+) -> Checkpoint:
     """Train on all of ``training``, calibrate on ``validation``, write the run ``directory``.
+
+    Returns:
+        The checkpoint, to be removed once nothing that needs it can fail any more.
 
     Raises:
         CheckpointError: an unfinished training of other settings is in ``directory``.
@@ -94,7 +97,7 @@ def train_on(
         ),
     )
     run.write(directory, graph=export(served))
-    checkpoint.remove()
+    return checkpoint
 
 
 def describe(device: str) -> str:
