@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from serving import access, context, rest
 from serving.inference import VERSION_HEADER, Endpoints
 from serving.message import Request, Response, refusal
-from serving.metrics import CLIENT_GONE, observe
+from serving.metrics import CLIENT_GONE, begin, observe
 from serving.model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class App:
         rest.add_routes(kserve, model)
         self.endpoints = Endpoints(model)
         self._version = model.version or ""
+        begin(self._version)
         named = {VERSION_HEADER: self._version} if self._version else {}
         self.overloaded = refusal(
             HTTPStatus.TOO_MANY_REQUESTS,

@@ -53,6 +53,17 @@ _request_seconds = cache(REQUEST_SECONDS.labels)
 _first_digits = cache(FIRST_DIGITS.labels)
 
 
+def begin(model_version: str) -> None:
+    """Show what alerts go by while it is still 0.
+
+    A series that begins with its first event hides that one from Prometheus's ``rate``, and with it
+    all that happens before the next scrape.
+    """
+    for protocol in ("v1", "v2", "grpc", "form"):
+        for outcome in ("failed", "overloaded"):
+            _request_seconds(protocol, outcome, model_version)
+
+
 def observe(protocol: str, status: int, model_version: str, seconds: float) -> str:
     """Count a request that has been answered with an HTTP status, 0 for none.
 

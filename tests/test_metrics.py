@@ -58,6 +58,15 @@ def tensor(side: int) -> InferInput:
     return made
 
 
+def test_what_alerts_go_by_is_there_before_it_happens(pair: tuple[Program, Program]) -> None:
+    """Else `rate` would not see the first failures of a pod."""
+    for program, version in zip(pair, ("1", ""), strict=True):
+        page = httpx.get(f"http://127.0.0.1:{program.metrics_port}/metrics").text
+        for outcome in ("failed", "overloaded"):
+            labels = f'model_version="{version}",outcome="{outcome}",protocol="v1"'
+            assert f"{REQUESTS}{{{labels}}} 0.0" in page
+
+
 async def test_the_predictor_counts_calls_by_protocol_outcome_and_version(alone: Program) -> None:
     image = np.zeros((1, 28, 28), np.uint8)
     for body in (v1(image[0]), v1(), v1(*[image[0]] * 5)):
