@@ -103,9 +103,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request as long as for a further one."""
         super().connection_made(transport)
-        transport.set_write_buffer_limits(
-            1
-        )  # what is not read is noticed; over TLS 0 never resumes
+        # Whatever is not read is noticed. Of 0 bytes, uvloop's TLS would take 0 for too many.
+        transport.set_write_buffer_limits(1)
         if self._listener.is_closed:
             transport.close()
             return
@@ -125,6 +124,7 @@ class Protocol(HttpToolsProtocol):
             self.cycle = None
         self._unset_keepalive_if_required()  # uvicorn does so only without an error
         super().connection_lost(exc)
+        self._running = None
         self._in_hand.busy.discard(self)
         self._end_part()
         self._end_unread()
