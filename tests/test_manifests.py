@@ -109,7 +109,7 @@ def test_a_changed_setting_makes_a_new_revision(tmp_path: Path) -> None:
             "mnist-retraining",
             {"s3://bucket/corrections", "--store=s3://bucket/mnist"},
         ),
-        ("pipelines.md", "mnist-rollout", {"--steps=10,50,100", "--pause-at=25"}),
+        ("pipelines.md", "mnist-rollout", {"--steps=10,50,100", "--pause-at=10"}),
     ],
 )
 def test_an_overlay_may_change_a_job_as_the_docs_say(
