@@ -159,7 +159,7 @@ def about(seconds: int) -> dict[str, object]:
     ]
     return {
         "machine": f"{os.cpu_count()} cores of {processor[1] if processor else platform.machine()}",
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} (built {platform.python_build()[1]})",
         "torch": version("torch"),
         "versions": ", ".join(versions),
         "begun": now(),
@@ -254,7 +254,7 @@ def main() -> None:
     for server in chosen:
         results.found["processes"][server.name] = server.processes
         reason = VENVS / f"{server.venv}.missing"
-        if server.venv and reason.exists():
+        if reason.exists():
             results.found["missing"][server.name] = reason.read_text(encoding="utf-8")
     for number in range(1, args.rounds + 1):
         results.found["bare"].append(coldstart.bare(Path()).wall)

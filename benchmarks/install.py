@@ -1,9 +1,9 @@
 """Installs what ``make bench`` needs into ``build/bench``: ``python -m benchmarks.install``.
 
-Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``; each of our
-two programs has what its image has. Torch is installed once, with NumPy and Pillow; a ``.pth`` file
-shows it to all but the transformer. What cannot be installed is left out, and its
-reason kept for the report. As root, programs that are missing come from Debian.
+Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``; ours has what
+the images of our two programs have. Torch is installed once, with NumPy and Pillow; a ``.pth`` file
+shows it to all of them. What cannot be installed is left out, and its reason kept for the report. As
+root, programs that are missing come from Debian.
 """
 
 import os
@@ -18,7 +18,6 @@ from tests.programs import ROOT
 
 PEERS = ROOT / "benchmarks/peers"
 BASE = VENVS / "torch"
-TRANSFORMER = VENVS / "transformer"
 SHARED = ("torch==2.13.0", "numpy", "pillow")
 CONSTRAINED = ("--constraint", str(ROOT / "constraints.txt"))
 PROGRAMS = {"wrk": "wrk", "java": "default-jre-headless"}
@@ -37,23 +36,23 @@ def pip(folder: Path, *args: str) -> None:
         subprocess.CalledProcessError: it failed; what pip said is its ``stderr``.
     """
     venv.create(folder, clear=True, with_pip=True)
-    if folder not in (BASE, TRANSFORMER):
+    if folder != BASE:
         (site_packages(folder) / "torch.pth").write_text(f"{site_packages(BASE)}\n")
     command = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *args]
     subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)  # noqa: S603
 
 
-def install(requirements: Path, *args: str) -> None:
-    """One peer, or a program of ours, unless it is there as required."""
-    wanted = "\n".join([requirements.read_text(encoding="utf-8"), *args])
-    folder = VENVS / requirements.stem
-    stamp, missing = (VENVS / f"{requirements.stem}.{kind}" for kind in ("installed", "missing"))
+def install(name: str, *requirements: Path, args: tuple[str, ...] = ()) -> None:
+    """An environment, unless it is there as required."""
+    wanted = "\n".join(path.read_text(encoding="utf-8") for path in requirements)
+    folder = VENVS / name
+    stamp, missing = (VENVS / f"{name}.{kind}" for kind in ("installed", "missing"))
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
-    print(f"installing {requirements.stem}", flush=True)
+    print(f"installing {name}", flush=True)
     try:
-        pip(folder, *args, "--requirement", str(requirements))
-        if requirements.stem == "torchserve":
+        pip(folder, *args, *[f"--requirement={path}" for path in requirements])
+        if name == "torchserve":
             archive(folder)
     except subprocess.CalledProcessError as error:
         missing.write_text(f"not installed: {str(error.stderr).strip()}", encoding="utf-8")
@@ -84,10 +83,10 @@ def main() -> None:
         print("installing torch, a minute or two", flush=True)
         pip(BASE, *CONSTRAINED, *SHARED)
         BASE.with_suffix(".installed").touch()
-    for program in ("predictor", "transformer"):
-        install(ROOT / f"containers/{program}.txt", *CONSTRAINED)
+    images = (ROOT / "containers/predictor.txt", ROOT / "containers/transformer.txt")
+    install("ours", *images, args=CONSTRAINED)
     for requirements in sorted((PEERS / "requirements").glob("*.txt")):
-        install(requirements)
+        install(requirements.stem, requirements)
 
 
 if __name__ == "__main__":

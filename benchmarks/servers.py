@@ -1,8 +1,8 @@
 """The servers: what is started, and what is sent to it.
 
 In a command and in the environment, ``{http}`` and the like are free ports: ``http`` is where the
-images go, ``inner`` and ``inner_grpc`` are the ports of a predictor behind it. ``{venvs}`` is where
-``python -m benchmarks.install`` puts the peers' environments.
+images go, ``inner`` and ``inner_grpc`` are the ports of a predictor behind it. ``{venv}`` is where
+``python -m benchmarks.install`` has put its environment, and ``{python}`` is the Python of that.
 """
 
 import os
@@ -40,8 +40,8 @@ class Server(NamedTuple):
     commands: tuple[str, ...]
     """The last one takes the requests."""
     requests: Mapping[str, Request]
-    venv: str = ""
-    """Its environment in ``VENVS``; ours has two."""
+    venv: str
+    """Its environment in ``VENVS``."""
     environment: Mapping[str, str] = {}
 
 
@@ -52,9 +52,9 @@ def ours(predictor: Mapping[str, Request]) -> Server:
         "ours",
         2,
         (
-            "{venvs}/predictor/bin/python -m predictor --models_dir=models --torch_threads=1"
+            "{python} -m predictor --models_dir=models --torch_threads=1"
             " --http_port={inner} --grpc_port={inner_grpc}",
-            "{venvs}/transformer/bin/python -m transformer --decode_threads=1"
+            "{python} -m transformer --decode_threads=1"
             " --predictor_host=127.0.0.1:{inner}"
             " --http_port={http} --grpc_port={other}",
         ),
@@ -64,7 +64,8 @@ def ours(predictor: Mapping[str, Request]) -> Server:
             MANY: bodies.v1(path, MANY),
             **predictor,
         },
-        environment={"MODEL_VERSION": "1"},
+        "ours",
+        {"MODEL_VERSION": "1"},
     )
 
 
@@ -188,8 +189,7 @@ class Running:
         """Start them; what they print goes to ``log`` in ``folder``."""
         self.ports = {name: free_port() for name in PORTS}
         venv = VENVS / server.venv
-        paths = {"python": venv / "bin/python", "venv": venv, "venvs": VENVS, "folder": folder}
-        names = {**self.ports, **paths}
+        names = {**self.ports, "python": venv / "bin/python", "venv": venv, "folder": folder}
         environment = {**ENVIRONMENT, **server.environment}
         with (folder / "log").open("ab") as log:
             self._processes = [
