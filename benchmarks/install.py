@@ -2,8 +2,8 @@
 
 Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``; ours has what
 the images of our two programs have. Torch is installed once, with NumPy and Pillow; a ``.pth`` file
-shows it to all of them. What cannot be installed is left out, and its reason kept for the report. As
-root, programs that are missing come from Debian.
+shows it to all of them. What cannot be installed is left out, and its reason kept for the report.
+As root, programs that are missing come from Debian.
 """
 
 import os
