@@ -239,7 +239,8 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close what is idle, over TLS without waiting for the client's goodbye."""
         super().shutdown()
-        if self.transport.is_closing() and self.config.ssl and not self._has_unsent():
+        has_unsent = self.transport.get_write_buffer_size() > 0
+        if self.transport.is_closing() and self.config.ssl and not has_unsent:
             self.loop.call_later(GOODBYE, self.transport.abort)
 
     def count(self) -> None:
@@ -258,9 +259,6 @@ class Protocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
         self.count()
-
-    def _has_unsent(self) -> bool:
-        return self.transport.get_write_buffer_size() > 0
 
     def _another(self) -> asyncio.Protocol:
         config, state = self.config, self.server_state
