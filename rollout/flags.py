@@ -91,7 +91,7 @@ def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.
     telling = add("history", "show who released what, when, and on which evidence")
     telling.add_argument("--json", action="store_true", help="for a program")
     args = parser.parse_args(arguments)
-    if unknown := set(getattr(args, "pause_at", ())) - set(getattr(args, "steps", ())):
+    if args.command == "run" and (unknown := set(args.pause_at) - set(args.steps)):
         running.error(f"argument --pause-at: {min(unknown)} is none of the --steps")
     return args
 

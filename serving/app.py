@@ -18,9 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from serving import access, context, rest
+from serving.gate import TOO_MANY
 from serving.inference import VERSION_HEADER, Endpoints
 from serving.message import Request, Response, refusal
-from serving.metrics import CLIENT_GONE, begin, observe
+from serving.metrics import CLIENT_GONE, export_zeros, observe
 from serving.model import ServedModel
 
 log = logging.getLogger(__name__)
@@ -51,11 +52,11 @@ class App:
         rest.add_routes(kserve, model)
         self.endpoints = Endpoints(model)
         self._version = model.version or ""
-        begin(self._version)
+        export_zeros(self._version)
         named = {VERSION_HEADER: self._version} if self._version else {}
         self.overloaded = refusal(
             HTTPStatus.TOO_MANY_REQUESTS,
-            "overloaded; try again later",
+            TOO_MANY,
             {"retry-after": "1", **named},
         ).encode()
         """What a request is answered that is one too many."""

@@ -108,7 +108,7 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self.works = True
-        """Whether there is no answer yet."""
+        """Whether it does not wait for the client to read an answer before."""
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
@@ -157,8 +157,8 @@ class Exchange:
         try:
             response = await self._app.answer(self._found, request)
             self._release()
-            self.works = False
             if self._connection.flow.write_paused:
+                self.works = False
                 self._connection.count()
                 await self._connection.flow.drain()  # until its last answer has been read
             self._write(response)
@@ -171,7 +171,6 @@ class Exchange:
             log.exception("a defect")
         finally:
             self._release()
-            self._connection.exchanges.discard(self)
             if not self.response_complete:
                 self._connection.transport.close()
 
@@ -193,7 +192,7 @@ class Exchange:
         encoding = self._headers.get("content-encoding")
         if encoding and encoding.lower() != "identity":
             raise _encoded(encoding)
-        if int(self._headers.get("content-length", 0)) > self._bodies.largest:
+        if self.announced() > self._bodies.largest:
             raise self._too_large()
         if not (self._is_whole or self._error):
             if self._expects_continue:

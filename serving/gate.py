@@ -32,6 +32,10 @@ class Gate:
             self.inside -= count
 
 
+TOO_MANY = "overloaded; try again later"
+"""What a request is told that is one more than may be in hand."""
+
+
 class InHand:
     """The requests of all connections, up to a limit.
 

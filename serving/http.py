@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from serving.app import App, Found
 from serving.errors import Overloaded
 from serving.exchange import Bodies, Exchange
-from serving.gate import InHand
+from serving.gate import TOO_MANY, InHand
 from serving.listener import Listener
 from serving.message import refusal
 from serving.upgrade import feed
@@ -80,8 +80,6 @@ class Protocol(HttpToolsProtocol):
             kwargs: as uvicorn gives them.
         """
         super().__init__(*args, **kwargs)
-        self.exchanges: set[Exchange] = set()
-        """The inferences that are not answered, several only of a client that pipelines them."""
         self._listener = listener
         self._inferences = app
         self._in_hand = in_hand
@@ -115,9 +113,10 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer, and what was on its way; give up what is being answered."""
-        for exchange in self.exchanges:
-            exchange.hang_up()
-        self.exchanges.clear()
+        unanswered: list[Any] = [self._running, *[cycle for cycle, _ in self.pipeline]]
+        for each in unanswered:
+            if isinstance(each, Exchange):
+                each.hang_up()
         if isinstance(self._running, RequestResponseCycle):
             self.cycle = self._running  # who is told by uvicorn
         elif isinstance(self.cycle, Exchange):
@@ -217,6 +216,10 @@ class Protocol(HttpToolsProtocol):
         is_last = not self.pipeline
         self._running = None
         self.count()
+        if self.pipeline and self._in_hand.is_full():
+            following: Any = self.pipeline[-1][0]
+            if isinstance(following, Exchange):
+                following.refuse(Overloaded(TOO_MANY))
         super().on_response_complete()
         if self._last_answer and is_last:
             self.transport.write(self._last_answer)
@@ -254,8 +257,6 @@ class Protocol(HttpToolsProtocol):
             self._in_hand.busy.discard(self)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        if isinstance(cycle, Exchange) and self._in_hand.is_full():  # its turn has come since
-            cycle.refuse(Overloaded("overloaded; try again later"))
         self._running = cycle
         super()._start_asgi_task(cycle, app)
         self.count()
@@ -280,7 +281,6 @@ class Protocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             expects_continue=self.expect_100_continue and version != "1.0",
         )
-        self.exchanges.add(exchange)
         self.cycle = exchange  # type: ignore[assignment]
         if is_next:
             self._start_asgi_task(exchange, self.app)
@@ -337,7 +337,6 @@ class Protocol(HttpToolsProtocol):
             exchange, _ = self.pipeline.popleft()
             if isinstance(exchange, Exchange):
                 exchange.hang_up()
-                self.exchanges.discard(exchange)
         self._in_body = False
         self._end_part()
         self.flow.resume_reading()  # what is not read when it closes would cost the client answers

@@ -53,7 +53,7 @@ _request_seconds = cache(REQUEST_SECONDS.labels)
 _first_digits = cache(FIRST_DIGITS.labels)
 
 
-def begin(model_version: str) -> None:
+def export_zeros(model_version: str) -> None:
     """Show what alerts go by while it is still 0.
 
     A series that begins with its first event hides that one from Prometheus's ``rate``, and with it

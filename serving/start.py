@@ -52,8 +52,9 @@ class _StandIns(MetaPathFinder, Loader):
         for name in self.made:
             module = sys.modules.pop(name)
             package, _, attribute = name.rpartition(".")
-            if vars(sys.modules.get(package, module)).get(attribute) is module:
-                delattr(sys.modules[package], attribute)
+            parent = sys.modules.get(package)
+            if parent and vars(parent).get(attribute) is module:
+                delattr(parent, attribute)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -29,10 +30,12 @@ class Program:
     http_port: int
     grpc_port: int
     metrics_port: int = 0
+    context: ssl.SSLContext | None = None
+    """What its clients trust, if it speaks TLS."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http{'s' if self.context else ''}://127.0.0.1:{self.http_port}"
 
     @property
     def grpc_address(self) -> str:
@@ -58,7 +61,7 @@ class Program:
             if self.process.poll() is not None:
                 raise RuntimeError(f"ended with {self.process.returncode}:\n{self.output()}")
             with suppress(httpx.TransportError):
-                if httpx.get(self.url + path).is_success:
+                if httpx.get(self.url + path, verify=self.context or True).is_success:
                     return
             time.sleep(0.05)
         raise TimeoutError(self.output())

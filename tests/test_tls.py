@@ -5,7 +5,6 @@ import ipaddress
 import signal
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,20 +29,8 @@ class Secured(NamedTuple):
     """A program, and what its clients trust."""
 
     program: programs.Program
+    context: ssl.SSLContext
     certificate: Path
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.program.http_port}"
-
-    def context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.certificate))
-
-    def answers(self) -> bool:
-        try:
-            return httpx.get(self.url, verify=self.context()).is_success
-        except httpx.ConnectError:
-            return False
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
@@ -71,17 +58,13 @@ def secured(tmp_path: Path, predictor: programs.Program) -> Iterator[Secured]:
     address = f"127.0.0.1:{predictor.http_port}"
     flags = (f"--predictor_host={address}", f"--ssl_certfile={certificate}", f"--ssl_keyfile={key}")
     with programs.program("transformer", tmp_path, *flags) as running:
-        made = Secured(running, certificate)
-        deadline = time.monotonic() + programs.START_TIMEOUT
-        while not made.answers():
-            assert running.process.poll() is None, running.output()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield made
+        running.context = context = ssl.create_default_context(cafile=str(certificate))
+        running.wait_for("/")
+        yield Secured(running, context, certificate)
 
 
 async def test_it_answers_over_rest_and_grpc(secured: Secured) -> None:
-    async with httpx.AsyncClient(base_url=secured.url, verify=secured.context()) as client:
+    async with httpx.AsyncClient(base_url=secured.program.url, verify=secured.context) as client:
         assert (await client.get("/v2/health/live")).json() == {"live": True}
         for digit in (1, 4, 7):
             answer = await client.post(V1, content=encode(draw(digit)))
@@ -93,7 +76,7 @@ async def test_it_answers_over_rest_and_grpc(secured: Secured) -> None:
 
 async def test_who_speaks_no_tls_learns_nothing(secured: Secured) -> None:
     with pytest.raises(httpx.TransportError):
-        httpx.get(secured.url.replace("https", "http"))
+        httpx.get(secured.program.url.replace("https", "http"))
     with (
         grpc.insecure_channel(secured.program.grpc_address) as channel,
         pytest.raises(grpc.RpcError),
@@ -105,7 +88,7 @@ async def test_an_idle_client_does_not_hold_up_the_end(secured: Secured) -> None
     """It never says goodbye, as TLS has it."""
     with (
         socket.create_connection(("127.0.0.1", secured.program.http_port)) as plain,
-        secured.context().wrap_socket(plain, server_hostname="127.0.0.1") as idle,
+        secured.context.wrap_socket(plain, server_hostname="127.0.0.1") as idle,
     ):
         idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 OK" in idle.recv(4096)

@@ -32,18 +32,18 @@ class Checkpoint:
         remedy = f"delete {self.path} to begin anew, or choose another directory with --run"
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            identity, state = content["identity"], content["state"]
+            identity, state = content["identity"], dict(content["state"])
             different = sorted(
                 key for key in self.identity if self.identity[key] != identity.get(key)
             )
         except Exception as error:  # torch raises nearly anything over a damaged file
             raise CheckpointError(f"{self.path} cannot be read ({error}): {remedy}") from error
-        if different:
+        if identity != self.identity:
             raise CheckpointError(
                 f"{self.path} is of an unfinished training with other {', '.join(different)}: "
                 f"finish that one with its own flags, {remedy}"
             )
-        return dict(state)
+        return state
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the state, whole or not at all."""

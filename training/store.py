@@ -81,7 +81,7 @@ class Store:
 
         It ends in a slash, without which KServe's download of version 1 from S3 brings 10 along.
         """
-        if self._scheme == "file":
+        if self._local:
             return f"{Path(self._root, str(version)).as_uri()}/"
         place = f"{self._root}/{version}/"
         if _EXTRAS.get(self._scheme) == "azure":
