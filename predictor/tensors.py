@@ -1,5 +1,6 @@
 """The tensor ``images`` of a request: checked, and as one array."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,8 @@ def _from_v1(payload: dict[str, Any], max_instances: int) -> Images:
     if not isinstance(instances, list) or not instances:
         raise InvalidInput('expected {"instances": [image, …]} with at least one image')
     check_instances(len(instances), max_instances)
-    for i, image in enumerate(instances):
-        rows = image if isinstance(image, list) else []
-        if len(rows) != 28 or any(not isinstance(row, list) or len(row) != 28 for row in rows):
-            raise InvalidInput(f"instance {i}: {EXPECTED}, got another shape")
     return np.stack(
-        [_from_numbers(image, f"instance {i}", (28, 28)) for i, image in enumerate(instances)]
+        [_from_numbers(image, f"instance {i}", [28, 28]) for i, image in enumerate(instances)]
     )
 
 
@@ -56,7 +53,9 @@ def _from_v2(request: InferRequest, max_instances: int) -> Images:
         )
     check_instances(shape[0], max_instances)
     if v2.raw_data(tensor) is None:
-        return _from_numbers(tensor.data, "input 'images'", (shape[0], 28, 28))
+        is_nested = any(isinstance(part, list) for part in tensor.data[:1])
+        sizes = shape if is_nested else [math.prod(shape)]
+        return _from_numbers(tensor.data, "input 'images'", sizes).reshape(shape[0], 28, 28)
     try:
         # NumPy's view of the body, no copy.
         return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], 28, 28)
@@ -66,20 +65,20 @@ def _from_v2(request: InferRequest, max_instances: int) -> Images:
         ) from None
 
 
-def _from_numbers(numbers: list[Any], where: str, shape: tuple[int, ...]) -> Images:
+def _from_numbers(numbers: list[Any], where: str, shape: list[int]) -> Images:
+    """The numbers of lists that are nested as ``shape`` says."""
+    return np.frombuffer(_octets(numbers, where, shape), np.uint8).reshape(shape)
+
+
+def _octets(numbers: list[Any], where: str, shape: list[int]) -> bytes:
+    if not isinstance(numbers, list):
+        raise InvalidInput(f"{where}: {EXPECTED}, got something else than a list")
+    size, *inner = shape
+    if len(numbers) != size:
+        raise InvalidInput(f"{where}: {EXPECTED}, got a list of {len(numbers)} and not {size}")
+    if inner:
+        return b"".join(_octets(part, where, inner) for part in numbers)
     try:
-        data = _octets(numbers)
+        return bytes(numbers)  # which takes integers from 0 to 255 only
     except (TypeError, ValueError):
         raise InvalidInput(f"{where}: {EXPECTED}, got something else among the values") from None
-    if len(data) != np.prod(shape):
-        raise InvalidInput(f"{where}: {EXPECTED}, got {len(data)} values")
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _octets(numbers: list[Any], depth: int = 4) -> bytes:
-    """The numbers of nested lists in order; ``bytes`` takes integers from 0 to 255 only."""
-    if not isinstance(numbers, list):
-        raise TypeError
-    if depth and numbers and isinstance(numbers[0], list):
-        return b"".join(_octets(part, depth - 1) for part in numbers)
-    return bytes(numbers)

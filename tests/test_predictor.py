@@ -150,7 +150,7 @@ BLANK = np.zeros((1, 28, 28), np.uint8)
         (V1, {"content": b'{"instances": [[[NaN]]]}'}, 400, "JSON"),
         (V1, {"content": bytes(40 * 2**20)}, 413, "limit"),
         (V2, {"json": {"inputs": [tensor([1, 28, 27], data=[0] * 756)]}}, 400, "[1, 28, 27]"),
-        (V2, {"json": {"inputs": [tensor([1, 28, 28], data=[0] * 783)]}}, 400, "783 values"),
+        (V2, {"json": {"inputs": [tensor([1, 28, 28], data=[0] * 783)]}}, 400, "a list of 783"),
         (V2, {"json": {"inputs": [tensor([1, 28, 28], data=[0.5] * 784)]}}, 400, "integers"),
         (V2, {"json": {"inputs": [tensor([2000, 28, 28], data=[0])]}}, 413, "2000 images"),
         (V2, {**binary_body(BLANK), "headers": {}}, 400, "JSON"),

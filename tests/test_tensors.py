@@ -96,8 +96,26 @@ def test_v2_refuses_other_shapes(shape: list[int]) -> None:
 def test_v2_refuses_data_that_do_not_fill_the_shape(size: int) -> None:
     with pytest.raises(InvalidInput, match="784"):
         read(v2_raw(bytes(size), [1, 28, 28]))
-    with pytest.raises(InvalidInput, match=f"got {size} values"):
+    with pytest.raises(InvalidInput, match=f"got a list of {size} and not 784"):
         read(v2_json([0] * size, [1, 28, 28]))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [[0] * 784, [0] * 784],
+        [[[0] * 14] * 56] * 2,
+        [[[0] * 28] * 27, [[0] * 28] * 29],
+        [[0] * 28] * 56,
+        [[[[0] * 28] * 28] * 2],
+        [*[[[0] * 28] * 28], 0],
+        [0, [[0] * 28] * 28],
+    ],
+    ids=["rows", "halves", "unequal", "no images", "another axis", "half flat", "half nested"],
+)
+def test_v2_refuses_lists_that_are_nested_otherwise_than_the_shape_says(data: Any) -> None:
+    with pytest.raises(InvalidInput, match="expected 28×28 integers"):
+        read(v2_json(data, [2, 28, 28]))
 
 
 @pytest.mark.parametrize("changes", [{"datatype": "FP32"}, {"datatype": "?"}, {"name": "x"}])
