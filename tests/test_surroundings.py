@@ -35,6 +35,13 @@ def test_only_what_speaks_to_the_api_server_has_a_token(rendered: list[Object]) 
     assert [each["automountServiceAccountToken"] for each in pods] == [False, False, False, True]
 
 
+def test_a_pod_that_is_moved_costs_a_job_none_of_its_tries(rendered: list[Object]) -> None:
+    for each in of_kind(rendered, "CronJob"):
+        rules = each["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+        moved = {"type": "DisruptionTarget", "status": "True"}
+        assert {"action": "Ignore", "onPodConditions": [moved]} in rules
+
+
 def policy(objects: list[Object], name: str) -> Object:
     found: dict[str, Object] = {
         each["metadata"]["name"]: each["spec"] for each in of_kind(objects, "NetworkPolicy")

@@ -1,6 +1,7 @@
 """The commands of training, from made-up digits to a version, and the version that is shipped."""
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,10 @@ def run(tmp_path: Path, made_up_data: None) -> Iterator[Path]:
     torch.use_deterministic_algorithms(mode=False)
 
 
-def test_a_malformed_run_is_refused(run: Path) -> None:
-    (run / "run.json").write_text("{}")
+def test_a_malformed_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(RunError, match=r"run\.json is malformed"):
-        Run.read(run)
+        Run.read(tmp_path)
 
 
 # The commands
@@ -69,6 +70,7 @@ def test_missing_data_is_one_line_and_exit_status_1(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("trained", [True, False])
 def test_an_interruption_says_how_to_go_on_if_there_is_something_to_go_on_from(
     tmp_path: Path,
@@ -76,13 +78,14 @@ def test_an_interruption_says_how_to_go_on_if_there_is_something_to_go_on_from(
     capsys: pytest.CaptureFixture[str],
     *,
     trained: bool,
+    number: signal.Signals,
 ) -> None:
     if trained:
         (tmp_path / "run").mkdir()
         (tmp_path / "run/checkpoint.pt").touch()
 
     def load_training(directory: Path, **_: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setattr(data, "load_training", load_training)
     assert main(["train", "--run", str(tmp_path / "run"), "--data", "nowhere"]) == 130

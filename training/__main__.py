@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,7 @@ def _settings(kind: type[Settings], flags: dict[str, Any]) -> Settings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     flags = vars(parse(arguments))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod is stopped as by Ctrl-C
     try:
         return run(flags)
     except PROBLEMS as error:
