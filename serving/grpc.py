@@ -21,7 +21,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-from serving import access, v2
+from serving import access, protobuf, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
 from serving.errors import InvalidInput, ServingError, TimedOut, Unavailable
 from serving.gate import Gate
@@ -96,6 +96,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         version = self.version
         try:
             self._model.check_served(request.model_name, request.model_version)
+            v2.check_message(request)
             self.validate_grpc_request(request)
             with self._held.admit(request.ByteSize()):
                 answer, _ = await self._model(InferRequest.from_grpc(request), metadata)
@@ -147,8 +148,8 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
             try:
                 async with asyncio.timeout(TIMEOUT):
                     request = await context.read()
-            except DecodeError:
-                error = InvalidInput("not a message of V2")
+            except DecodeError as refused:
+                error = InvalidInput(str(refused))
             except TimeoutError:
                 error = TimedOut(f"the message was not complete after {TIMEOUT} s")
             else:
@@ -166,7 +167,7 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
         {
             method.name: grpc.stream_unary_rpc_method_handler(
                 received(getattr(servicer, method.name)),
-                GetMessageClass(method.input_type).FromString,
+                functools.partial(protobuf.parse, GetMessageClass(method.input_type)),
                 GetMessageClass(method.output_type).SerializeToString,
             )
             for method in service.methods

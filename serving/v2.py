@@ -7,7 +7,7 @@ binary tensor data extension.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kserve import InferInput, InferOutput, InferRequest, InferResponse
@@ -20,6 +20,8 @@ from serving.json import read_json, write_json
 
 MOST_TENSORS = 16
 """Inputs and outputs that one request may name."""
+MOST_DIMENSIONS = 16
+"""Sizes in the shape of an input."""
 HEADER_LENGTH = "inference-header-content-length"
 """The header that gives the bytes of JSON in front of the binary tensor data."""
 
@@ -71,6 +73,18 @@ def read_request(body: bytes, header_length: str | None, model_name: str) -> Inf
             for entry in _list_of_objects(request, "outputs", at_least=0)
         ],
     )
+
+
+def check_message(request: Any) -> None:
+    """See that a ``ModelInferRequest`` of gRPC has no more than :func:`read_request` would take.
+
+    Raises:
+        InvalidInput: it has.
+    """
+    if max(len(request.inputs), len(request.outputs)) > MOST_TENSORS:
+        raise InvalidInput(f"expected at most {MOST_TENSORS} inputs and {MOST_TENSORS} outputs")
+    for tensor in request.inputs:
+        _check_shape(tensor.name, tensor.shape)
 
 
 def make_response(
@@ -196,6 +210,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
 def _read_input(entry: dict[str, Any]) -> InferInput:
     name = _required(entry, "name", str)
     shape = _required(entry, "shape", list)
+    _check_shape(name, shape)
     if not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidInput(f"input '{name}': 'shape' holds something else than sizes")
     return InferInput(
@@ -205,6 +220,11 @@ def _read_input(entry: dict[str, Any]) -> InferInput:
         data=entry.get("data"),
         parameters=_optional(entry, "parameters", dict),
     )
+
+
+def _check_shape(name: str, shape: Sequence[Any]) -> None:
+    if len(shape) > MOST_DIMENSIONS:
+        raise InvalidInput(f"input '{name}': 'shape' has more than {MOST_DIMENSIONS} sizes")
 
 
 def _binary_size(tensor: InferInput) -> int | None:

@@ -11,6 +11,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from serving import grpc as served
 from serving.errors import LONGEST
+from serving.v2 import MOST_DIMENSIONS
 from tests import apps, programs
 from tests.echo import Echo
 
@@ -82,6 +83,34 @@ async def test_what_is_no_message_is_told_so(channel: grpc.aio.Channel) -> None:
     call = channel.unary_unary(INFER)(b"\xff" * 9)
     assert (await call.code()).name == "INVALID_ARGUMENT"
     assert await call.details() == "not a message of V2"
+
+
+LONG = {**TENSOR, "shape": [1] * (MOST_DIMENSIONS + 1)}
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (b"\x32\x00" * 101, "the message has more than 100 fields"),
+        (b"\x2a\x00" * 101, "the message has more than 100 fields"),
+        (b"\x2b\x32\x00\x2c", "not a message of V2"),
+        (b"\xff" * 1000, "not a message of V2"),
+        (GOOD.SerializeToString() + b"\x32\x00" * 17, "expected at most 16 inputs and 16 outputs"),
+        (GOOD.SerializeToString() + b"\x2a\x00" * 16, "expected at most 16 inputs and 16 outputs"),
+        (
+            pb.ModelInferRequest(model_name="mnist", inputs=[LONG]).SerializeToString(),
+            "input 'images': 'shape' has more than 16 sizes",
+        ),
+    ],
+    ids=["fields", "inputs", "a group", "a number", "17 outputs", "17 inputs", "17 sizes"],
+)
+async def test_a_message_of_too_many_parts_is_refused(
+    channel: grpc.aio.Channel, message: bytes, told: str
+) -> None:
+    """Each of two bytes would be a hundred in memory, and the parser would hold everybody up."""
+    call = channel.unary_unary(INFER)(message)
+    assert (await call.code()).name == "INVALID_ARGUMENT"
+    assert await call.details() == told
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "in a call"])

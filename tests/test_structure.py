@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from serving.errors import InvalidInput, TooLarge
-from transformer.decode import MAX_RUNS, decode
-from transformer.structure import MAX_EXIF, MAX_PARTS
+from transformer.decode import MAX_EXIF_BYTES, MAX_RUNS, decode
+from transformer.structure import MAX_EXIF, MAX_PACKED, MAX_PARTS
 
 IMAGE = Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32))
 
@@ -21,11 +21,26 @@ def encoded(kind: str) -> bytes:
     return file.getvalue()
 
 
-def png(chunks: int) -> bytes:
-    """With empty chunks of a kind that nobody knows."""
+def png(chunks: int, kind: bytes = b"teSt", content: bytes = b"") -> bytes:
+    """With chunks before all others, by default empty and of a kind that nobody knows."""
     data = encoded("PNG")
-    empty = struct.pack(">I", 0) + b"teSt" + struct.pack(">I", zlib.crc32(b"teSt"))
-    return data[:33] + empty * chunks + data[33:]
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    chunk = struct.pack(">I", len(content)) + kind + content + checksum
+    return data[:33] + chunk * chunks + data[33:]
+
+
+PROFILE = b"x\0\0" + zlib.compress(bytes(2**20))
+
+
+def gif(blocks: bytes) -> bytes:
+    """With blocks before its image."""
+    data = encoded("GIF")
+    at = data.index(b",", 13 + 3 * 256)
+    return data[:at] + blocks + data[at:]
+
+
+def comments(count: int) -> bytes:
+    return b"!\xfe\x01x\0" * count
 
 
 def jpeg(segment: bytes, count: int) -> bytes:
@@ -54,6 +69,17 @@ def tiff(strips: int, order: str = "<", *, big: bool = False) -> bytes:
     return start.ljust(end, b"\0") + b"\x08" * strips
 
 
+def fractions(count: int, kind: int = 5) -> bytes:
+    """A TIFF whose resolution is so many."""
+    file = io.BytesIO()
+    IMAGE.save(file, "TIFF", dpi=(72, 72))
+    data = file.getvalue()
+    one = struct.pack("<HHI", 282, 5, 1)
+    at = data.index(one)
+    entry = struct.pack("<HHII", 282, kind, count, len(data))
+    return data[:at] + entry + data[at + 12 :] + struct.pack("<II", 72, 1) * count
+
+
 def bmp(width: int) -> bytes:
     """Of eight rows, each a run of one pixel."""
     data, palette = b"\x01\x01\x00\x00" * 8 + b"\x00\x01", bytes(4 * 256)
@@ -66,6 +92,13 @@ def bmp(width: int) -> bytes:
     ("file", "error"),
     [
         (png(MAX_PARTS), "PNG image has more than 65,536 chunks"),
+        (png(MAX_PACKED + 1, b"iCCP", PROFILE), "PNG image has more than 64 profiles and texts"),
+        (png(MAX_PACKED + 1, b"zTXt", PROFILE), "PNG image has more than 64 profiles and texts"),
+        (gif(comments(MAX_PARTS)), "GIF image has more than 65,536 blocks"),
+        (gif(b"!\xfe" + b"\x01x" * MAX_PARTS + b"\0"), "GIF image has more than 65,536 blocks"),
+        (gif(bytes(MAX_PARTS)), "GIF image has more than 65,536 blocks"),
+        (fractions(MAX_PARTS + 1), "TIFF image has more than 65,536 .*fractions"),
+        (fractions(MAX_PARTS + 1, 10), "TIFF image has more than 65,536 .*fractions"),
         (jpeg(b"\xff\xec\x00\x02", MAX_PARTS), "JPEG image has more than 65,536 markers"),
         (jpeg(b"\xff\xd8", MAX_PARTS), "JPEG image has more than 65,536 markers"),
         (jpeg(b"\xff", MAX_PARTS), "JPEG image has more than 65,536 markers"),
@@ -78,7 +111,16 @@ def bmp(width: int) -> bytes:
         (bmp(MAX_RUNS // 8 + 1), "expected at most 4,000,000 in all"),
     ],
     ids=[
-        *("chunks", "empty segments", "markers", "fill bytes", "bytes between", "Exif"),
+        *("chunks", "profiles", "texts", "comments", "parts of a comment", "bytes of a GIF"),
+        *(
+            "fractions",
+            "signed fractions",
+            "empty segments",
+            "markers",
+            "fill bytes",
+            "bytes between",
+            "Exif",
+        ),
         *("strips", "strips, MM", "strips, big", "strips, big, MM", "runs"),
     ],
 )
@@ -91,6 +133,10 @@ def test_a_file_of_too_many_parts_is_too_large(file: bytes, error: str) -> None:
     "file",
     [
         png(100),
+        png(1, b"iCCP", PROFILE),
+        gif(comments(100)),
+        gif(b"!\xfe" + (b"\xff" + bytes(255)) * MAX_PARTS + b"\0"),
+        fractions(1),
         jpeg(b"\xff\xec\x00\x02", 100),
         jpeg(b"\xff", 100),
         exif(MAX_EXIF - 1),
@@ -107,3 +153,25 @@ def test_a_file_of_fewer_is_read(file: bytes) -> None:
 def test_a_file_that_is_cut_off_is_damaged(kind: str, length: int) -> None:
     with pytest.raises(InvalidInput, match="damaged or truncated"):
         decode(encoded(kind)[:length])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_a_png_whose_pixels_have_another_checksum_is_damaged(mode: str) -> None:
+    """Whatever a flipped bit makes of a digit."""
+    image = Image.new("L", (64, 64), 255)
+    image.paste(0, (20, 10, 44, 54))
+    file = io.BytesIO()
+    image.convert(mode).save(file, "PNG")
+    data = file.getvalue()
+    start = data.index(b"IDAT") + 4
+    for at in range(start, start + int.from_bytes(data[start - 8 : start - 4], "big") + 4):
+        with pytest.raises(InvalidInput, match="damaged"):
+            decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def test_metadata_of_megabytes_are_not_looked_at() -> None:
+    exif = Image.Exif()
+    exif[274], exif[271] = 6, "x" * MAX_EXIF_BYTES
+    file = io.BytesIO()
+    IMAGE.save(file, "PNG", exif=exif)
+    assert np.array_equal(decode(file.getvalue()), np.asarray(IMAGE))

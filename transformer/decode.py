@@ -36,6 +36,8 @@ MAX_SCANS = 64
 photo may hold two or three more pictures."""
 MAX_RUNS = 4_000_000
 """Pixels of a BMP in run lengths: Pillow reads it in Python, a tenth of a microsecond each."""
+MAX_EXIF_BYTES = 2**20
+"""Larger metadata are not looked at: each number in them may become an object."""
 COUNTABLE = 100_000
 """Bytes up to which frames are counted for the error message: counting can be slow."""
 
@@ -217,6 +219,8 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        return None
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Any, as above. The metadata is damaged, the pixels are not.

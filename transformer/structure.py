@@ -1,21 +1,29 @@
-"""How many parts an image file has, seen before a reader goes through them one by one.
+"""The parts of an image file, looked at before a reader goes through them one by one.
 
 A few megabytes may hold millions, each of which costs Pillow microseconds, memory, or both.
 """
 
 import struct
+import zlib
 
 from PIL.JpegImagePlugin import MARKER
 
 from serving.errors import TooLarge
 
 MAX_PARTS = 65_536
-"""Chunks of a PNG, markers of a JPEG before its pixels, tiles or strips of a TIFF."""
+"""Chunks of a PNG, markers of a JPEG before its pixels, tiles or strips of a TIFF, blocks of a GIF,
+fractions in a tag of a TIFF."""
+MAX_PACKED = 64
+"""Compressed profiles and texts of a PNG, each of which Pillow inflates to a megabyte."""
 MAX_EXIF = 16
 """Exif segments of a JPEG, which Pillow joins again for each. A photo has one."""
 
 _START_OF_SCAN, _APP1 = 0xFFDA, 0xFFE1
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
+_FRACTIONS = 5, 10
+"""The types of tags whose values are fractions, unsigned and signed."""
+_EXTENSION, _IMAGE = b"!,"
+"""What blocks of a GIF begin with."""
 
 
 def check_parts(data: bytes, kind: str | None) -> None:
@@ -23,15 +31,18 @@ def check_parts(data: bytes, kind: str | None) -> None:
 
     Raises:
         TooLarge: it has.
-        struct.error: it is cut off.
+        struct.error, IndexError: it is cut off.
+        ValueError: a PNG's pixels are not those that were written, which Pillow does not mind.
     """
     match kind:
+        case "GIF":
+            parts, name = _blocks(data), "blocks"
         case "PNG":
             parts, name = _chunks(data), "chunks"
         case "JPEG":
             parts, name = _markers(data), "markers"
         case "TIFF":
-            parts, name = _tiles(data), "tiles"
+            parts, name = _tiles(data), "tiles, or fractions in a tag"
         case _:
             return
     if parts > MAX_PARTS:
@@ -39,11 +50,42 @@ def check_parts(data: bytes, kind: str | None) -> None:
 
 
 def _chunks(data: bytes) -> int:
-    at, found = 8, 0
+    view = memoryview(data)
+    at, found, packed = 8, 0, 0
     while at + 8 <= len(data) and found <= MAX_PARTS:
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        size, kind = struct.unpack_from(">I4s", data, at)
+        content, at = view[at + 4 : at + 8 + size], at + 12 + size
+        if kind == b"IDAT" and zlib.crc32(content).to_bytes(4, "big") != data[at - 4 : at]:
+            raise ValueError("a chunk has another checksum")
         found += 1
+        packed += kind in (b"iCCP", b"iTXt", b"zTXt")
+        if packed > MAX_PACKED:
+            raise TooLarge(f"the PNG image has more than {MAX_PACKED} profiles and texts")
     return found
+
+
+def _blocks(data: bytes) -> int:
+    """Those that are not full, and the bytes between them, each of which Pillow looks at."""
+    at, found = 13 + _palette(data[10]), 0
+    while at + 10 < len(data) and found <= MAX_PARTS:
+        found += 1
+        if data[at] == _EXTENSION:
+            at += 2
+        elif data[at] == _IMAGE:
+            at += 11 + _palette(data[at + 9])
+        else:
+            at += 1
+            continue
+        while at < len(data) and data[at] and found <= MAX_PARTS:
+            found += data[at] < 255
+            at += 1 + data[at]
+        at += 1
+    return found
+
+
+def _palette(flags: int) -> int:
+    """The bytes of a GIF's colours, as the flags before them say."""
+    return 3 * (2 << (flags & 7)) if flags & 128 else 0
 
 
 def _markers(data: bytes) -> int:
@@ -79,4 +121,7 @@ def _tiles(data: bytes) -> int:
         raise TooLarge(f"the TIFF image has more than {MAX_PARTS:,} tags")
     first = at + struct.calcsize(number)
     tags = [entry.unpack_from(data, first + i * size) for i in range(entries)]
-    return max([n for tag, _, n in tags if tag in (_STRIP_OFFSETS, _TILE_OFFSETS)], default=0)
+    counted = [
+        n for tag, kind, n in tags if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) or kind in _FRACTIONS
+    ]
+    return max(counted, default=0)
