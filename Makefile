@@ -24,8 +24,8 @@ prometheus:
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus; } \
 		|| { echo "make: there is no prometheus here; see docs/monitoring.md" >&2; exit 1; }
 
-test: lint ## Lint, check types, run the tests (ARGS="-k batcher")
-	$(BIN)/python -m pytest $(ARGS)
+test: lint ## Lint, check types, run the tests (ARGS="-k batcher", one by one -n0)
+	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
 
 bench: $(VENV)/test.stamp ## Measure the service beside its peers, 15 minutes (ARGS="--rounds=1")
 	@$(BIN)/python -m benchmarks.install

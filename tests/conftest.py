@@ -1,11 +1,14 @@
 """Fixtures that several test files share."""
 
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from serving.app import App
 from tests import apps, programs, releases, runs
@@ -15,6 +18,27 @@ from tests.echo import Echo
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("here"), max_examples=3000)
 settings.load_profile("here")
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Of the processes that ``make test`` runs tests in, one alone has those of ``standalone``.
+
+    It chooses ports for its programs before they listen: two at a time could choose the same.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "standalone" if _runs_standalone(file) else file
+
+
+@cache
+def _runs_standalone(file: str) -> bool:
+    text = (programs.ROOT / file).read_text(encoding="utf-8")
+    return "programs.service(" in text or '"standalone"' in text
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Scheduling(config, log)
 
 
 @pytest.fixture

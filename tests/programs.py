@@ -1,7 +1,10 @@
 """The real programs as processes on free ports of 127.0.0.1, for the tests that need them."""
 
+import itertools
 import os
+import random
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,8 +16,6 @@ from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-
-from standalone.address import free_ports
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 90
@@ -67,16 +68,23 @@ class Program:
         raise TimeoutError(self.output())
 
 
-_given: set[int] = set()
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Of the processes that run tests at the same time, each takes ports of its own."""
+_ports = itertools.cycle(
+    random.sample(range(10_000 + 2_000 * _WORKER, 12_000 + 2_000 * _WORKER), k=2_000)
+)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that nobody was given before."""
-    while True:
-        (port,) = free_ports(1)
-        if port not in _given:
-            _given.add(port)
+    """A port that nobody listens on, and that nobody was given lately.
+
+    It is none of those that ``standalone`` chooses from, nor of those that the system gives.
+    """
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError
 
 
 @contextmanager

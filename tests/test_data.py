@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from benchmarks.data import MNIST
 from tests.digits import needs_mnist
 from training import data
 from training.data import DataError
+
+compress = partial(gzip.compress, mtime=0)
+"""The same bytes at any time: tests are named after them."""
 
 
 def idx(shape: tuple[int, ...], content: bytes, magic: bytes = b"\0\0\x08") -> bytes:
@@ -36,12 +40,12 @@ def test_idx_files_are_read_in_the_shape_they_declare(
     ("content", "message"),
     [
         (b"not gzip", "cannot be read"),
-        (gzip.compress(idx((4,), b"1234"))[:-9], "cannot be read"),
-        (gzip.compress(b""), "begins with 00 00 08"),
-        (gzip.compress(b"\0\0\x0d\1"), "begins with 00 00 08, found 00 00 0d"),
-        (gzip.compress(b"\0\0\x08\3\0\0"), "header is cut off after 6 bytes"),
-        (gzip.compress(idx((2, 3), b"12345")), r"shape \[2, 3\] is 6 bytes, found 5"),
-        (gzip.compress(idx((2, 3), b"1234567")), r"shape \[2, 3\] is 6 bytes, found 7"),
+        (compress(idx((4,), b"1234"))[:-9], "cannot be read"),
+        (compress(b""), "begins with 00 00 08"),
+        (compress(b"\0\0\x0d\1"), "begins with 00 00 08, found 00 00 0d"),
+        (compress(b"\0\0\x08\3\0\0"), "header is cut off after 6 bytes"),
+        (compress(idx((2, 3), b"12345")), r"shape \[2, 3\] is 6 bytes, found 5"),
+        (compress(idx((2, 3), b"1234567")), r"shape \[2, 3\] is 6 bytes, found 7"),
     ],
 )
 def test_what_is_no_idx_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -192,9 +192,11 @@ Counts = NDArray[np.int64]
 
 def worst(bad: Counts, routed: NDArray[np.bool_], share: float) -> NDArray[np.float64]:
     """The e-values (as logarithms) after every call, of ``bad`` units in calls that were routed."""
-    canary = np.cumsum(bad * routed, axis=1)
-    found: NDArray[np.float64] = log_e_value(canary, np.cumsum(bad, axis=1), share, one_sided=True)
-    return found
+    canary, total = np.cumsum(bad * routed, axis=1), np.cumsum(bad, axis=1)
+    # Most calls leave the counts as others have had them.
+    pairs, which = np.unique(canary + 1j * total, return_inverse=True)
+    found: NDArray[np.float64] = log_e_value(pairs.real, pairs.imag, share, one_sided=True)
+    return found[which].reshape(bad.shape)
 
 
 def simulate(unit: str, canaries: int) -> float:

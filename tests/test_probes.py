@@ -78,7 +78,7 @@ def test_two_digits_are_those_given() -> None:
     assert apart > joined > 0
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"two digits"})
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"two digits"}))
 def test_other_kinds_do_not_depend_on_the_digits(kind: str) -> None:
     make: Callable[..., bytes] = KINDS[kind]
     assert make(np.random.default_rng(2), DIGITS) == make(np.random.default_rng(2), DIGITS[:1])
