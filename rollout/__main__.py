@@ -17,7 +17,7 @@ from rollout.decision import Verdict, judge
 from rollout.errors import NoEvidence, Refused, RolloutError
 from rollout.evidence import Evidence
 from rollout.flags import parse, plan
-from rollout.progress import End, Progress, explain
+from rollout.progress import End, Progress, check_unchanged, explain
 from rollout.record import Record, Release
 from rollout.source import Pods, Prometheus, Source, begin, look
 from rollout.template import Object, with_image, with_version
@@ -126,23 +126,28 @@ def run_run(args: argparse.Namespace) -> int:
                 preview(api, canary.start(service, args.component, template, percent))
                 return 0
             release.start(api, service, args.component, template, percent, say)
+        elif running and running.name != args.component:
+            say(f"the {args.component} runs this already; the canary is one of the {running.name}")
+            return 0
         elif not running and not unfinished and live.is_settled:
             say(f"the {args.component} runs this already, and has all of the traffic")
             return 0
     elif running is None and unfinished is None:
         raise Refused("no canary is running: give the version to release")
     if args.dry_run:
-        preview(api, next_step(service, wanted.after))
+        preview(api, next_step(service, record, wanted.after))
         return 0
     progress = Progress(api, source_of(args, api), wanted, say, args.labels)
     return ENDS[progress.run()]
 
 
-def next_step(service: Object, after: Callable[[int], int]) -> Object | None:
-    """The patch with which ``run`` would take the canary further now."""
+def next_step(service: Object, record: Record, after: Callable[[int], int]) -> Object | None:
+    """The patch with which ``run`` would take the canary further now, or back."""
     live = canary.running(service)
     if live is None:
         return None
+    if live.percent == 0 or (record.release and record.release.condemned):
+        return release.next_of_abort(service, record)
     share = after(live.percent or 0)
     return canary.patch(service, live.name, live.template, None if share == 100 else share)
 
@@ -173,13 +178,19 @@ def run_check(args: argparse.Namespace) -> int:
         raise NoEvidence(
             f"no evidence has been taken since {found.canary} got {live.percent} %: run takes it"
         )
+    check_unchanged(live, evidence)
+    is_recent = True
     try:
         look(source_of(args, api), evidence, live)
     except NoEvidence as error:
+        is_recent = False
         say(f"{error}. This is what was recorded at last")
     decision = judge(evidence.steps(), alpha=args.alpha, minimum=args.minimum, labels=args.labels)
-    print("\n".join([*explain(decision), f"{found.canary}: {decision.verdict.value}"]))
-    return VERDICTS[decision.verdict]
+    verdict = decision.verdict
+    if verdict is Verdict.HEALTHY and not is_recent:
+        verdict = Verdict.HOLD
+    print("\n".join([*explain(decision), f"{found.canary}: {verdict.value}"]))
+    return VERDICTS[verdict]
 
 
 def under_way(service: Object, record: Record) -> tuple[canary.Component, Release]:

@@ -114,19 +114,23 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
     """
     rendered = render(overlay)
     record(rendered)
-    wanted = service(rendered)["metadata"]
-    live = cluster.get("inferenceservice", wanted["name"], wanted["namespace"])
+    named = service(rendered)["metadata"]
+    live = cluster.get("inferenceservice", named["name"], named["namespace"])
     if live is None:
         made = Plan(rendered, "the service is new")
     else:
-        found = cluster.get("configmap", RECORD, wanted["namespace"])
+        found = cluster.get("configmap", RECORD, named["namespace"])
         recorded = found["data"] if found else {}
         kept = keep_released(rendered, live, recorded)
         (after,) = cluster.apply([service(kept)], dry_run=True)
         made = plan(kept, live, after, recorded)
     if not dry_run:
-        # The InferenceService last: what its pods need is then there.
-        cluster.apply(sorted(made.objects, key=lambda each: each["kind"] == "InferenceService"))
+        # The InferenceService after all that its pods need. What git wanted is recorded last: a
+        # deployment that did not get so far shall not count as done.
+        wanted = record(made.objects)
+        others = [each for each in made.objects if each is not wanted]
+        cluster.apply(sorted(others, key=lambda each: each["kind"] == "InferenceService"))
+        cluster.apply([wanted])
     return made
 
 

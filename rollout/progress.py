@@ -38,7 +38,7 @@ class Plan:
     step_time: float = 60
     """That a step takes at least."""
     max_time: float = 3600
-    """That a step may take without a decision."""
+    """That a step may go without a decision."""
     poll: float = 5
     """Between two looks."""
     timeout: int = 600
@@ -79,6 +79,8 @@ class Progress:
         """Since when the traffic is not what it should be."""
         self._settled: tuple[int, float] | None = None
         """The percent, and since when it is what the traffic has."""
+        self._undecided: float | None = None
+        """Since when nothing was found for the canary, nor against it."""
 
     def run(self) -> End:
         """Look again and again until it has ended.
@@ -119,11 +121,8 @@ class Progress:
             return self._wait(live, found)
         self._unsettled = None
         evidence = found.evidence
-        if evidence and evidence.revision not in (None, live.created):
-            raise Refused(
-                f"the {live.name} was changed under the canary: {evidence.revision} was counted,"
-                f" {live.created} is live. Promote or abort it"
-            )
+        if evidence:
+            check_unchanged(live, evidence)
         if evidence is None or not evidence.stages or evidence.stages[-1].percent != live.percent:
             return self._begin(service, record, found, live)
         return self._judge(service, record, found, live, evidence)
@@ -178,6 +177,7 @@ class Progress:
         evidence = found.evidence or Evidence(slow=self._plan.slow)
         reading = self._read(evidence.slow)
         if reading and reading.time >= since:
+            self._undecided = None
             evidence.begin(live, now(), reading.pods)
             found.evidence = evidence
             self._api.save(record)
@@ -197,9 +197,11 @@ class Progress:
     ) -> End | None:
         percent = live.percent or 0
         reading = self._read(evidence.slow)
-        if reading:
+        # What went wrong for both, and was seen of the canary alone, would condemn it.
+        is_compared = reading is not None and self._is_seen(reading, live.rolled_out)
+        if reading and is_compared:
             evidence.add(reading.pods, live)
-        is_seen = reading is not None and self._is_seen(reading, live)
+        is_seen = is_compared and reading is not None and self._is_seen(reading, live.created)
         decision = judge(
             evidence.steps(),
             alpha=self._plan.alpha,
@@ -211,14 +213,16 @@ class Progress:
         self._api.save(record)
         if found.condemned:
             return self._abort(found, found.condemned, explain(decision))
-        age = (datetime.now(UTC) - evidence.stages[-1].since).total_seconds()
         if not is_seen or decision.verdict is Verdict.HOLD:
             why = reason(decision) if is_seen else NOTHING
-            if age > self._plan.max_time:
+            self._undecided = self._undecided or time.monotonic()
+            if time.monotonic() - self._undecided > self._plan.max_time:
                 return self._give_up(service, found, percent, why, explain(decision))
             if reading:
                 self._tell(f"at {percent} %: {why}")
             return None
+        self._undecided = None
+        age = (datetime.now(UTC) - evidence.stages[-1].since).total_seconds()
         if age < self._plan.step_time:
             self._tell(f"at {percent} %: healthy so far")
             return None
@@ -227,9 +231,9 @@ class Progress:
             return None
         return self._advance(service, found, live, explain(decision))
 
-    def _is_seen(self, reading: Reading, live: Component) -> bool:
-        """Whether the reading tells how the canary does; one without pods does nothing."""
-        return reading.shows(live.created) or not self._api.pods(f"{REVISION_LABEL}={live.created}")
+    def _is_seen(self, reading: Reading, revision: str | None) -> bool:
+        """Whether the reading tells how a revision does; one without pods does nothing."""
+        return reading.shows(revision) or not self._api.pods(f"{REVISION_LABEL}={revision}")
 
     def _advance(
         self, service: Object, found: Release, live: Component, evidence: Sequence[str]
@@ -273,6 +277,19 @@ class Progress:
         if text != self._said:
             self._said = text
             self._say(text)
+
+
+def check_unchanged(live: Component, evidence: Evidence) -> None:
+    """See that the canary is the one whose calls were counted.
+
+    Raises:
+        Refused: somebody has changed it.
+    """
+    if evidence.revision not in (None, live.created):
+        raise Refused(
+            f"the {live.name} was changed under the canary: {evidence.revision} was counted,"
+            f" {live.created} is live. Promote or abort it"
+        )
 
 
 def reason(decision: Decision) -> str:

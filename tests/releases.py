@@ -74,6 +74,8 @@ class Traffic:
         """At each look."""
         self.canary: Callable[[], Counts] = dict
         """What a call does when the canary has it."""
+        self.both: Callable[[], Counts] = dict
+        """What a call does, whoever has it."""
         self.away = False
         self.lost = 0.0
         """Of the canary's calls, those that nobody answers."""
@@ -104,6 +106,7 @@ class Traffic:
 
     def _call(self, revision: str) -> None:
         counted = self._counted.setdefault(revision, Counter())
+        counted.update(self.both())
         if revision.endswith("1"):
             counted.update({"calls": 1, "digit_7": 1})
             return

@@ -23,6 +23,9 @@ def test_check_judges_and_changes_nothing(
     assert world.run("check", "--minimum=50") == 0
     assert capsys.readouterr().out.endswith("version 2: healthy\n")
     assert world.run("check", "--labels=40:2") == command.ROLLED_BACK
+    traffic.away = True
+    assert world.run("check", "--minimum=0") == command.INCONCLUSIVE
+    traffic.away = False
     traffic.canary = lambda: {"failed": 1}
     assert world.run("check") == command.ROLLED_BACK
     out = capsys.readouterr().out
@@ -34,6 +37,18 @@ def test_check_judges_and_changes_nothing(
     assert [each for each in after if each["kind"] == "ConfigMap"] == [
         each for each in before if each["kind"] == "ConfigMap"
     ]
+
+
+def test_a_canary_that_was_changed_is_not_judged_by_what_was_counted_before(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    containers = world.service["spec"]["predictor"]["containers"]
+    containers[0]["image"] = "another"
+    world.patch(containers=containers)
+    world.look()
+    assert world.run("check") == command.REFUSED
+    assert "was changed under the canary" in capsys.readouterr().err
 
 
 def test_there_is_nothing_to_check_or_approve_without_a_canary(world: World) -> None:
@@ -69,6 +84,19 @@ def test_a_dry_run_prints_the_next_patch(
     assert world.run("run", *arguments, *STEPS, "--dry-run") == 0
     assert f"canaryTrafficPercent: {share}" in capsys.readouterr().out
     assert world.service["spec"] == before
+
+
+def test_a_dry_run_of_what_would_be_taken_back_prints_that(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    world.patch(canaryTrafficPercent=0)
+    world.look()
+    capsys.readouterr()
+    assert world.run("run", *STEPS, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "canaryTrafficPercent: 10" not in printed
+    assert 'value: "1"' in printed or "value: '1'" in printed
 
 
 @pytest.mark.parametrize(

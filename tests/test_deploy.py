@@ -103,7 +103,27 @@ def test_the_first_revision_has_no_percent(world: World) -> None:
     assert world.version == OLD_URI
     assert PERCENT not in world.predictor
     kinds = [each["kind"] for each in world.api]
-    assert kinds[-1] == "InferenceService"  # what its pods need was there first
+    assert kinds[-2:] == ["InferenceService", "ConfigMap"]  # what its pods need was there first
+    assert list(world.api)[-1]["metadata"]["name"] == deploy.RECORD
+
+
+def test_a_deployment_that_failed_midway_is_made_up_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.commit("release.env", OLD_URI, NEW_URI)
+    apply = Objects.apply
+
+    def changed_in_between(self: Objects, path: str, *args: Any, **flags: Any) -> Object:
+        if "inferenceservices" in path and not flags.get("dry"):
+            monkeypatch.setattr(Objects, "apply", apply)
+            self.set_status(path, {"url": "http://mnist"})
+        return apply(self, path, *args, **flags)
+
+    monkeypatch.setattr(Objects, "apply", changed_in_between)
+    assert world.deploy().returncode == 1
+    assert world.version == OLD_URI
+    assert world.deploy().returncode == 0
+    assert (world.version, world.predictor[PERCENT]) == (NEW_URI, 10)
 
 
 @pytest.mark.parametrize(

@@ -197,29 +197,80 @@ def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
     assert message in capsys.readouterr().err
 
 
-def test_a_canary_whose_pods_cannot_be_read_is_not_promoted(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What was counted before they fell silent says nothing of how it does now."""
+STABLE, CANARY = "mnist-predictor-00001", "mnist-predictor-00002"
+
+
+def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
+    """Let the revision's pods not answer at these looks."""
     read = traffic.read
-    revision = "mnist-predictor-00002"
     labels = {REVISION_LABEL: revision}
-    metadata = {"name": "canary", "namespace": "default", "labels": labels}
+    metadata = {"name": "silent", "namespace": "default", "labels": labels}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
-    world.api.create("/api/v1/namespaces/default/pods/canary", pod, "knative")
+    world.api.create("/api/v1/namespaces/default/pods/silent", pod, "knative")
 
     def silent(slow: float) -> Reading:
         found = read(slow)
-        if traffic.looks < 3:
+        if traffic.looks not in looks:
             return found
         others = {name: each for name, each in found.pods.items() if each.revision != revision}
         return Reading(found.time, others)
 
     traffic.read = silent  # type: ignore[method-assign]
+
+
+def test_a_canary_whose_pods_cannot_be_read_is_not_promoted(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was counted before they fell silent says nothing of how it does now."""
+    silence(world, traffic, CANARY, *range(3, 1000))
     traffic.calls = 2000
     assert run(world, "2", "--max-time=0.5") == command.INCONCLUSIVE
     assert progress.NOTHING in capsys.readouterr().err
     assert percent(world) == 50
+
+
+def test_what_goes_wrong_for_both_condemns_nobody_though_the_stable_pods_cannot_be_read(
+    world: World, traffic: Traffic
+) -> None:
+    silence(world, traffic, STABLE, 5)
+    traffic.both = lambda: {"failed": float(traffic.looks == 5)}
+    assert run(world) == 0
+
+
+def test_time_in_which_it_waits_for_a_person_is_not_time_without_a_decision(
+    world: World, traffic: Traffic
+) -> None:
+    read = traffic.read
+
+    def later(slow: float) -> Reading:
+        if traffic.looks == 5:
+            time.sleep(0.5)
+            traffic.away = True
+        if traffic.looks == 8:
+            traffic.away = False
+        if traffic.looks == 10:
+            assert world.run("approve") == 0
+        return read(slow)
+
+    traffic.read = later  # type: ignore[method-assign]
+    assert run(world, "2", "--pause-at=10", "--max-time=0.4") == 0
+
+
+def test_what_is_left_undecided_has_its_time_again_when_it_is_run_again(
+    world: World, traffic: Traffic
+) -> None:
+    traffic.calls = 0
+    assert run(world, "2", "--max-time=0.2") == command.INCONCLUSIVE
+    before = traffic.looks
+    assert run(world, "2", "--max-time=0.2") == command.INCONCLUSIVE
+    assert traffic.looks > before + 2
+
+
+def test_the_canary_of_the_other_component_is_left_alone(world: World, traffic: Traffic) -> None:
+    started = ("start", "--image=new:1", "--component=transformer", "--percent=10", "--timeout=20")
+    assert world.run(*started) == 0
+    assert run(world, "1") == 0
+    assert world.service["spec"]["transformer"][canary.PERCENT] == 10
 
 
 def test_what_one_revision_did_does_not_promote_another(
