@@ -8,7 +8,9 @@ import sys
 from functools import cache
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, start_http_server
+
+from serving.histogram import Histogram
 
 TIMEOUT = 10
 """Seconds that a connection to the metrics may be silent: each has a thread."""

@@ -11,10 +11,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 UNUSED = (
+    "fastapi.openapi.models",  # for FastAPI's description of endpoints
     "kserve.api.kserve_client",  # for who talks to Kubernetes
     "kserve.models",  # what it would talk about
     "pandas",  # for who wants requests as data frames
     "torch._meta_registrations",  # for compilers: operators on tensors without data
+    "torch.ao",  # for quantization
+    "torch.distributions",
+    "torch.export",  # for the compiler's front end
+    "torch.optim",  # for training
+    "torch.utils.data",  # for training
+    "urllib3",  # for who talks to Kubernetes
 )
 """Modules that the SDK and torch import, and that no request needs."""
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"

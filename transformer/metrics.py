@@ -2,9 +2,10 @@
 
 from functools import cache
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from serving import metrics
+from serving.histogram import Histogram
 from transformer.answer import Answer
 from transformer.image import Picture
 from transformer.traits import (
