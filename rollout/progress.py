@@ -197,11 +197,11 @@ class Progress:
     ) -> End | None:
         percent = live.percent or 0
         reading = self._read(evidence.slow)
+        is_seen = False
         # What went wrong for both, and was seen of the canary alone, would condemn it.
-        is_compared = reading is not None and self._is_seen(reading, live.rolled_out)
-        if reading and is_compared:
+        if reading and self._is_seen(reading, live.rolled_out):
             evidence.add(reading.pods, live)
-        is_seen = is_compared and reading is not None and self._is_seen(reading, live.created)
+            is_seen = self._is_seen(reading, live.created)
         decision = judge(
             evidence.steps(),
             alpha=self._plan.alpha,

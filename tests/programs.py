@@ -69,17 +69,14 @@ class Program:
 
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-"""Of the processes that run tests at the same time, each takes ports of its own."""
-_ports = itertools.cycle(
-    random.sample(range(10_000 + 2_000 * _WORKER, 12_000 + 2_000 * _WORKER), k=2_000)
-)
+_PORTS = range(10_000, 20_000)[_WORKER::10]
+"""Of the processes that run tests at the same time, each takes some of its own: none that
+``standalone`` chooses from, nor the system."""
+_ports = itertools.cycle(random.sample(_PORTS, k=len(_PORTS)))
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that nobody was given lately.
-
-    It is none of those that ``standalone`` chooses from, nor of those that the system gives.
-    """
+    """A port that nobody listens on, and that nobody was given lately."""
     for port in _ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
