@@ -87,6 +87,23 @@ def test_what_passes_the_gate_is_published(
     assert "python -m training train" not in card
 
 
+def test_what_the_version_was_trained_on_is_nothing_new(
+    store: Path,
+    corrections: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every week without a correction, and after one who was killed when it was published."""
+    verdict = compare.verdict
+    monkeypatch.setattr(retrain, "verdict", lambda *a, new, **k: verdict(*a, **k))
+    assert retrained(store, corrections, tmp_path, *WIDE) == 0
+    monkeypatch.setattr(retrain, "train_on", None)
+    assert retrained(store, corrections, tmp_path, *WIDE) == 0
+    assert "Nothing new: version 2 was trained on these" in capsys.readouterr().out
+    assert not (store / "3").exists()
+
+
 def test_what_fails_the_gate_is_not_published(
     store: Path, corrections: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

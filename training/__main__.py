@@ -193,9 +193,10 @@ def run(flags: dict[str, Any]) -> int:
                 device=flags["device"],
             )
             print(outcome.report)
-            if outcome.published is None:
+            if outcome.published:
+                _announce(outcome.published)
+            elif outcome.is_new:
                 return NOT_GOOD_ENOUGH
-            _announce(outcome.published)
     return 0
 
 

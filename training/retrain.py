@@ -25,6 +25,8 @@ class Outcome:
 
     report: str
     published: Published | None
+    is_new: bool = True
+    """Whether there was anything to train on that the production version has not seen."""
 
 
 def retrain(
@@ -63,6 +65,11 @@ def retrain(
     training, held_out = data_of(old, data_directory)
     known = [training, held_out, data.load_test(data_directory)]
     images = incoming.read(new, known=known, reference=training)
+    if images.training.digest in old.metadata.training.data.values():
+        report = (
+            f"{images.report}\n\nNothing new: version {old.metadata.version} was trained on these"
+        )
+        return Outcome(report, published=None, is_new=False)
     together = [training, images.training]
     checkpoint = train_on(directory, together, held_out, config, device=device)
     candidate = graph_of(directory)
