@@ -208,7 +208,7 @@ def run_promote(args: argparse.Namespace) -> None:
     if args.dry_run:
         preview(api, canary.promote(api.service()))
     else:
-        release.promote(api, timeout=args.timeout, say=say)
+        release.promote(api, api.service(), timeout=args.timeout, say=say)
 
 
 def run_abort(args: argparse.Namespace) -> None:

@@ -240,7 +240,9 @@ class Progress:
     ) -> End | None:
         share = self._plan.after(live.percent or 0)
         if share == 100:
-            release.promote(self._api, timeout=self._plan.timeout, say=self._say, evidence=evidence)
+            release.promote(
+                self._api, service, timeout=self._plan.timeout, say=self._say, evidence=evidence
+            )
             return End.PROMOTED
         release.patch(
             self._api,

@@ -63,15 +63,18 @@ def wait_until_ready(api: API, component: str, *, timeout: int, say: Say) -> Non
     say("it is ready, and the traffic is split")
 
 
-def promote(api: API, *, timeout: int, say: Say, evidence: Iterable[str] = ()) -> None:
+def promote(
+    api: API, service: Object, *, timeout: int, say: Say, evidence: Iterable[str] = ()
+) -> None:
     """Give the canary everything, and wait until it has that; ``evidence`` is for the history.
+
+    ``service`` is what was looked at: a later change of it is a conflict.
 
     Raises:
         Refused: see ``canary.promote``.
         Conflict: somebody else has changed the service meanwhile.
         RolloutError: the traffic has not moved in ``timeout`` seconds.
     """
-    service = api.service()
     live = canary.to_promote(service)
     release = api.record().release_of(live)
     if release is None:

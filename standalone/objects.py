@@ -98,7 +98,10 @@ class Objects:
             self._check_version(path, patch)
             after = leaves(before)
             for at, value in leaves(patch).items():
-                for old in [each for each in after if each[: len(at)] == at]:
+                there = [each for each in after if each[: len(at)] == at]
+                if value == {} and any(len(each) > len(at) for each in there):
+                    continue  # a patch of an object that changes nothing in it
+                for old in there:
                     del after[old]
                 if value is not None:
                     after[at] = value

@@ -55,6 +55,11 @@ def test_a_patch_sets_and_removes(objects: Objects, patch: Any) -> None:
     assert objects.get(PATH)["metadata"]["resourceVersion"] == "2"
 
 
+def test_an_empty_merge_patch_empties_nothing(objects: Objects) -> None:
+    assert objects.patch(PATH, {"data": {}}, "me")["data"] == {"a": "1", "b": "2"}
+    assert objects.patch(PATH, {"metadata": {"labels": {}}}, "me")["metadata"]["labels"] == {}
+
+
 def test_null_is_nothing(objects: Objects) -> None:
     objects.patch(PATH, [{"op": "add", "path": "/metadata/labels", "value": None}], "me")
     assert "labels" not in objects.get(PATH)["metadata"]

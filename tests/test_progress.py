@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -318,6 +319,25 @@ def test_what_somebody_else_does_meanwhile_is_respected(world: World, traffic: T
     traffic.read = meddle  # type: ignore[method-assign]
     assert run(world) == 0
     assert 30 in {shares.get("2") for shares in world.api.traffic}
+
+
+def test_nothing_is_promoted_that_was_changed_since_it_was_judged(
+    world: World, traffic: Traffic
+) -> None:
+    traffic.calls = 2000
+    read = traffic.read
+    at_50 = iter(range(1000))
+
+    def meddle(slow: float) -> Reading:
+        found = read(slow)
+        if percent(world) == 50 and next(at_50) == 1:
+            world.patch(canaryTrafficPercent=1)
+        return found
+
+    traffic.read = meddle  # type: ignore[method-assign]
+    assert run(world) == 0
+    shares = [each.get("2", 0) for each in world.api.traffic]
+    assert [share for share, _ in groupby(shares)] == [0, 10, 50, 1, 10, 50, 100]
 
 
 @pytest.mark.parametrize(
