@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
-from transformer.structure import check_parts
+from transformer.structure import check_parts, check_sums
 
 Grey = npt.NDArray[np.uint8]
 """A grey picture [height, width], 0 black to 255 white."""
@@ -106,6 +106,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         check_parts(data, reader.format)
         image = reader(io.BytesIO(data))
         _check(image, data, max_pixels)
+        if reader is PngImageFile:
+            check_sums(data)
         return _read(image)
     except ServingError:
         raise
