@@ -21,7 +21,8 @@ settings.load_profile("here")
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Of the processes that ``make test`` runs tests in, one alone has those of ``standalone``.
+    """Of the processes that ``make test`` runs tests in, one alone has the files that start
+    ``standalone`` again and again.
 
     It chooses ports for its programs before they listen: two at a time could choose the same.
     """

@@ -5,6 +5,7 @@ A few megabytes may hold millions, each of which costs Pillow microseconds, memo
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from PIL.JpegImagePlugin import MARKER
 
@@ -37,7 +38,7 @@ def check_parts(data: bytes, kind: str | None) -> None:
         case "GIF":
             parts, name = _blocks(data), "blocks"
         case "PNG":
-            parts, name = _chunks(data), "chunks"
+            parts, name = _count_chunks(data), "chunks"
         case "JPEG":
             parts, name = _markers(data), "markers"
         case "TIFF":
@@ -54,23 +55,32 @@ def check_sums(png: bytes) -> None:
     Raises:
         ValueError: they are not.
     """
-    view, at = memoryview(png), 8
-    while at + 8 <= len(png):
-        size, kind = struct.unpack_from(">I4s", png, at)
-        content, at = view[at + 4 : at + 8 + size], at + 12 + size
-        if kind == b"IDAT" and zlib.crc32(content).to_bytes(4, "big") != png[at - 4 : at]:
+    view = memoryview(png)
+    for kind, start, end in _chunks(png):
+        if kind != b"IDAT":
+            continue
+        if zlib.crc32(view[start + 4 : end - 4]).to_bytes(4, "big") != png[end - 4 : end]:
             raise ValueError("a chunk has another checksum")
 
 
-def _chunks(data: bytes) -> int:
-    at, found, packed = 8, 0, 0
-    while at + 8 <= len(data) and found <= MAX_PARTS:
-        size, kind = struct.unpack_from(">I4s", data, at)
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The kind of each, and where it begins and ends."""
+    at = 8
+    while at + 8 <= len(png):
+        size, kind = struct.unpack_from(">I4s", png, at)
+        yield kind, at, at + 12 + size
         at += 12 + size
+
+
+def _count_chunks(data: bytes) -> int:
+    found = packed = 0
+    for kind, *_ in _chunks(data):
         found += 1
         packed += kind in (b"iCCP", b"iTXt", b"zTXt")
         if packed > MAX_PACKED:
             raise TooLarge(f"the PNG image has more than {MAX_PACKED} profiles and texts")
+        if found > MAX_PARTS:
+            break
     return found
 
 
@@ -119,6 +129,7 @@ def _markers(data: bytes) -> int:
 
 
 def _tiles(data: bytes) -> int:
+    """Those, or the fractions in a tag, whichever are more."""
     order = "<" if data[:2] == b"II" else ">"
     if 43 in data[2:4]:  # BigTIFF
         (at,) = struct.unpack_from(f"{order}Q", data, 8)
