@@ -15,12 +15,19 @@ UNUSED = (
     "kserve.api.kserve_client",  # for who talks to Kubernetes
     "kserve.models",  # what it would talk about
     "pandas",  # for who wants requests as data frames
+    "torch._higher_order_ops",  # for compilers: control flow
     "torch._meta_registrations",  # for compilers: operators on tensors without data
     "torch.ao",  # for quantization
     "torch.distributions",
     "torch.export",  # for the compiler's front end
+    "torch.fx.passes",  # for compilers
+    "torch.masked",  # for tensors with masked values
+    "torch.nn.parallel",  # for training
     "torch.optim",  # for training
+    "torch.profiler",
     "torch.utils.data",  # for training
+    "torchgen",  # for who builds torch
+    "unittest",
     "urllib3",  # for who talks to Kubernetes
 )
 """Modules that the SDK and torch import, and that no request needs."""
