@@ -116,7 +116,8 @@ def start(service: Object, name: str, template: Object, percent: int) -> Object:
     if not live.is_ready or live.rolled_out != live.ready:
         raise Refused(
             f"the {name} as it is now is not rolled out (latest revision {live.created}, ready"
-            f" {live.ready}, rolled out {live.rolled_out}): wait for it, or repair it"
+            f" {live.ready}, rolled out {live.rolled_out}): wait for it; a deployment of another"
+            " with CANARY_PERCENT=100 replaces it"
         )
     return patch(service, name, template, percent)
 

@@ -76,7 +76,7 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
         recorded: see ``keep_released``.
 
     Raises:
-        Refused: a canary is running, and would be replaced by another.
+        Refused: a canary is running, and would be replaced by another; or see ``canary.start``.
     """
     changed = [name for name in COMPONENTS if after["spec"][name] != live["spec"][name]]
     if not changed:
@@ -88,10 +88,12 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
         )
     objects = copy.deepcopy(kept)
     percent = int(record(objects)["data"]["CANARY_PERCENT"])
-    if percent == 100:
-        return Plan(objects, f"the {' and the '.join(changed)} are replaced")
+    # What has never served is nothing that a canary could be compared with, or taken back to.
+    if percent == 100 or not all(canary.read(live, name).rolled_out for name in COMPONENTS):
+        return Plan(objects, f"replaced: the {' and the '.join(changed)}")
     first, *waiting = changed
     spec = service(objects)["spec"]
+    canary.start(live, first, spec[first], percent)  # refused where an abort would not end
     spec[first][PERCENT] = percent
     objects.append(_begun(live, first, spec[first]))
     summary = f"a canary of the {first} gets {percent} % of the traffic"

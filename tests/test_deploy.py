@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl 
 
 OLD_URI, NEW_URI = "s3://mnist-models/mnist/1/", "s3://mnist-models/mnist/2/"
 OLD_IMAGE, NEW_IMAGE = "mnist-kserve-predictor:0.1.0", "mnist-kserve-predictor:0.2.0"
+CREATED, READY, ROLLED_OUT = (f"latest{each}Revision" for each in ("Created", "Ready", "Rolledout"))
 
 
 class World:
@@ -67,6 +68,12 @@ class World:
         containers[0]["env"][0]["value"] = uri
         self.patch(containers=containers, canaryTrafficPercent=percent)
 
+    def observe(self, **predictor: str) -> None:
+        """Let the status name these revisions of the predictor, and one of the transformer."""
+        transformer = dict.fromkeys((CREATED, READY, ROLLED_OUT), "mnist-transformer-00001")
+        components = {"predictor": predictor, "transformer": transformer}
+        self.api.set_status(cluster.SERVICE.format("mnist"), {"components": components})
+
     def live(self, overlay: str = "production") -> Object:
         name = "mnist" if overlay == "production" else "mnist-development"
         return self.api.get(cluster.SERVICE.format(name))
@@ -89,13 +96,14 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """A cluster to which the production overlay was deployed once."""
+    """A cluster to which the production overlay was deployed once, and that serves it."""
     checkout = tmp_path / "manifests"
     shutil.copytree(programs.ROOT / "manifests", checkout)
     api = Objects(cluster.default)
     with cluster.serve(api, tmp_path) as kubeconfig:
         world = World(checkout, api, kubeconfig)
         assert world.deploy().stderr == "rollout: the service is new\n"
+        world.observe(**dict.fromkeys((CREATED, READY, ROLLED_OUT), "mnist-predictor-00001"))
         yield world
 
 
@@ -116,7 +124,7 @@ def test_a_deployment_that_failed_midway_is_made_up_for(
     def changed_in_between(self: Objects, path: str, *args: Any, **flags: Any) -> Object:
         if "inferenceservices" in path and not flags.get("dry"):
             monkeypatch.setattr(Objects, "apply", apply)
-            self.set_status(path, {"url": "http://mnist"})
+            self.set_status(path, {**self.get(path)["status"], "url": "http://mnist"})
         return apply(self, path, *args, **flags)
 
     monkeypatch.setattr(Objects, "apply", changed_in_between)
@@ -217,10 +225,35 @@ def test_at_100_percent_all_is_replaced_at_once(world: World) -> None:
     world.deploy(overlay="development")
     world.commit("images.env", ":dev", ":next", overlay="development")
     done = world.deploy(overlay="development")
-    assert done.stderr == "rollout: the predictor and the transformer are replaced\n"
+    assert done.stderr == "rollout: replaced: the predictor and the transformer\n"
     for component in world.live("development")["spec"].values():
         assert component["containers"][0]["image"].endswith(":next")
         assert PERCENT not in component
+
+
+def test_what_has_never_served_is_replaced_at_once(world: World) -> None:
+    """There is nothing to compare with, nor to go back to."""
+    world.observe(**{CREATED: "mnist-predictor-00001"})
+    world.commit("images.env", OLD_IMAGE, NEW_IMAGE)
+    assert world.deploy().stderr == "rollout: replaced: the predictor\n"
+    assert world.predictor["containers"][0]["image"].endswith(NEW_IMAGE)
+    assert PERCENT not in world.predictor
+
+
+def test_beside_a_template_that_is_not_rolled_out_no_canary_begins(world: World) -> None:
+    """An abort would go back to it, and wait for it in vain."""
+    stable, broken = "mnist-predictor-00001", "mnist-predictor-00002"
+    world.observe(**{CREATED: broken, READY: stable, ROLLED_OUT: stable})
+    world.commit("images.env", OLD_IMAGE, NEW_IMAGE)
+    before = world.api.list("/")
+    done = world.deploy()
+    assert done.returncode == 3
+    assert "with CANARY_PERCENT=100 replaces it" in done.stderr
+    assert world.api.list("/") == before
+
+    world.commit("release.env", "CANARY_PERCENT=10", "CANARY_PERCENT=100")
+    assert world.deploy().stderr == "rollout: replaced: the predictor\n"
+    assert PERCENT not in world.predictor
 
 
 def test_a_changed_setting_of_both_is_a_canary_too(world: World) -> None:
