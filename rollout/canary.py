@@ -159,7 +159,13 @@ def promote(service: Object) -> Object:
 
 
 def abort(
-    service: Object, name: str, stable: Object, *, stable_revision: str | None, bad: str | None
+    service: Object,
+    name: str,
+    stable: Object,
+    *,
+    stable_revision: str | None,
+    bad: str | None,
+    is_late: bool = False,
 ) -> Object | None:
     """The next patch on the way back to the template ``stable``, or ``None``: wait and ask again.
 
@@ -174,13 +180,16 @@ def abort(
         stable: the template to go back to.
         stable_revision: the revision that served it before the canary.
         bad: the revision of the canary; what was created when step 2 was taken.
+        is_late: whether the canary has no revision if the status names none by now.
     """
     live = read(service, name)
     if live.template != stable:
         if live.percent != 0:
             return patch(service, name, live.template, 0)
+        if live.created != stable_revision:
+            return patch(service, name, stable, 0)
         # The status may be older than the canary: its revision must be known to be told apart.
-        return None if live.created == stable_revision else patch(service, name, stable, 0)
+        return patch(service, name, stable, None) if is_late else None
     if live.percent is not None and 0 < live.percent < 100:
         return patch(service, name, stable, 0)
     if live.percent == 0 and live.is_ready and live.created not in (stable_revision, bad):

@@ -156,7 +156,7 @@ class Progress:
         if time.monotonic() - self._unsettled < self._plan.timeout:
             self._tell(f"waiting until {found.canary} is ready and gets {live.percent} %")
             return None
-        if not live.is_ready:
+        if not live.is_ready or live.ready == live.rolled_out:  # no revision of its own
             return self._abort(found, f"it is not ready after {self._plan.timeout} s")
         raise RolloutError(
             f"Knative has not moved the traffic to {live.percent} % in {self._plan.timeout} s:"

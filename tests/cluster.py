@@ -46,6 +46,8 @@ class Controller(Objects):
         self._reads = 0
         self.never_ready: set[str] = set()
         """Values of MODEL_VERSION."""
+        self.refused: set[str] = set()
+        """Values of MODEL_VERSION with which Knative's webhook takes no change of its service."""
         self.traffic: list[dict[str, int]] = []
         """The percentages by version, after each look."""
         self.components = {
@@ -71,7 +73,8 @@ class Controller(Objects):
         """What a controller does when it is woken."""
         service = super().get(self._path)
         for name, component in self.components.items():
-            component.update(service, name)
+            if version(service["spec"][name]) not in self.refused:
+                component.update(service, name)
             latest = component.latest_created
             self._age[latest.name] += 1
             slow = self._age[latest.name] <= self._slowness

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from rollout import canary
+from rollout import canary, release
 from rollout.template import with_image
 from tests import cluster, releases
 from tests.releases import World
@@ -58,6 +58,24 @@ def test_a_version_that_never_gets_ready_takes_nothing_and_can_be_aborted(
     assert world.run("promote") == 3
     assert world.run("abort") == 0
     assert world.served() == {"1"}
+
+
+def test_a_version_of_which_knative_makes_no_revision_can_be_aborted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by way of percent 0: with the stable template that sends all to the one before it."""
+    monkeypatch.setattr(release, "LAG", 0.1)
+    assert world.start() == 0
+    assert world.run("promote") == 0
+    since = len(world.api.traffic)
+    world.api.refused.add("1")
+    assert world.run("start", "1", "--percent=50", "--timeout=0") == 1
+    assert world.run("abort", "--timeout=5") == 0
+    predictor = world.service["spec"]["predictor"]
+    assert canary.PERCENT not in predictor
+    assert cluster.version(predictor) == "2"
+    world.look()
+    assert world.served(since) == {"2"}
 
 
 def test_the_canary_of_somebody_else_loses_its_traffic_but_not_its_template(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rollout import __main__ as command
-from rollout import canary, progress
+from rollout import canary, progress, release
 from rollout.api import API
 from rollout.errors import Conflict, Unreachable
 from rollout.evidence import Counts
@@ -373,10 +373,18 @@ def test_a_percent_of_0_by_hand_is_a_rollback(world: World, traffic: Traffic) ->
 
 
 @pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("reason", ["never_ready", "refused"])
 def test_a_revision_that_never_gets_ready_is_taken_back(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str], *, started: bool
+    world: World,
+    traffic: Traffic,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    started: bool,
 ) -> None:
-    world.api.never_ready.add("2")
+    monkeypatch.setattr(release, "LAG", 0.1)
+    getattr(world.api, reason).add("2")
     if started:
         assert world.run("start", "2", "--percent=10", "--timeout=0") == 1
     assert world.run("run", "2", *STEPS, "--warm-up=0", "--poll=0.01", "--timeout=1") == (
