@@ -218,6 +218,7 @@ SECURITY = "containers.0.securityContext"
         (argument("--http_port=8080", "--http_port=9000"), "port 8080 is not its --http_port"),
         (change("containers.0.readinessProbe.httpGet.port", 9000), "readinessProbe does not ask"),
         (change("containers.0.livenessProbe", None), "livenessProbe does not ask"),
+        (change("containers.0.ports.0.containerPort", 8081), "livenessProbe would be sent to"),
         (change("containers.0.ports.0.name", "h2c"), "port 8080 is not its --grpc_port"),
         (change("containers.0.image", "mnist"), "its image mnist has neither a tag"),
         (change("containers.0.image", "a/mnist:latest"), "its image mnist:latest has neither"),

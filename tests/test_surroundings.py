@@ -99,6 +99,11 @@ def without_names(objects: list[Object]) -> None:
     policy(objects, "mnist")["egress"] = []
 
 
+def names_of_pods_alone(objects: list[Object]) -> None:
+    system = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    policy(objects, "mnist")["egress"][0]["to"] = [{"namespaceSelector": system}]
+
+
 def without_the_gateway(objects: list[Object]) -> None:
     policy(objects, "mnist-transformer")["egress"] = []
 
@@ -218,6 +223,7 @@ def job_of_nobody(objects: list[Object]) -> None:
         (only_from_the_transformer, "the activator and the autoscaler are shut out"),
         (only_the_container_port, "queue-proxy cannot be reached on all of its ports"),
         (without_names, "names cannot be resolved"),
+        (names_of_pods_alone, "names cannot be resolved"),
         (without_the_gateway, "the transformer cannot reach the gateway"),
     ],
 )
