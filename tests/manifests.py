@@ -214,9 +214,15 @@ def arguments(spec: Object, name: str, objects: list[Object]) -> Iterator[str]:
         protocol = "grpc" if port.get("name") == "h2c" else "http"
         if port["containerPort"] != getattr(given, f"{protocol}_port"):
             yield f"port {port['containerPort']} is not its --{protocol}_port"
-    for probe in ("livenessProbe", "readinessProbe"):
-        if container.get(probe, {}).get("httpGet", {}).get("port") != given.http_port:
-            yield f"the {probe} does not ask its --http_port"
+        # Whatever port an HTTP probe of liveness names, Knative sends it to this one.
+        is_http = "httpGet" in container.get("livenessProbe", {})
+        if is_http and port["containerPort"] != given.http_port:
+            yield "the livenessProbe would be sent to another port than its --http_port"
+    readiness, liveness = (container.get(f"{kind}Probe", {}) for kind in ("readiness", "liveness"))
+    if readiness.get("httpGet", {}).get("port") != given.http_port:
+        yield "the readinessProbe does not ask its --http_port"
+    if "exec" not in liveness and liveness.get("httpGet", {}).get("port") != given.http_port:
+        yield "the livenessProbe does not ask its --http_port"
 
 
 def visibility(service: Object) -> Iterator[str]:

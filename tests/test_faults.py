@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tests import programs
+from tests import manifests, programs
 from tests.digits import draw, encode
 from tests.forms import V1
 
@@ -291,3 +291,15 @@ async def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
                     jump.write_text(f"{offset}\n")
                     await found.until(200)
                 assert found.statuses.keys() == {200}
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")
+def test_the_probe_of_liveness_beside_grpc_tells_whether_it_lives(tmp_path: Path) -> None:
+    transformer = manifests.component(manifests.render_overlay("production", "grpc"), "transformer")
+    python, *options, script = transformer["containers"][0]["livenessProbe"]["exec"]["command"]
+    assert python == "python"
+    with programs.transformer(tmp_path, "127.0.0.1:9") as running:
+        script = script.replace("8080", str(running.http_port))
+        command = [sys.executable, *options, script]
+        assert subprocess.run(command).returncode == 0
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1
