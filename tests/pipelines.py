@@ -15,6 +15,7 @@ Node = dict[str, Any]
 STEPS = [
     "test", "lint", "audit", "images", "scan", "push", "sign",
     "deploy OVERLAY=development",
+    "release OVERLAY=development",
     *["deploy OVERLAY=production", "release OVERLAY=production"] * 2,
 ]  # fmt: skip
 """The make targets of a release, in their order; the transformer goes after the predictor."""

@@ -128,7 +128,8 @@ class World:
 
     def __init__(self, played: Played, kubeconfig: Path) -> None:
         self.played = played
-        self._env = {**os.environ, "KUBECONFIG": str(kubeconfig), "POLL": "0.05"}
+        waits = {"POLL": "0.05", "READY": "2"}
+        self._env = {**os.environ, "KUBECONFIG": str(kubeconfig), **waits}
 
     def canary(self, component: str, percent: int) -> None:
         change = {"spec": {component: {"canaryTrafficPercent": percent}}}
@@ -169,12 +170,18 @@ def world(
 
 
 @pytest.mark.parametrize("percent", [None, 100])
-def test_without_a_canary_there_is_nothing_to_do(world: World, percent: int | None) -> None:
+@pytest.mark.parametrize(("ready", "status"), [("True", 0), ("False", 1), ("Unknown", 1)])
+def test_without_a_canary_it_waits_until_the_service_is_ready(
+    world: World, percent: int | None, ready: str, status: int
+) -> None:
     if percent:
         world.canary("predictor", percent)
-    status, _, err = world.release()
-    assert (status, world.played.jobs()) == (0, [])
-    assert err == "release: no canary is running in mnist: there is nothing to do\n"
+    condition = {"type": "Ready", "status": ready}
+    world.played.set_status(SERVICE, {"conditions": [condition]})
+    found, _, err = world.release()
+    assert (found, world.played.jobs()) == (status, [])
+    assert "release: no canary is running in mnist: waiting until what is there is ready\n" in err
+    assert ("describe inferenceservice mnist" in err) == bool(status)
 
 
 @pytest.mark.parametrize("component", ["predictor", "transformer"])
