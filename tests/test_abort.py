@@ -1,6 +1,7 @@
 """A canary that is taken back never serves again, whatever happens meanwhile."""
 
 import copy
+from typing import Any
 
 import pytest
 import yaml
@@ -41,7 +42,7 @@ def test_an_abort_waits_until_the_revision_of_the_canary_is_known(world: World) 
     service = world.service
     stable = canary.read(service, "predictor").template
     service["spec"]["predictor"] = {**with_image(stable, "bad"), canary.PERCENT: 0}
-    known = {"stable_revision": "mnist-predictor-00001", "bad": "mnist-predictor-00001"}
+    known: Any = {"stable_revision": "mnist-predictor-00001", "bad": "mnist-predictor-00001"}
     assert canary.abort(service, "predictor", stable, **known) is None
     service["status"]["components"]["predictor"]["latestCreatedRevision"] = "mnist-predictor-00002"
     patch = canary.abort(service, "predictor", stable, **known)
