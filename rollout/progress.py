@@ -7,6 +7,7 @@ a time, of which one at most succeeds with each change.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -253,12 +254,14 @@ class Progress:
         self._api.announce(service, "CanaryAdvanced", f"{found.canary} gets {share} %")
         return None
 
-    def _abort(self, found: Release, why: str, evidence: Sequence[str] = ()) -> End:
+    def _abort(self, found: Release, why: str, evidence: Sequence[str] = ()) -> End | None:
         self._tell(f"{found.canary} is taken back, {why}")
-        release.abort(
-            self._api, reason=why, timeout=self._plan.timeout, say=self._say, evidence=evidence
-        )
-        return End.ROLLED_BACK
+        with suppress(Refused):  # somebody else has ended it meanwhile: the next look sees how
+            release.abort(
+                self._api, reason=why, timeout=self._plan.timeout, say=self._say, evidence=evidence
+            )
+            return End.ROLLED_BACK
+        return None
 
     def _give_up(
         self,

@@ -474,6 +474,21 @@ def test_a_share_by_hand_beyond_where_a_person_must_approve_waits_too(
     assert "at 30 %: healthy, and waiting" in capsys.readouterr().err
 
 
+def test_of_two_that_take_a_canary_back_at_once_both_end_as_rolled_back(
+    world: World, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abort = release.abort
+
+    def slower(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(release, "abort", abort)
+        assert run(world) == command.ROLLED_BACK
+        abort(*args, **kwargs)
+
+    monkeypatch.setattr(release, "abort", slower)
+    traffic.canary = lambda: {"failed": 1.0}
+    assert run(world) == command.ROLLED_BACK
+
+
 def test_another_version_is_refused_while_one_is_under_way(world: World, traffic: Traffic) -> None:
     assert world.start() == 0
     assert run(world, "1") == command.REFUSED
