@@ -101,8 +101,8 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
     ``reason`` and ``evidence`` are for the history.
 
     Raises:
-        Refused: there is no canary, or nobody knows what to go back to; its traffic is taken away
-            all the same.
+        Refused: there is no canary, or somebody else has ended it; or nobody knows what to go back
+            to, and its traffic is taken away all the same.
         RolloutError: the stable template is not ready in ``timeout`` seconds.
     """
     service = api.service()
@@ -121,6 +121,13 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
 
     def step(found: Object) -> bool:
         live = canary.read(found, name)
+        # Whoever has slept since the last look may find another release.
+        if not (
+            live.rolled_out == release.stable_revision
+            if live.has_canary
+            else live.template == stable
+        ):
+            raise Refused(f"somebody else has ended the canary of {release.canary}: see history")
         if live.template != stable and live.created != release.canary_revision:
             release.canary_revision = live.created
             api.update(lambda record: _remember(record, release))

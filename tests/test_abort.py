@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from rollout import canary, release
+from rollout.api import API
+from rollout.record import Record
 from rollout.template import with_image
 from tests import cluster, releases
 from tests.releases import World
@@ -90,6 +92,41 @@ def test_the_canary_of_somebody_else_loses_its_traffic_but_not_its_template(
     assert "cannot know what to go back to" in capsys.readouterr().err
     world.api.look()
     assert world.api.traffic[-1] == {"2": 0, "1": 100}
+
+
+@pytest.mark.parametrize(
+    ("following", "shares"),
+    [
+        ((), {"2": 100}),
+        (
+            ("start", "3", "--percent=10", f"--digest={'0' * 64}", "--models-dir=none"),
+            {"3": 10, "2": 90},
+        ),
+        (("start", "1", "--percent=10"), {"1": 10, "2": 90}),
+    ],
+)
+def test_an_abort_that_was_suspended_leaves_the_next_release_alone(
+    world: World,
+    following: tuple[str, ...],
+    shares: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert world.start() == 0
+    record = API.record
+
+    def suspended(api: API) -> Record:
+        found = record(api)
+        monkeypatch.setattr(API, "record", record)
+        assert world.run("promote") == 0
+        assert not following or world.run(*following) == 0
+        return found
+
+    monkeypatch.setattr(API, "record", suspended)
+    assert world.run("abort", "--timeout=1") == 3
+    assert "somebody else has ended" in capsys.readouterr().err
+    world.look()
+    assert world.api.traffic[-1] == shares
 
 
 def test_a_record_of_an_older_release_is_not_believed(
