@@ -109,12 +109,12 @@ def run_run(args: argparse.Namespace) -> int:
     running = canary.running(service)
     record = api.record()
     unfinished = record.release if running is None else None
-    if record.release and record.release.condemned:
+    if running and record.release and record.release.condemned:
         pass  # an earlier run was stopped while it took it back
     elif args.version or args.image:
         live = canary.read(service, args.component)
         template = target(args, live.template)
-        if template != live.template:
+        if template != live.template and not (unfinished and unfinished.condemns(template)):
             if last := record.rolled_back(template):
                 say(
                     f"{last.canary} was taken back at {last.time:%Y-%m-%d %H:%M:%S} UTC"

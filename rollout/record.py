@@ -51,6 +51,10 @@ class Release(BaseModel):
     begun: datetime
     by: str
 
+    def condemns(self, template: Object) -> bool:
+        """Whether it is taking this very canary back."""
+        return bool(self.condemned) and self.fingerprint == fingerprint(template)
+
 
 class Entry(BaseModel):
     """A line of the history."""

@@ -201,6 +201,10 @@ def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
 STABLE, CANARY = "mnist-predictor-00001", "mnist-predictor-00002"
 
 
+def killed(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
     """Let the revision's pods not answer at these looks."""
     read = traffic.read
@@ -487,6 +491,25 @@ def test_of_two_that_take_a_canary_back_at_once_both_end_as_rolled_back(
     monkeypatch.setattr(release, "abort", slower)
     traffic.canary = lambda: {"failed": 1.0}
     assert run(world) == command.ROLLED_BACK
+
+
+@pytest.mark.parametrize(
+    ("version", "end"),
+    [("2", command.ROLLED_BACK), (f"3 --models-dir=none --digest={'0' * 64}", 0)],
+)
+def test_a_condemned_canary_that_somebody_else_took_back_does_not_stand_in_for_the_next(
+    world: World, traffic: Traffic, version: str, end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traffic.canary = lambda: {"failed": 1.0}
+    before = world.service["spec"]["predictor"]["containers"]
+    with monkeypatch.context() as patched:
+        patched.setattr(release, "abort", killed)
+        assert run(world) == 130
+    for patch in ({canary.PERCENT: 0}, {"containers": before}, {canary.PERCENT: None}):
+        world.patch(**patch)
+        world.look()
+    traffic.canary = dict
+    assert run(world, *version.split()) == end
 
 
 def test_another_version_is_refused_while_one_is_under_way(world: World, traffic: Traffic) -> None:
