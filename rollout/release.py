@@ -37,11 +37,20 @@ def start(
         Refused: see ``canary.start``.
         Conflict: somebody else has changed the service meanwhile.
     """
-    canary.start(service, component, template, percent)  # refused before anything is written
     release = begin(service, component, template)
-    api.update(lambda record: setattr(record, "release", release))
+    # Of two at a time, the slower finds the other's canary, or a conflict with its record, or has
+    # its own overwritten by the other at last: the record is of the canary that is live.
+    record = api.record()
+    canary.start(api.service(), component, template, percent)  # refused before anything is written
+    record.release = release
+    api.save(record)
     patch(api, service, lambda live: canary.start(live, component, template, percent))
-    api.update(lambda record: record.note("started", release, percent))
+
+    def started(record: Record) -> None:
+        record.release = release
+        record.note("started", release, percent)
+
+    api.update(started)
     text = (
         f"canary of the {component}: {release.canary} gets {percent} %, {release.stable} the rest"
     )

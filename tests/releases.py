@@ -19,6 +19,7 @@ from rollout import release
 from rollout.api import API
 from rollout.errors import NoEvidence
 from rollout.evidence import Counts, Pod
+from rollout.record import Record
 from rollout.source import Reading
 from tests import cluster, programs
 
@@ -37,6 +38,10 @@ class World:
 
     def start(self, *arguments: str) -> int:
         return self.run("start", *(arguments or ("2", "--percent=10")), "--timeout=20")
+
+    def record(self) -> Record:
+        """What the command remembers."""
+        return API("mnist", "default", server=self.server).record()
 
     @property
     def service(self) -> dict[str, Any]:

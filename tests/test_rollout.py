@@ -10,8 +10,10 @@ import yaml
 from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
-from rollout.errors import Unreachable
+from rollout.errors import Conflict, Unreachable
 from rollout.record import Record
+from rollout.release import start
+from rollout.template import with_image
 from tests import programs
 from tests.releases import PATH, World
 
@@ -109,6 +111,53 @@ def test_who_else_changes_the_service_is_not_overwritten(
     assert "somebody else is changing the service; nothing was done" in capsys.readouterr().err
     assert world.service["spec"]["predictor"]["minReplicas"] == 3
     assert canary.PERCENT not in world.service["spec"]["predictor"]
+
+
+@pytest.mark.parametrize("method", ["service", "record", "save", "patch"])
+def test_of_two_starts_at_once_the_one_that_is_live_is_recorded(
+    world: World, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the other comes in between."""
+    ours = getattr(API, method)
+
+    def late(api: API, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(API, method, ours)
+        found = ours(api, *args, **kwargs) if method in ("service", "record") else None
+        assert world.start("--image=other", "--percent=10") == 0
+        return found or ours(api, *args, **kwargs)
+
+    monkeypatch.setattr(API, method, late)
+    assert world.start() in (1, 3)
+    release = world.record().release
+    assert release
+    assert release.canary == "version 1 in other"
+
+
+def test_of_two_starts_at_once_the_slower_leaves_no_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = API.patch
+
+    def late(api: API, *args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(API, "patch", ours)
+        other = API("mnist", "default", server=world.server)
+        service = other.service()
+        template = with_image(canary.read(service, "predictor").template, "other")
+        with monkeypatch.context() as patched:
+            patched.setattr(API, "patch", refused)
+            with pytest.raises(Conflict):
+                start(other, service, "predictor", template, 10, print)
+        return ours(api, *args, **kwargs)
+
+    monkeypatch.setattr(API, "patch", late)
+    assert world.start() == 0
+    release = world.record().release
+    assert release
+    assert release.canary == "version 2"
+
+
+def refused(*_: Any, **__: Any) -> None:
+    raise Conflict("somebody was faster")
 
 
 def test_a_change_since_the_template_was_read_is_kept(
