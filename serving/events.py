@@ -12,14 +12,16 @@ from cloudevents.conversion import to_binary, to_structured
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent, from_http
 
-from serving.errors import InvalidInput
-from serving.json import check_count, is_json, read_json
+from serving.errors import InvalidInput, TooLarge
+from serving.json import is_json, read_json, write_json
 
 STRUCTURED = "application/cloudevents+json"
 RESPONSE_TYPE = "io.kserve.inference.response"
 REQUIRED = ("id", "source", "type")
 OPTIONAL = ("subject", "partitionkey", "datacontenttype", "correlationid")
 """Attributes that are read here; both kinds are strings."""
+MOST_ATTRIBUTES = 100
+"""Attributes of a structured event. For each the library copies those before it."""
 
 
 def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
@@ -27,12 +29,18 @@ def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
 
     Raises:
         InvalidInput: it is meant as an event, but is none.
-        TooLarge: it holds too many values.
+        TooLarge: it holds too many values, or attributes.
     """
-    if "ce-specversion" not in headers and not is_structured(headers):
-        return None
     if is_structured(headers):
-        check_count(body)
+        try:
+            attributes = read_json(body)
+            body = write_json(attributes)  # of long numbers the library's JSON takes seconds
+        except (InvalidInput, TypeError) as error:  # it is none, or nested too deeply to be written
+            raise InvalidInput(f"not a valid CloudEvent: {error}") from None
+        if isinstance(attributes, dict) and len(attributes) > MOST_ATTRIBUTES:
+            raise TooLarge(f"the CloudEvent has more than {MOST_ATTRIBUTES} attributes")
+    elif "ce-specversion" not in headers:
+        return None
     found = []
 
     def unmarshal(data: Any) -> Any:
@@ -99,9 +107,7 @@ def reply(
 
 
 def _answer_id(event: CloudEvent) -> str:
-    name = f"{event['source']} {event['id']}"
-    # JSON can hold half a surrogate pair, UTF-8 cannot.
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, name.encode(errors="backslashreplace").decode()))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{event['source']} {event['id']}"))
 
 
 def payload(event: CloudEvent) -> Any:

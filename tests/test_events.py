@@ -58,11 +58,11 @@ async def test_the_same_event_gets_an_answer_of_the_same_id(
     assert len({first, *others}) == 3
 
 
-async def test_an_id_that_is_no_unicode_is_answered(echo_client: httpx.AsyncClient) -> None:
+async def test_an_id_that_is_no_unicode_is_refused(echo_client: httpx.AsyncClient) -> None:
     headers = {"content-type": "application/cloudevents+json"}
     content = structured(id="half a pair: \ud800", data={"a": 1})
     answer = await echo_client.post(V1, content=content, headers=headers)
-    assert answer.status_code == 200
+    assert answer.status_code == 400
 
 
 def dispatched(**headers: str) -> dict[str, str]:
@@ -167,6 +167,29 @@ async def test_what_is_null_or_empty_in_an_event_is_as_if_it_were_not_there(
 def structured(**wrong: Any) -> bytes:
     event = {"specversion": "1.0", "id": "1", "source": "s", "type": "t", **wrong}
     return json.dumps(event).encode()
+
+
+ONE_MORE = {f"a{number}": 1 for number in range(events.MOST_ATTRIBUTES - 3)}
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "told"),
+    [
+        (structured(**ONE_MORE), 413, "the CloudEvent has more than 100 attributes"),
+        (structured(data=1)[:-1] + b"," * 500_001 + b"}", 413, "values"),
+        (structured()[:-1] + b', "a": [' + b"9" * 4000 + b"]", 400, "not a valid CloudEvent"),
+        (structured()[:-1] + b', "data": ' + b"[" * 300 + b"]" * 300 + b"}", 400, "recursion"),
+        (b"[]", 400, "not a valid CloudEvent"),
+    ],
+    ids=["attributes", "values", "digits", "depth", "a list"],
+)
+async def test_an_event_that_would_hold_everybody_up_is_refused(
+    echo_client: httpx.AsyncClient, content: bytes, status: int, told: str
+) -> None:
+    headers = {"content-type": "application/cloudevents+json"}
+    answer = await echo_client.post(V1, content=content, headers=headers)
+    assert answer.status_code == status
+    assert told.lower() in answer.json()["error"].lower()
 
 
 async def test_an_event_with_broken_json_is_400(echo_client: httpx.AsyncClient) -> None:
