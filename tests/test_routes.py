@@ -38,6 +38,13 @@ async def test_a_form_that_was_cut_off_is_not_taken_for_a_shorter_one(end: bytes
         await read_form("multipart/form-data; boundary=x", part("a", b"1") + end)
 
 
+async def test_a_part_of_too_many_parameters_is_refused() -> None:
+    """To take them apart takes their number squared."""
+    assert await read_form("multipart/form-data; boundary=x", part(";" * 98, b"1") + b"--x--")
+    with pytest.raises(InvalidInput, match="a part has more than 100 parameters"):
+        await read_form("multipart/form-data; boundary=x", part(";" * 99, b"1") + b"--x--")
+
+
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib", "utf-16"])
 async def test_the_client_chooses_no_codec(charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(

@@ -29,6 +29,8 @@ POLICY = (
 
 BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 """What may separate the parts of a form, by RFC 2046."""
+MOST_PARAMETERS = 100
+"""Parameters of a form's part, or semicolons in a file's name."""
 
 
 def add_routes(app: App) -> None:
@@ -66,6 +68,12 @@ class FormParser(MultiPartParser):
 
     spool_max_size = 0  # Python's SpooledTemporaryFile: never on disk
     is_complete = False
+
+    def on_headers_finished(self) -> None:
+        """A part begins. To take its parameters apart costs their number squared."""
+        if (self._current_part.content_disposition or b"").count(b";") > MOST_PARAMETERS:
+            raise MultiPartException(f"a part has more than {MOST_PARAMETERS} parameters")
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         """The closing boundary is there; Starlette does without."""
