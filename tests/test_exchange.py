@@ -79,6 +79,16 @@ async def test_a_body_over_the_limit_is_413(
     assert await client.ask(post(b"body")) == (200, b"/b body")
 
 
+@pytest.mark.parametrize("sent", ["body", ""])
+async def test_zeros_before_a_length_change_nothing(
+    service: Service, client: Client, sent: str
+) -> None:
+    """Python reads no number of 4,301 digits, and while it waits others ask for its size."""
+    request = post(sent.encode()).replace(b"ength: ", b"ength: " + b"0" * 5000)
+    assert await client.ask(request) == (200, b"/b " + sent.encode())
+    assert service.bodies.held == 0
+
+
 async def test_an_encoded_body_is_not_read(client: Client) -> None:
     refused = b'{"error":"Content-Encoding: expected none, got \'gzip\'"}'
     assert await client.ask(post(b"\x1f\x8b\x08", "Content-Encoding: gzip")) == (415, refused)
