@@ -160,6 +160,58 @@ async def test_an_answer_without_the_scores_is_no_answer(
     await client.close()
 
 
+OUTPUTS = (
+    ("probabilities", "FP32", [3, 10], PROBABILITIES.tobytes()),
+    ("accepted", "BOOL", [3], ACCEPTED.tobytes()),
+)
+NANS, TWELVE = np.full((3, 10), np.nan, np.float32), np.zeros((3, 12), np.float32)
+
+
+def probabilities(datatype: str, shape: list[int], data: bytes) -> Any:
+    return (("probabilities", datatype, shape, data), OUTPUTS[1])
+
+
+def accepted(datatype: str, shape: list[int], data: bytes) -> Any:
+    return (OUTPUTS[0], ("accepted", datatype, shape, data))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "version"),
+    [
+        (probabilities("FP64", [3, 10], PROBABILITIES.astype(np.float64).tobytes()), "2"),
+        (probabilities("FP32", [3, 10], NANS.tobytes()), "2"),
+        (probabilities("FP32", [3, 12], TWELVE.tobytes()), "2"),
+        (probabilities("FP32", [3, 0], b""), "2"),
+        (probabilities("BOOL", [3, 10], bytes(30)), "2"),
+        (accepted("BOOL", [3, 1], bytes(3)), "2"),
+        (accepted("FP32", [3], bytes(12)), "2"),
+        (accepted("BOOL", [1] * 45_000, bytes(3)), "2"),
+        (OUTPUTS, ["2"]),
+        (OUTPUTS, None),
+        (OUTPUTS, ""),
+        (OUTPUTS, "2\r\nx: y"),
+        (OUTPUTS, "2" * 65),
+        (OUTPUTS, "\N{FULLWIDTH DIGIT TWO}"),
+    ],
+)
+async def test_an_answer_that_is_not_the_contracts_is_no_answer(
+    predictor: tuple[HTTPPredictor, str], outputs: Any, version: Any
+) -> None:
+    """Taken as it is, it would be somebody's digit."""
+    named = [{"name": n, "datatype": d, "shape": s} for n, d, s, _ in outputs]
+    header = json.dumps({"model_version": version, "outputs": named}).encode()
+    body = header + b"".join(data for *_, data in outputs)
+
+    async def answer(_: web.Request) -> web.Response:
+        length = {"Inference-Header-Content-Length": str(len(header))}
+        return web.Response(body=body, headers=length)
+
+    running, address = predictor
+    running.handlers = [answer]
+    with pytest.raises(Unavailable):
+        await score(config(address))
+
+
 async def test_http_too_slow(predictor: tuple[HTTPPredictor, str]) -> None:
     server, address = predictor
 
@@ -251,10 +303,12 @@ async def test_grpc_errors(code: grpc.StatusCode, error: type[Exception]) -> Non
     assert "10.0.0.7" not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", ["name", "rows", "rank", "bytes"])
+@pytest.mark.parametrize(
+    "change", ["name", "rows", "rank", "bytes", "type", "text", "contents", "accepted", "version"]
+)
 async def test_an_answer_without_the_scores_is_no_answer_by_grpc(change: str) -> None:
     servicer = GRPCPredictor()
-    probabilities, _ = servicer.answer.outputs
+    probabilities, accepted = servicer.answer.outputs
     match change:
         case "name":
             probabilities.name = "logits"
@@ -264,6 +318,16 @@ async def test_an_answer_without_the_scores_is_no_answer_by_grpc(change: str) ->
             probabilities.shape[:] = [30]
         case "bytes":
             servicer.answer.raw_output_contents[0] = b"\0" * 7
+        case "type":
+            probabilities.datatype = "FP31"
+        case "text":
+            probabilities.datatype = "BYTES"
+        case "contents":
+            servicer.answer.raw_output_contents.append(b"")
+        case "accepted":
+            accepted.shape[:] = []
+        case "version":
+            servicer.answer.model_version = "2\n"
     with pytest.raises(Unavailable):
         await over_grpc(servicer)
 

@@ -6,6 +6,8 @@ drops the version from the answer.
 
 import logging
 import math
+import re
+import struct
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -141,14 +143,15 @@ class GRPCPredictor:
         try:
             metadata = tuple(context.current().headers().items())
             response = await self._client.infer(request, headers=metadata)
+            tensors = {output.name: output.as_numpy() for output in response.outputs}
         except grpc.aio.AioRpcError as error:
             metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
             log.warning("the predictor answered %s: %.200r", error.code().name, error.details())
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None
-        try:
-            tensors = {output.name: output.as_numpy() for output in response.outputs}
-        except ValueError:
-            tensors = {}
+        except (IndexError, ValueError, struct.error) as error:  # of the SDK, which cannot read it
+            metrics.count_call(None, ok=False)
+            log.warning("the predictor answered what is no V2: %.200r", error)
+            raise Unavailable(AWAY) from None
         scores = _scores(tensors, response.model_version, len(images))
         metrics.count_call(response.model_version, ok=scores is not None)
         if scores is None:
@@ -170,6 +173,12 @@ _HTTP_STATUS = {
 }
 
 
+_DTYPES: dict[str, type[Any]] = {"FP32": np.float32, "BOOL": np.bool_}
+"""Those of the outputs that are asked for."""
+_VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
+"""A version that can stand in a header, a line of a log and a label."""
+
+
 def _error_of(status: int) -> ServingError:
     """What the caller is told when the predictor, or a proxy before it, answers ``status``."""
     if status == 429:
@@ -189,8 +198,10 @@ def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores 
         position = int(headers[v2.HEADER_LENGTH])
         answer = orjson.loads(body[:position])
         for output in answer["outputs"]:
-            dtype = np.bool_ if output["datatype"] == "BOOL" else np.float32
+            dtype = _DTYPES[output["datatype"]]
             shape = output["shape"]
+            if len(shape) > v2.MOST_DIMENSIONS:
+                return None
             data: NDArray[Any] = np.frombuffer(body, dtype, math.prod(shape), position)
             position += data.nbytes
             tensors[output["name"]] = data.reshape(shape)
@@ -199,11 +210,15 @@ def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores 
         return None
 
 
-def _scores(tensors: Mapping[str, NDArray[Any]], version: str, count: int) -> Scores | None:
+def _scores(tensors: Mapping[str, NDArray[Any]], version: Any, count: int) -> Scores | None:
     """The scores of ``count`` images; ``None`` if they are not among the tensors."""
     probabilities, accepted = tensors.get("probabilities"), tensors.get("accepted")
     if probabilities is None or accepted is None:
         return None
-    if probabilities.ndim != 2 or not len(probabilities) == len(accepted) == count:
+    if (probabilities.shape, accepted.shape) != ((count, 10), (count,)):
         return None
-    return Scores(probabilities, accepted, version)
+    if probabilities.dtype != np.float32 or accepted.dtype != np.bool_:
+        return None
+    if not (isinstance(version, str) and _VERSION.fullmatch(version)):
+        return None
+    return Scores(probabilities, accepted, version) if np.isfinite(probabilities).all() else None
