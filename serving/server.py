@@ -169,9 +169,9 @@ class Server(ModelServer):  # type: ignore[misc]
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
         # uvicorn takes the signals: it stops listening, lets requests finish, then raises them
-        # again, by when there is nothing left for them to do.
+        # again, by when there is nothing left for them to do. Until it has them it starts no more.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, lambda *_: rest.stop())
         await rest.start(grpc_server)
         await model.close()
         tracing.close()
@@ -234,6 +234,10 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
 
         self._server.shutdown = stop
         await self._server.serve([self._socket])
+
+    def stop(self) -> None:
+        """Stop as soon as it serves."""
+        self._server.should_exit = True
 
     def _add_middlewares(self, app: FastAPI) -> None:
         """None: the SDK's timing middleware matches every route again and logs every request."""

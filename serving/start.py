@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,8 @@ def quick_imports(importer: str) -> Iterator[None]:
     if importer != "__main__":
         yield
         return
+    # Process 1, as in a container, gets only those signals that it handles.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     gc.disable()
     if BLAS_THREADS not in os.environ:
         # NumPy's threads for linear algebra spin while they have nothing to do, and no request
