@@ -85,6 +85,7 @@ async def test_what_is_no_message_is_told_so(channel: grpc.aio.Channel) -> None:
     assert await call.details() == "not a message of V2"
 
 
+MANY = {**TENSOR, "parameters": {str(number): {"bool_param": True} for number in range(17)}}
 LONG = {**TENSOR, "shape": [1] * (MOST_DIMENSIONS + 1)}
 
 
@@ -101,8 +102,21 @@ LONG = {**TENSOR, "shape": [1] * (MOST_DIMENSIONS + 1)}
             pb.ModelInferRequest(model_name="mnist", inputs=[LONG]).SerializeToString(),
             "input 'images': 'shape' has more than 16 sizes",
         ),
+        (
+            pb.ModelInferRequest(model_name="mnist", inputs=[MANY]).SerializeToString(),
+            "input 'images' has more than 16 parameters",
+        ),
     ],
-    ids=["fields", "inputs", "a group", "a number", "17 outputs", "17 inputs", "17 sizes"],
+    ids=[
+        "fields",
+        "inputs",
+        "a group",
+        "a number",
+        "17 outputs",
+        "17 inputs",
+        "17 sizes",
+        "17 parameters",
+    ],
 )
 async def test_a_message_of_too_many_parts_is_refused(
     channel: grpc.aio.Channel, message: bytes, told: str
