@@ -44,6 +44,8 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
         ("", b" {}", True),
         ("", b"\x89PNG", False),
         ("application/x-www-form-urlencoded", b"[]", True),
+        ("text/plain;charset=UTF-8", b"[]", True),
+        ("text/plain;charset=UTF-8", b"\x89PNG", False),
     ],
 )
 def test_what_is_meant_as_json(content_type: str, body: bytes, expected: bool) -> None:

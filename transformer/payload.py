@@ -94,4 +94,6 @@ def _to_bytes(file: Any, i: int) -> bytes:
     try:
         return file if isinstance(file, bytes) else binascii.a2b_base64(file, strict_mode=True)
     except (TypeError, ValueError):  # no text; no base64, or not ASCII
-        raise InvalidInput(f"instance {i}: expected the file as base64 text") from None
+        raise InvalidInput(
+            f"instance {i}: expected the file as base64 text, without 'data:…' in front"
+        ) from None
