@@ -44,7 +44,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(manifest["metadata"]["name"], str):
             raise ManifestError(f"{path}: its name is not a string")
         for name in ("predictor", "transformer"):
-            component(manifest["spec"][name], f"{path}: {name}")
+            found = component(manifest["spec"][name], f"{path}: {name}")
+            model, service = found.flag("model_name", ""), manifest["metadata"]["name"]
+            if model != service:
+                raise ManifestError(
+                    f"{path}: {name} has --model_name={model}, the InferenceService is {service}"
+                )
     except (KeyError, IndexError, TypeError) as error:
         raise ManifestError(
             f"{path}: no predictor and transformer with containers: {error}"

@@ -236,6 +236,11 @@ def test_the_manifest_is_read() -> None:
             "spec: {predictor: {containers: [{env: [{name: A, valueFrom: {}}]}]}}}",
             "A has no plain value",
         ),
+        (
+            "{kind: InferenceService, metadata: {name: m}, "
+            "spec: {predictor: {containers: [{args: [--model_name=n]}]}}}",
+            "predictor has --model_name=n, the InferenceService is m",
+        ),
     ],
 )
 def test_a_manifest_that_cannot_be_run_says_why(tmp_path: Path, text: str, message: str) -> None:
