@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from training.augment import augment
 from training.checkpoint import Checkpoint
-from training.config import Config
+from training.config import Config, ConfigError
 from training.data import Digits
 from training.network import REJECT, network, scale
 from training.outliers import outliers
@@ -77,6 +77,7 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint is of another training.
+        ConfigError: the loss is no number.
     """
     # Without this, CUDA's matrix products are not the same twice.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -151,3 +152,7 @@ def _epoch(
                 refresh=False,
             )
         progress.update()
+    if not loss_sum.isfinite():
+        raise ConfigError(
+            "the loss is no number: lower the learning_rate, and look at what the network is given"
+        )
