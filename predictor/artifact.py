@@ -148,7 +148,8 @@ class Metadata(_Record):
         if (self.inputs, self.outputs) != (INPUTS, outputs(len(self.labels))):
             raise ValueError(
                 "inputs or outputs are not those that the predictor serves: images UINT8"
-                f" [-1, 28, 28]; probabilities FP32 [-1, {len(self.labels)}], accepted BOOL [-1]"
+                f" {list(INPUTS[0].shape)}; probabilities FP32 [-1, {len(self.labels)}],"
+                " accepted BOOL [-1]"
             )
         return self
 

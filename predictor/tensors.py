@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 from kserve import InferRequest
 
+from predictor.artifact import INPUTS
 from serving import v2
 from serving.errors import InvalidInput
 from serving.gate import check_instances
 from serving.scores import Images
 
-EXPECTED = "expected 28×28 integers from 0 (background) to 255 (ink)"
+HEIGHT, WIDTH = INPUTS[0].shape[1:]
+EXPECTED = f"expected {HEIGHT}×{WIDTH} integers from 0 (background) to 255 (ink)"
 
 
 def read_images(payload: dict[str, Any] | InferRequest, *, max_instances: int) -> Images:
@@ -40,28 +42,29 @@ def _from_v1(payload: dict[str, Any], max_instances: int) -> Images:
         raise InvalidInput('expected {"instances": [image, …]} with at least one image')
     check_instances(len(instances), max_instances)
     return np.stack(
-        [_from_numbers(image, f"instance {i}", [28, 28]) for i, image in enumerate(instances)]
+        [_from_numbers(each, f"instance {i}", [HEIGHT, WIDTH]) for i, each in enumerate(instances)]
     )
 
 
 def _from_v2(request: InferRequest, max_instances: int) -> Images:
     tensor = v2.only_input(request, "images", "UINT8")
     shape = tensor.shape
-    if shape[1:] not in ([28, 28], [1, 28, 28]) or shape[0] < 1:
+    if shape[1:] not in ([HEIGHT, WIDTH], [1, HEIGHT, WIDTH]) or shape[0] < 1:
+        sides = f"{HEIGHT}, {WIDTH}"
         raise InvalidInput(
-            f"input 'images': expected shape [N, 28, 28] or [N, 1, 28, 28], got {shape}"
+            f"input 'images': expected shape [N, {sides}] or [N, 1, {sides}], got {shape}"
         )
     check_instances(shape[0], max_instances)
     if v2.raw_data(tensor) is None:
         is_nested = any(isinstance(part, list) for part in tensor.data[:1])
         sizes = shape if is_nested else [math.prod(shape)]
-        return _from_numbers(tensor.data, "input 'images'", sizes).reshape(shape[0], 28, 28)
+        return _from_numbers(tensor.data, "input 'images'", sizes).reshape(shape[0], HEIGHT, WIDTH)
     try:
         # NumPy's view of the body, no copy.
-        return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], 28, 28)
+        return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], HEIGHT, WIDTH)
     except ValueError:
         raise InvalidInput(
-            f"input 'images': shape {shape} needs {shape[0] * 784} bytes of data"
+            f"input 'images': shape {shape} needs {math.prod(shape)} bytes of data"
         ) from None
 
 

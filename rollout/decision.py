@@ -27,6 +27,8 @@ is not accepted."""
 TESTS = len(GUARDRAILS) + 2
 """That can condemn; the error α is divided among them. The last two are those of lost calls and of
 labelled images, where there are some: a bound that changed with them would not hold."""
+DIGITS = 10
+"""That the model tells apart."""
 DISTANCE = 0.1
 """The Jensen-Shannon distance of two mixes of digits that is worth a look."""
 
@@ -47,7 +49,7 @@ class Arm:
     """That it has answered."""
     bad: Mapping[str, int]
     """By guardrail."""
-    digits: tuple[int, ...] = (0,) * 10
+    digits: tuple[int, ...] = (0,) * DIGITS
     """Of the first image of each call, so that the unit stays the call."""
 
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from rollout.canary import Component
-from rollout.decision import GUARDRAILS, Arm, Step
+from rollout.decision import DIGITS, GUARDRAILS, Arm, Step
 
 Counts = dict[str, float]
-"""``calls``, each guardrail, ``lost`` and ``digit_0`` to ``digit_9``; what is 0 may be missing."""
+"""``calls``, each guardrail, ``lost`` and ``digit_0``, ``digit_1``, …; what is 0 may be missing."""
 
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds that may be the objective: the bounds of the histogram of ``serving.metrics``."""
@@ -161,5 +161,5 @@ def _arm(counts: Counts) -> Arm:
     return Arm(
         round(counts.get("calls", 0)),
         {name: round(counts.get(name, 0)) for name in GUARDRAILS},
-        tuple(round(counts.get(f"digit_{digit}", 0)) for digit in range(10)),
+        tuple(round(counts.get(f"digit_{digit}", 0)) for digit in range(DIGITS)),
     )

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+DIGITS = 10
+"""That the model tells apart."""
 Images = NDArray[np.uint8]
 """uint8 [N, 28, 28], 0 is background, 255 is ink."""
 

@@ -25,13 +25,14 @@ from training.gate import (
     time_ratio,
     upper_bound,
 )
+from training.network import LABELS, REJECT
 
 LIMITS = Limits()
 
 
 def probabilities(answers: torch.Tensor, confidence: float) -> torch.Tensor:
     """The answers int64 [N], each with a confidence; the rest is spread evenly."""
-    rest = torch.full((len(answers), 10), (1 - confidence) / 9)
+    rest = torch.full((len(answers), len(LABELS)), (1 - confidence) / (len(LABELS) - 1))
     return rest.scatter(1, answers.unsqueeze(1), confidence)
 
 
@@ -166,10 +167,10 @@ def test_a_wrong_answer_without_any_doubt_has_a_finite_cross_entropy() -> None:
     assert certain.cross_entropy(certain.candidate) == pytest.approx(-np.log(1e-12) / 30)
 
 
-@pytest.mark.parametrize("answers", [torch.zeros(3, 10), torch.zeros(2, 11)])
+@pytest.mark.parametrize("answers", [torch.zeros(3, len(LABELS)), torch.zeros(2, REJECT + 1)])
 def test_answers_must_fit_the_digits(answers: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected probabilities \[2, 10\] for at least one"):
-        Comparison(torch.tensor([1, 2]), torch.zeros(2, 10), answers)
+        Comparison(torch.tensor([1, 2]), torch.zeros(2, len(LABELS)), answers)
 
 
 def test_without_digits_there_is_no_comparison() -> None:

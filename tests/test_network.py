@@ -8,16 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from predictor.artifact import INPUTS
+from rollout import decision
+from serving import scores
+from tests.programs import ROOT
 from tests.synthetic import digits
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import Config, ConfigError
 from training.data import Digits
 from training.evaluate import calibration_error, measure
 from training.fit import fit
-from training.network import NETWORKS, Served, fold, multiply_adds, network, scale
+from training.network import LABELS, NETWORKS, Served, fold, multiply_adds, network, scale
 from training.train import calibrate
+from transformer.image import SIDE
 
 CPU = torch.device("cpu")
 SMALL = Config(
@@ -218,3 +224,26 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="delete .* to begin anew"):
         Checkpoint(path, {}).read()
+
+
+def test_a_loss_that_is_no_number_ends_the_training() -> None:
+    with pytest.raises(ConfigError, match="the loss is no number"):
+        fit(
+            digits(64, seed=1),
+            dataclasses.replace(SMALL, learning_rate=1e9),
+            device=CPU,
+        )
+
+
+def test_all_parts_agree_on_the_classes_and_on_the_picture() -> None:
+    """docs/another-model.md has each place."""
+    document = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text(encoding="utf-8"))
+    prediction = document["components"]["schemas"]["Prediction"]["properties"]
+    assert {
+        scores.DIGITS,
+        decision.DIGITS,
+        prediction["digit"]["maximum"] + 1,
+        prediction["probabilities"]["minItems"],
+        prediction["probabilities"]["maxItems"],
+    } == {len(LABELS)}
+    assert INPUTS[0].shape == (-1, SIDE, SIDE)

@@ -1,11 +1,15 @@
 """What the README shows is what happens."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
+from predictor import artifact
 from tests import programs
 
 README = (programs.ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,3 +71,18 @@ def test_it_shows_commands_and_code() -> None:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_its_links_lead_somewhere(target: str) -> None:
     assert target.startswith("https://") or (programs.ROOT / target).exists()
+
+
+def test_a_network_that_was_trained_elsewhere_is_published(tmp_path: Path) -> None:
+    page = (programs.ROOT / "docs/another-model.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    environment = {**os.environ, "PYTHONPATH": str(programs.ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    _, digest = done.stdout.split()
+    probabilities, accepted = artifact.load(tmp_path / "models/mnist/1", digest=digest).graph(
+        torch.zeros(3, 28, 28, dtype=torch.uint8)
+    )
+    assert (probabilities.shape, accepted.shape) == ((3, 10), (3,))

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from predictor.artifact import INPUTS, Metadata, Metrics, Provenance, outputs
-from training.network import LABELS, Served, export, fold, network
+from training.network import LABELS, REJECT, Served, export, fold, network
+from transformer.image import SIDE
 
 
 class Linear(nn.Module):
@@ -19,7 +20,7 @@ class Linear(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(784, 10)
+        self.layer = nn.Linear(SIDE**2, len(LABELS))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.layer(images.flatten(1))
@@ -34,7 +35,7 @@ class Varied(nn.Module):
         self.first = nn.Conv2d(1, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8)
         self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
-        self.last = nn.Linear(8, 10)
+        self.last = nn.Linear(8, len(LABELS))
         self.dropout = nn.Dropout()
         self.mean: torch.Tensor
         self.register_buffer("mean", torch.tensor([0.3]))
@@ -59,7 +60,7 @@ class Rectified(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(1, 8, 3)
         self.second = nn.Conv2d(8, 8, 3, padding=1)
-        self.last = nn.Linear(8, 10)
+        self.last = nn.Linear(8, len(LABELS))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         centred = images - 0.5
@@ -91,8 +92,8 @@ class Failing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(784, 11)
-        self.table = nn.Parameter(torch.zeros(1, 11))
+        self.layer = nn.Linear(SIDE**2, REJECT + 1)
+        self.table = nn.Parameter(torch.zeros(1, REJECT + 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         flat = images.flatten(1)
@@ -105,7 +106,7 @@ class Slow(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(784, 11)
+        self.layer = nn.Linear(SIDE**2, REJECT + 1)
         self.burden = nn.Parameter(torch.eye(2048))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -118,7 +119,7 @@ class Nonsense(nn.Module):
     """Sees an 8 everywhere."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        always = torch.zeros(11)
+        always = torch.zeros(REJECT + 1)
         always[8] = 20
         return images.flatten(1).mean(1, keepdim=True) + always
 

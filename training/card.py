@@ -7,6 +7,7 @@ from typing import Any
 
 from predictor.artifact import Metrics
 from training.config import Config
+from training.network import LABELS
 from training.robustness import DISTURBANCES
 from training.run import Run
 
@@ -18,7 +19,7 @@ Reads one handwritten digit from a picture of 28×28 pixels.
 | | |
 | --- | --- |
 | input | `images`, UINT8 [N, 28, 28]: 0 = background, 255 = ink, centred as in MNIST |
-| outputs | `probabilities`, FP32 [N, 10], calibrated; `accepted`, BOOL [N] |
+| outputs | `probabilities`, FP32 [N, {classes}], calibrated; `accepted`, BOOL [N] |
 | size | {run.parameters:,} parameters, {run.multiply_adds:,} multiply-adds per image |
 | temperature | {run.temperature:.3f} |
 | threshold | accepted from a score of {run.threshold:.3f} on |
@@ -112,6 +113,7 @@ def render(run: Run, metrics: tuple[Metrics, ...]) -> str:
     libraries = run.provenance.libraries.items()
     return PAGE.format(
         run=run,
+        classes=len(LABELS),
         test=test.dataset,
         disturbed=disturbed,
         data=_table(
@@ -183,16 +185,16 @@ def _recall(sets: list[Metrics]) -> str:
     for of_set in sets:
         recall: Any = of_set.values["recall"]
         rows.append([of_set.dataset, *map(_percent, recall)])
-    return _table(["data set", *"0123456789"], rows)
+    return _table(["data set", *LABELS], rows)
 
 
 def _confusion(test: Metrics) -> str:
     counts: Any = test.values["confusion"]
     rows = [
         [digit, *(str(count) if count else "·" for count in row)]
-        for digit, row in zip("0123456789", counts, strict=True)
+        for digit, row in zip(LABELS, counts, strict=True)
     ]
-    return _table(["", *"0123456789"], rows)
+    return _table(["", *LABELS], rows)
 
 
 def _robustness(disturbed: Metrics) -> str:

@@ -114,7 +114,9 @@ def measure(graph: Graph, digits: Digits) -> Metrics:
 def _describe(digits: Digits, probabilities: torch.Tensor, accepted: torch.Tensor) -> Metrics:
     confidence, predicted = probabilities.max(dim=1)
     right = predicted == digits.labels
-    confusion = torch.bincount(digits.labels * 10 + predicted, minlength=100).reshape(10, 10)
+    size = probabilities.shape[1]
+    pairs = digits.labels * size + predicted
+    confusion = torch.bincount(pairs, minlength=size**2).reshape(size, size)
     rows = confusion.sum(dim=1).tolist()
     return Metrics(
         dataset=digits.name,

@@ -82,14 +82,14 @@ def _figure(width: float, height: float) -> Figure:
 def _confusion(test: Metrics) -> Figure:
     values: Any = test.values
     counts = np.array(values["confusion"])
-    wrong = counts * ~np.eye(10, dtype=bool)  # the right ones would leave all others white
+    wrong = counts * ~np.eye(len(counts), dtype=bool)  # the right ones would leave all others white
     figure = _figure(5, 5)
     axes = figure.subplots()
     axes.imshow(wrong, cmap="Reds", vmin=0, vmax=max(1, int(wrong.max()) * 1.5))
     for (row, column), count in np.ndenumerate(counts):
         if count:
             axes.text(column, row, str(count), ha="center", va="center", fontsize=8)
-    axes.set(xticks=range(10), yticks=range(10), xlabel="read", ylabel="written")
+    axes.set(xticks=range(len(counts)), yticks=range(len(counts)), xlabel="read", ylabel="written")
     axes.set_title(test.dataset, fontsize=10)
     return figure
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 from predictor.artifact import Graph
 from training.config import ConfigError
 from training.evaluate import calibration_error
+from training.network import LABELS
 
 ALPHA = 0.05
 """The chance that a candidate which is worse by just the margin passes."""
@@ -73,7 +74,7 @@ class Comparison:
     candidate: torch.Tensor
 
     def __post_init__(self) -> None:
-        shape = (len(self.labels), 10)
+        shape = (len(self.labels), len(LABELS))
         if not len(self.labels) or {self.production.shape, self.candidate.shape} != {shape}:
             raise ValueError(
                 f"expected probabilities {list(shape)} for at least one digit, "
@@ -175,7 +176,7 @@ def _overall(digits: Comparison, margin: float) -> Check:
 
 def _per_digit(digits: Comparison, margin: float) -> Check:
     count, lost, won = (
-        torch.bincount(digits.labels[chosen], minlength=10).numpy()
+        torch.bincount(digits.labels[chosen], minlength=len(LABELS)).numpy()
         for chosen in (slice(None), digits.lost, digits.won)
     )
     if not count.all():

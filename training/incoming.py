@@ -7,7 +7,6 @@ merely does not count (no digit to be seen, a picture that is there already) is 
 import csv
 import hashlib
 import io
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from scipy.stats import chisquare, ks_2samp
 
 from serving.errors import ServingError
 from training.data import Digits
+from training.network import LABELS
 from transformer import image
 from transformer.image import Picture
 
@@ -114,7 +114,7 @@ def _new(
 ) -> tuple[dict[str, Found], dict[str, list[str]], list[str]]:
     """What is new, by the SHA-256 of the picture; what is dropped, by why; what contradicts."""
     seen = {
-        _digest(pixels): ("known already", f"in the {digits.name}", str(label))
+        _digest(pixels): ("known already", f"in the {digits.name}", LABELS[label])
         for digits in known
         for pixels, label in zip(digits.images.numpy(), digits.labels.tolist(), strict=True)
     }
@@ -200,12 +200,13 @@ def _read_all(rows: list[Row], fetch: Fetch) -> tuple[list[Found], list[str]]:
     found, problems = [], []
     with ThreadPoolExecutor(READERS) as pool:
         for row, picture in zip(rows, pool.map(attempt, rows), strict=True):
-            is_digit = re.fullmatch("[0-9]", row.label.strip())
-            if not is_digit:
-                problems.append(f"{row}: the label must be 0 to 9, found '{_plain(row.label)}'")
+            is_label = row.label.strip() in LABELS
+            if not is_label:
+                expected = f"{LABELS[0]} to {LABELS[-1]}"
+                problems.append(f"{row}: the label must be {expected}, found '{_plain(row.label)}'")
             if isinstance(picture, str):
                 problems.append(f"{row}: {picture}")
-            elif is_digit:
+            elif is_label:
                 found.append(Found(row._replace(label=row.label.strip()), picture))
     return found, problems
 
@@ -220,9 +221,8 @@ def _checked(name: str) -> str:
 
 def _digits(name: str, found: list[Found]) -> Digits:
     images = np.stack([one.picture.pixels for one in found])
-    return Digits(
-        name, torch.from_numpy(images), torch.tensor([int(one.row.label) for one in found])
-    )
+    labels = torch.tensor([LABELS.index(one.row.label) for one in found])
+    return Digits(name, torch.from_numpy(images), labels)
 
 
 # Reporting
@@ -247,13 +247,14 @@ def _dropped(reason: str, names: list[str]) -> str:
 
 
 def _balance(*parts: Digits) -> str:
-    training, held_out = (np.bincount(part.labels, minlength=10) for part in parts)
+    training, held_out = (np.bincount(part.labels, minlength=len(LABELS)) for part in parts)
     counts = training + held_out
     lines = ["| digit | trained on | held out |", "| --- | ---: | ---: |"]
-    lines += [f"| {digit} | {training[digit]} | {held_out[digit]} |" for digit in range(10)]
+    rows = zip(LABELS, training, held_out, strict=True)
+    lines += [f"| {digit} | {trained} | {held} |" for digit, trained, held in rows]
     lines += ["", f"As many of each digit? p = {chisquare(counts).pvalue:.2g} (chi-square)."]
     if not counts.all():
-        absent = ", ".join(str(digit) for digit in np.flatnonzero(counts == 0))
+        absent = ", ".join(LABELS[index] for index in np.flatnonzero(counts == 0))
         lines.append(f"There is none of {absent}.")
     return "\n".join(lines)
 

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
+from transformer.image import SIDE
+
 LABELS = tuple("0123456789")
 REJECT = len(LABELS)
 """The class of everything that is no digit: the last logit."""
@@ -82,7 +84,7 @@ def network(name: str, *, dropout: float = 0.0) -> nn.Sequential:
     The logits are those of the ten digits, then that of ``REJECT``.
     """
     layers: list[nn.Module] = []
-    channels, side = 1, 28
+    channels, side = 1, SIDE
     for layer in NETWORKS[name]:
         if layer is POOL:
             layers.append(nn.MaxPool2d(2))
@@ -101,7 +103,8 @@ def network(name: str, *, dropout: float = 0.0) -> nn.Sequential:
 def scale(images: torch.Tensor) -> torch.Tensor:
     """uint8 [N, 28, 28] → float32 [N, 1, 28, 28] from 0 to 1, what the network takes.
 
-    There is no other normalising: the batch norm after the first convolution does it.
+    There is no other normalising: the batch norm after the first convolution does it. What another
+    model needs belongs into its network, for ``training.augment`` works on 0 to 1.
     """
     return images.unsqueeze(1) / 255
 
@@ -109,7 +112,7 @@ def scale(images: torch.Tensor) -> torch.Tensor:
 def multiply_adds(module: nn.Module) -> int:
     """How many multiply-adds the network spends on one image: its price in time."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(1, 1, 28, 28))
+        module(torch.zeros(1, 1, SIDE, SIDE))
     return int(counter.get_total_flops()) // 2
 
 
@@ -162,7 +165,7 @@ def acceptance_score(logits: torch.Tensor) -> torch.Tensor:
 def export(served: nn.Module) -> bytes:
     """The served graph as a ``torch.export`` archive (``.pt2``), for any number of images ≥ 1."""
     batch = torch.export.Dim("batch", min=1)
-    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    images = torch.zeros(2, SIDE, SIDE, dtype=torch.uint8)
     program = torch.export.export(served, (images,), dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names files of this machine

@@ -25,7 +25,8 @@ def refer(digits: Digits, pictures: Sequence[Picture], answer: Answer) -> Refere
         dataset=digits.name,
         digest=digits.digest,
         images=len(digits),
-        digits={str(digit): counted[digit] for digit in range(10)} | {"none": counted[NO_DIGIT]},
+        digits={str(digit): counted[digit] for digit in range(answer.probabilities.shape[1])}
+        | {"none": counted[NO_DIGIT]},
         histograms={
             "confidence": _histogram(
                 (value for digit, value in confidences if digit != NO_DIGIT), CONFIDENCE_BOUNDS

@@ -23,7 +23,7 @@ from serving.batcher import PREDICTOR_SLOW
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
 from serving.inference import VERSION_HEADER
 from serving.message import Response
-from serving.scores import Images, Scores
+from serving.scores import DIGITS, Images, Scores
 from transformer import metrics
 from transformer.http import Client
 
@@ -215,7 +215,7 @@ def _scores(tensors: Mapping[str, NDArray[Any]], version: Any, count: int) -> Sc
     probabilities, accepted = tensors.get("probabilities"), tensors.get("accepted")
     if probabilities is None or accepted is None:
         return None
-    if (probabilities.shape, accepted.shape) != ((count, 10), (count,)):
+    if (probabilities.shape, accepted.shape) != ((count, DIGITS), (count,)):
         return None
     if probabilities.dtype != np.float32 or accepted.dtype != np.bool_:
         return None

@@ -13,7 +13,7 @@ from serving.errors import ServingError, TimedOut
 from serving.gate import Gate
 from serving.metrics import STAGE_SECONDS
 from serving.model import ServedModel
-from serving.scores import Scores
+from serving.scores import DIGITS, Scores
 from serving.threads import Threads
 from transformer import image, metrics
 from transformer.answer import make_answer, show, to_predictions
@@ -105,7 +105,7 @@ class Transformer(ServedModel):
         return [
             {"name": "digit", "datatype": "INT64", "shape": [-1]},
             {"name": "confidence", "datatype": "FP32", "shape": [-1]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, DIGITS]},
             {"name": "status", "datatype": "BYTES", "shape": [-1]},
         ]
 
