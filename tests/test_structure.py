@@ -133,8 +133,10 @@ def test_a_file_of_too_many_parts_is_too_large(file: bytes, error: str) -> None:
     "file",
     [
         png(100),
+        png(1) + bytes(12 * MAX_PARTS),
         png(1, b"iCCP", PROFILE),
         gif(comments(100)),
+        encoded("GIF") + bytes(2 * MAX_PARTS),
         gif(b"!\xfe" + (b"\xff" + bytes(255)) * MAX_PARTS + b"\0"),
         fractions(1),
         jpeg(b"\xff\xec\x00\x02", 100),

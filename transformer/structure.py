@@ -23,8 +23,8 @@ _START_OF_SCAN, _APP1 = 0xFFDA, 0xFFE1
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _FRACTIONS = 5, 10
 """The types of tags whose values are fractions, unsigned and signed."""
-_EXTENSION, _IMAGE = b"!,"
-"""What blocks of a GIF begin with."""
+_EXTENSION, _IMAGE, _TRAILER = b"!,;"
+"""What blocks of a GIF begin with; what follows the last one nobody reads."""
 
 
 def check_parts(data: bytes, kind: str | None) -> None:
@@ -64,9 +64,9 @@ def check_sums(png: bytes) -> None:
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each, and where it begins and ends."""
-    at = 8
-    while at + 8 <= len(png):
+    """The kind of each, and where it begins and ends; what follows the last one nobody reads."""
+    at, kind = 8, b""
+    while at + 8 <= len(png) and kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", png, at)
         yield kind, at, at + 12 + size
         at += 12 + size
@@ -87,7 +87,7 @@ def _count_chunks(data: bytes) -> int:
 def _blocks(data: bytes) -> int:
     """Those that are not full, and the bytes between them, each of which Pillow looks at."""
     at, found = 13 + _palette(data[10]), 0
-    while at + 10 < len(data) and found <= MAX_PARTS:
+    while at + 10 < len(data) and data[at] != _TRAILER and found <= MAX_PARTS:
         found += 1
         if data[at] == _EXTENSION:
             at += 2
