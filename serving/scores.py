@@ -1,5 +1,6 @@
 """What the model says about a batch of images."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,8 @@ from numpy.typing import NDArray
 
 DIGITS = 10
 """That the model tells apart."""
+VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
+"""What a version may be called: it stands in headers, in lines of the log, and in labels."""
 Images = NDArray[np.uint8]
 """uint8 [N, 28, 28], 0 is background, 255 is ink."""
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from kserve import InferInput, InferRequest
 from kserve.inference_client import InferenceGRPCClient
+from prometheus_client import REGISTRY
 
 from serving import metrics
 from serving.scores import Images
 from tests import programs
 from tests.digits import draw, encode
 from tests.programs import Program
+from transformer.metrics import count_call
 
 pytestmark = pytest.mark.anyio
 
@@ -172,6 +174,13 @@ def test_the_transformer_tells_calls_that_failed_from_calls_that_were_lost(
         assert transformer.metric(calls, model_version="1", outcome="failed") == 1
         assert transformer.metric(calls, model_version="", outcome="lost") == 1
         assert transformer.metric(REQUESTS, protocol="form", outcome="failed") == 2
+
+
+@pytest.mark.parametrize("version", ["2\r\n", "2" * 65, "\N{FULLWIDTH DIGIT TWO}"])
+def test_what_can_be_no_version_makes_no_series(version: str) -> None:
+    count_call(version, ok=False)
+    labels = {"model_version": version, "outcome": "failed"}
+    assert REGISTRY.get_sample_value("mnist_predictor_calls_total", labels) is None
 
 
 def test_who_asks_for_no_metrics_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ drops the version from the answer.
 
 import logging
 import math
-import re
 import struct
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -23,7 +22,7 @@ from serving.batcher import PREDICTOR_SLOW
 from serving.errors import Failed, Overloaded, ServingError, TimedOut, Unavailable
 from serving.inference import VERSION_HEADER
 from serving.message import Response
-from serving.scores import DIGITS, Images, Scores
+from serving.scores import DIGITS, VERSION, Images, Scores
 from transformer import metrics
 from transformer.http import Client
 
@@ -171,12 +170,8 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-
-
 _DTYPES: dict[str, type[Any]] = {"FP32": np.float32, "BOOL": np.bool_}
 """Those of the outputs that are asked for."""
-_VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
-"""A version that can stand in a header, a line of a log and a label."""
 
 
 def _error_of(status: int) -> ServingError:
@@ -219,6 +214,6 @@ def _scores(tensors: Mapping[str, NDArray[Any]], version: Any, count: int) -> Sc
         return None
     if probabilities.dtype != np.float32 or accepted.dtype != np.bool_:
         return None
-    if not (isinstance(version, str) and _VERSION.fullmatch(version)):
+    if not (isinstance(version, str) and VERSION.fullmatch(version)):
         return None
     return Scores(probabilities, accepted, version) if np.isfinite(probabilities).all() else None

@@ -6,6 +6,7 @@ from prometheus_client import Counter
 
 from serving import metrics
 from serving.histogram import Histogram
+from serving.scores import VERSION
 from transformer.answer import Answer
 from transformer.image import Picture
 from transformer.traits import (
@@ -83,5 +84,6 @@ def count_answer(answer: Answer, model_version: str) -> None:
 
 def count_call(model_version: str | None, *, ok: bool) -> None:
     """Count an attempt to call the predictor; ``None`` where no version has answered."""
-    outcome = "ok" if ok else "failed" if model_version else "lost"
-    PREDICTOR_CALLS.labels(model_version or "", outcome).inc()
+    version = model_version if model_version and VERSION.fullmatch(model_version) else ""
+    outcome = "ok" if ok else "failed" if version else "lost"
+    PREDICTOR_CALLS.labels(version, outcome).inc()
