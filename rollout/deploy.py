@@ -111,7 +111,7 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
 
     Raises:
         ClusterError: ``kubectl`` failed.
-        Refused: a canary is running, and would be replaced by another.
+        Refused: see ``plan``.
         ValueError: the overlay renders something else than a release of one InferenceService.
     """
     rendered = render(overlay)

@@ -38,8 +38,8 @@ def start(
         Conflict: somebody else has changed the service meanwhile.
     """
     release = begin(service, component, template)
-    # Of two at a time, the slower finds the other's canary, or a conflict with its record, or has
-    # its own overwritten by the other at last: the record is of the canary that is live.
+    # Of two at a time one is refused: it sees the other's canary, or its record or patch is a
+    # conflict. What its record has overwritten, the other writes again at last.
     record = api.record()
     canary.start(api.service(), component, template, percent)  # refused before anything is written
     record.release = release
@@ -131,11 +131,10 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
     def step(found: Object) -> bool:
         live = canary.read(found, name)
         # Whoever has slept since the last look may find another release.
-        if not (
-            live.rolled_out == release.stable_revision
-            if live.has_canary
-            else live.template == stable
-        ):
+        is_ours = live.template == stable
+        if live.has_canary:
+            is_ours = live.rolled_out == release.stable_revision
+        if not is_ours:
             raise Refused(f"somebody else has ended the canary of {release.canary}: see history")
         if live.template != stable and live.created != release.canary_revision:
             release.canary_revision = live.created

@@ -21,7 +21,7 @@ REQUIRED = ("id", "source", "type")
 OPTIONAL = ("subject", "partitionkey", "datacontenttype", "correlationid")
 """Attributes that are read here; both kinds are strings."""
 MOST_ATTRIBUTES = 100
-"""Attributes of a structured event. For each the library copies those before it."""
+"""Members of a structured event. For each the library copies those before it."""
 
 
 def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:

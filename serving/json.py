@@ -20,14 +20,14 @@ def read_json(body: bytes) -> Any:
         InvalidInput: it is not valid JSON.
         TooLarge: it holds too many values.
     """
-    check_count(body)
+    _check_count(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not valid JSON: {error}") from None
 
 
-def check_count(body: bytes) -> None:
+def _check_count(body: bytes) -> None:
     """See that a JSON body holds no more than ``MOST_VALUES``.
 
     Every value but the first of a list or an object follows a comma, every first one a bracket: no

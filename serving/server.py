@@ -169,7 +169,8 @@ class Server(ModelServer):  # type: ignore[misc]
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
         # uvicorn takes the signals: it stops listening, lets requests finish, then raises them
-        # again, by when there is nothing left for them to do. Until it has them it starts no more.
+        # again, by when there is nothing left for them to do. One that comes before stops it when
+        # it has started.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: rest.stop())
         await rest.start(grpc_server)

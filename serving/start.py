@@ -76,7 +76,8 @@ class _StandIns(MetaPathFinder, Loader):
 def quick_imports(importer: str) -> Iterator[None]:
     """Import what is in the block without ``UNUSED``, and without garbage collection.
 
-    After the block whoever imports one of ``UNUSED`` gets it.
+    After the block whoever imports one of ``UNUSED`` gets it. SIGTERM ends the program at once,
+    until the server handles it.
 
     Args:
         importer: ``__name__`` of the caller. Unless it is run as a program, nothing is left out.

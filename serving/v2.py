@@ -23,7 +23,7 @@ MOST_TENSORS = 16
 MOST_DIMENSIONS = 16
 """Sizes in the shape of an input."""
 MOST_PARAMETERS = 16
-"""Parameters of an input by gRPC, each of which the SDK takes a microsecond for."""
+"""Parameters of an input or output by gRPC, each of which the SDK takes a microsecond for."""
 HEADER_LENGTH = "inference-header-content-length"
 """The header that gives the bytes of JSON in front of the binary tensor data."""
 
@@ -87,8 +87,9 @@ def check_message(request: Any) -> None:
         raise InvalidInput(f"expected at most {MOST_TENSORS} inputs and {MOST_TENSORS} outputs")
     for tensor in request.inputs:
         _check_shape(tensor.name, tensor.shape)
+    for tensor in (*request.inputs, *request.outputs):
         if len(tensor.parameters) > MOST_PARAMETERS:
-            raise InvalidInput(f"input '{tensor.name}' has more than {MOST_PARAMETERS} parameters")
+            raise InvalidInput(f"'{tensor.name}' has more than {MOST_PARAMETERS} parameters")
 
 
 def make_response(

@@ -44,9 +44,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(manifest["metadata"]["name"], str):
             raise ManifestError(f"{path}: its name is not a string")
         for name in ("predictor", "transformer"):
-            found = component(manifest["spec"][name], f"{path}: {name}")
-            model, service = found.flag("model_name", ""), manifest["metadata"]["name"]
-            if model != service:
+            model = component(manifest["spec"][name], f"{path}: {name}").flag("model_name", "mnist")
+            if model != (service := manifest["metadata"]["name"]):
                 raise ManifestError(
                     f"{path}: {name} has --model_name={model}, the InferenceService is {service}"
                 )

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.anyio
 IMAGES = np.arange(3 * 784, dtype=np.uint8).reshape(3, 28, 28)
 PROBABILITIES = np.linspace(0, 1, 30, dtype=np.float32).reshape(3, 10)
 ACCEPTED = np.array([True, False, True])
+OUTPUTS = (
+    ("probabilities", "FP32", [3, 10], PROBABILITIES.tobytes()),
+    ("accepted", "BOOL", [3], ACCEPTED.tobytes()),
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -35,6 +39,16 @@ def config(address: str, protocol: str = "v2", *, retries: int = 0, timeout: int
         predictor_protocol=protocol,
         predictor_request_retries=retries,
         predictor_request_timeout_seconds=timeout,
+    )
+
+
+def answer(outputs: Any, version: Any) -> web.Response:
+    """In V2, with raw tensors: name, datatype, shape and data of each."""
+    named = [{"name": n, "datatype": d, "shape": s} for n, d, s, _ in outputs]
+    header = json.dumps({"model_version": version, "outputs": named}).encode()
+    return web.Response(
+        body=header + b"".join(data for *_, data in outputs),
+        headers={"Inference-Header-Content-Length": str(len(header))},
     )
 
 
@@ -51,20 +65,7 @@ class HTTPPredictor:
         self.requests.append((request.path, json.loads(body[:length]), body[length:]))
         if self.handlers:
             return await self.handlers.pop(0)(request)
-        header = json.dumps(
-            {
-                "model_name": "mnist",
-                "model_version": "2",
-                "outputs": [
-                    {"name": "probabilities", "datatype": "FP32", "shape": [3, 10]},
-                    {"name": "accepted", "datatype": "BOOL", "shape": [3]},
-                ],
-            }
-        ).encode()
-        return web.Response(
-            body=header + PROBABILITIES.tobytes() + ACCEPTED.tobytes(),
-            headers={"Inference-Header-Content-Length": str(len(header))},
-        )
+        return answer(OUTPUTS, "2")
 
 
 @pytest.fixture
@@ -147,23 +148,19 @@ async def test_http_errors(
 async def test_an_answer_without_the_scores_is_no_answer(
     predictor: tuple[HTTPPredictor, str], length: str | None, body: bytes | None
 ) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def refuse(_: web.Request) -> web.Response:
         headers = {} if length is None else {"Inference-Header-Content-Length": length}
         return web.Response(body=body, headers=headers)
 
     running, address = predictor
     if body is not None:
-        running.handlers.append(answer)
+        running.handlers.append(refuse)
     client = client_for(config(address), "mnist")
     with pytest.raises(Unavailable):
         await client.score(IMAGES if body is not None else IMAGES[:2])
     await client.close()
 
 
-OUTPUTS = (
-    ("probabilities", "FP32", [3, 10], PROBABILITIES.tobytes()),
-    ("accepted", "BOOL", [3], ACCEPTED.tobytes()),
-)
 NANS, TWELVE = np.full((3, 10), np.nan, np.float32), np.zeros((3, 12), np.float32)
 
 
@@ -198,16 +195,12 @@ async def test_an_answer_that_is_not_the_contracts_is_no_answer(
     predictor: tuple[HTTPPredictor, str], outputs: Any, version: Any
 ) -> None:
     """Taken as it is, it would be somebody's digit."""
-    named = [{"name": n, "datatype": d, "shape": s} for n, d, s, _ in outputs]
-    header = json.dumps({"model_version": version, "outputs": named}).encode()
-    body = header + b"".join(data for *_, data in outputs)
 
-    async def answer(_: web.Request) -> web.Response:
-        length = {"Inference-Header-Content-Length": str(len(header))}
-        return web.Response(body=body, headers=length)
+    async def nonsense(_: web.Request) -> web.Response:
+        return answer(outputs, version)
 
     running, address = predictor
-    running.handlers = [answer]
+    running.handlers = [nonsense]
     with pytest.raises(Unavailable):
         await score(config(address))
 

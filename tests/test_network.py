@@ -239,11 +239,14 @@ def test_all_parts_agree_on_the_classes_and_on_the_picture() -> None:
     """docs/another-model.md has each place."""
     document = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text(encoding="utf-8"))
     prediction = document["components"]["schemas"]["Prediction"]["properties"]
+    output = document["components"]["schemas"]["Output"]
     assert {
         scores.DIGITS,
         decision.DIGITS,
         prediction["digit"]["maximum"] + 1,
         prediction["probabilities"]["minItems"],
         prediction["probabilities"]["maxItems"],
+        output["oneOf"][0]["properties"]["data"]["items"]["maximum"] + 1,
+        output["properties"]["data"]["maxItems"] // 256,
     } == {len(LABELS)}
     assert INPUTS[0].shape == (-1, SIDE, SIDE)

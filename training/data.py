@@ -1,8 +1,7 @@
 """The MNIST digits, and which writers of them are kept for validation.
 
-**Another data set?** This is one of the three files to change (with ``training/network.py`` and
-``transformer/image.py``): whatever ``load_training`` and ``load_test`` return as ``Digits`` is
-trained on and tested on.
+**Another data set?** Whatever ``load_training`` and ``load_test`` return as ``Digits`` is trained
+on and tested on; docs/another-model.md has the other places.
 
 The files are the four of MNIST (LeCun et al. 1998) and the labels of QMNIST (Yadav and Bottou
 2019, arXiv:1905.10498), which say who wrote each of MNIST's digits.

@@ -1,8 +1,7 @@
 """The network, and the graph around it that is published.
 
-**Another model?** This is one of the three files to change (with ``training/data.py`` and
-``transformer/image.py``): replace ``network`` by yours, and ``LABELS`` where they differ. The
-predictor needs no change for pictures of 28×28.
+**Another model?** Replace ``network`` by yours, and ``LABELS``; docs/another-model.md has the other
+places.
 """
 
 import io

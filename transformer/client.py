@@ -206,7 +206,7 @@ def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores 
 
 
 def _scores(tensors: Mapping[str, NDArray[Any]], version: Any, count: int) -> Scores | None:
-    """The scores of ``count`` images; ``None`` if they are not among the tensors."""
+    """The scores of ``count`` images; ``None`` if the answer is not the contract's."""
     probabilities, accepted = tensors.get("probabilities"), tensors.get("accepted")
     if probabilities is None or accepted is None:
         return None

@@ -83,7 +83,7 @@ def count_answer(answer: Answer, model_version: str) -> None:
 
 
 def count_call(model_version: str | None, *, ok: bool) -> None:
-    """Count an attempt to call the predictor; ``None`` where no version has answered."""
+    """Count an attempt to call the predictor; ``None``, or what is no version, where none has."""
     version = model_version if model_version and VERSION.fullmatch(model_version) else ""
     outcome = "ok" if ok else "failed" if version else "lost"
     PREDICTOR_CALLS.labels(version, outcome).inc()
