@@ -216,7 +216,11 @@ def test_no_answer_at_all_breaks_it(junk: bytes, cut: int) -> None:
             with suppress(ConnectionError):
                 assert (await client.post(b"", {})).status >= 200
             await asyncio.sleep(0.005)
-            assert (await client.post(b"", {})).body == b"body"
+            try:
+                response = await client.post(b"", {})
+            except ConnectionError:  # the first one, of whose end it had not heard yet
+                response = await client.post(b"", {})
+            assert response.body == b"body"
 
     asyncio.run(ask())
 
