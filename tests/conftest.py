@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
+from schemathesis.pytest.plugin import SchemathesisFunction
 from xdist.scheduler import LoadScopeScheduling
 
 from serving.app import App
@@ -40,6 +42,19 @@ def _runs_standalone(file: str) -> bool:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     return _Scheduling(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, SchemathesisFunction) and item.parent:
+        # From its ids pytest 9.2 leaves out the operation.
+        item._id = item.parent.id.child(item.name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests with the same id xdist would run one, and not say so."""
+    count = Counter(item.nodeid for item in items)
+    if twice := [name for name, times in count.items() if times > 1]:
+        raise pytest.UsageError(f"several tests have the id {twice[0]}")
 
 
 @pytest.fixture
