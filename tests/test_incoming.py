@@ -164,6 +164,8 @@ def test_of_many_problems_twenty_are_shown(tmp_path: Path) -> None:
     [
         (b"", "expected the columns image and label in the first line, found none"),
         (b"picture,label\na.png,1\n", "found picture, label"),
+        (b"image,label,label\na.png,1,2\n", "found image, label, label"),
+        (b'image,label,note\na.png,1,"faint\nb.png,2,\n', "is a quotation mark not closed?"),
         (b"image,label\n", "no images are listed"),
         (b"image,label\n\xff.png,1\n", "byte 12 is not UTF-8; save it as UTF-8"),
         (b"image,label\n" + b"x" * 200_000, "field larger than field limit"),

@@ -168,16 +168,21 @@ def _fetcher(location: str) -> Fetch:
 def _rows(location: str, fetch: Fetch) -> list[Row]:
     try:
         text = fetch(LABELS_FILE).decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        columns = reader.fieldnames or []
-        if not {"image", "label"} <= set(columns):
+        # Else a quote that is not closed swallows all lines behind it without a word.
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns = list(reader.fieldnames or [])
+        if [columns.count(name) for name in ("image", "label")] != [1, 1]:
             raise IncomingError(
                 "expected the columns image and label in the first line, "
                 f"found {_plain(', '.join(columns)) or 'none'}"
             )
         # A line that is cut off has None where the table has no more to say.
         rows = [Row(reader.line_num, row["image"] or "", row["label"] or "") for row in reader]
-    except (IncomingError, csv.Error) as error:
+    except csv.Error as error:
+        raise IncomingError(
+            f"{location}, {LABELS_FILE}: {error}: is a quotation mark not closed?"
+        ) from error
+    except IncomingError as error:
         raise IncomingError(f"{location}, {LABELS_FILE}: {error}") from error
     except UnicodeDecodeError as error:
         raise IncomingError(
