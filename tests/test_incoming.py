@@ -132,6 +132,16 @@ def test_more_images_do_not_move_any_to_the_other_part(tmp_path: Path) -> None:
         }
 
 
+def test_the_order_of_the_rows_is_no_matter(tmp_path: Path) -> None:
+    first = take(folder(tmp_path))
+    table = tmp_path / "labels.csv"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([head, *reversed(rows)]))
+    again = take(str(tmp_path))
+    assert again.training.digest == first.training.digest
+    assert again.held_out.digest == first.held_out.digest
+
+
 # Refusing
 
 
