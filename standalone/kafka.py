@@ -250,6 +250,13 @@ def read_settings(path: Path) -> dict[str, str]:
     return settings
 
 
+def url(text: str) -> str:
+    """An address that a path can follow; each image would be a dead letter with another."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"expected http://… or https://…, found {text}")
+    return text.rstrip("/")
+
+
 async def run(args: argparse.Namespace) -> None:
     """Bridge until SIGINT or SIGTERM.
 
@@ -282,7 +289,9 @@ def main() -> int:
     )
     flags.add_argument("--kafka", required=True, metavar="HOST:PORT", help="Where Kafka is.")
     flags.add_argument("--settings", type=Path, help="A file with settings of librdkafka.")
-    flags.add_argument("--service", default="http://127.0.0.1:8080", help="Where the service is.")
+    flags.add_argument(
+        "--service", type=url, default="http://127.0.0.1:8080", help="Where the service is."
+    )
     flags.add_argument("--name", default="mnist", help="Of the model; topics begin with it.")
     args = flags.parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 import standalone.__main__
 from standalone import kafka as standalone_kafka
-from standalone.kafka import Progress, Topics
+from standalone.kafka import Progress, Topics, url
 from tests import forms, kafka, programs
 from tests.kafka import Cluster, Found
 
@@ -405,6 +406,16 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path, settings: str, messag
     )
     assert done.returncode == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("text", ["http://service:8080", "http://service:8080/"])
+def test_a_path_can_follow_where_the_service_is(text: str) -> None:
+    assert url(text) == "http://service:8080"
+
+
+def test_where_the_service_is_is_a_url() -> None:
+    with pytest.raises(ArgumentTypeError, match="expected http://"):
+        url("service:8080")
 
 
 @pytest.mark.parametrize(
