@@ -146,7 +146,8 @@ async def _run(
     service["metadata"]["namespace"] = "default"
     objects.create(path, service, "standalone")
     with tempfile.TemporaryDirectory(prefix="standalone-") as folder:
-        runner = web.AppRunner(application(objects), access_log=None)
+        # Whoever watches would go on for an hour.
+        runner = web.AppRunner(application(objects), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             if find_envoy():  # without it there is nothing to release to
