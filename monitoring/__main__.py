@@ -39,7 +39,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped as by Ctrl-C
     try:
         asyncio.run(_run(args))
-    except ProcessDied as error:
+    except (OSError, ProcessDied) as error:
         print(f"monitoring: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -69,7 +69,8 @@ async def _run(args: argparse.Namespace) -> None:
         configuration = prometheus.write(folder, interval=args.interval)
         dashboard.write_console(folder, namespace="default", interval=RATE_INTERVAL)
         api = f"http://127.0.0.1:{args.api_port}"
-        async with Processes() as processes, httpx.AsyncClient(base_url=api) as client:
+        client = httpx.AsyncClient(base_url=api, trust_env=False)
+        async with Processes() as processes, client:
             service = [sys.executable, "-m", "standalone", f"--api_port={args.api_port}"]
             await processes.start("service", *service, *args.standalone, env=os.environ)
             await processes.start(
@@ -89,7 +90,8 @@ async def _run(args: argparse.Namespace) -> None:
                     status = processes.ended(process)
                     if status is not None:
                         raise ProcessDied(f"{process} has ended with status {status}")
-                with suppress(httpx.TransportError):  # it is not there yet
+                # It is not there yet; or another program is, and the service will say so.
+                with suppress(httpx.TransportError, ValueError, LookupError):
                     pods = await client.get("/api/v1/namespaces/default/pods")
                     prometheus.write_targets(folder, pods.json()["items"])
                 await asyncio.sleep(1)
