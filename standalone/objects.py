@@ -90,7 +90,7 @@ class Objects:
         if isinstance(patch, list):
             try:
                 after = leaves(jsonpatch.apply_patch(before, patch))
-            except jsonpatch.JsonPatchException as refusal:
+            except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as refusal:
                 raise APIError(
                     422, "Invalid", f"the server rejected the patch: {refusal}"
                 ) from None

@@ -77,6 +77,12 @@ def test_a_json_patch_whose_test_fails_changes_nothing(objects: Objects) -> None
     assert objects.get(PATH) == before
 
 
+@pytest.mark.parametrize("path", ["/nothing/here", "/data/a/b", "data", "/nothing"])
+def test_a_json_patch_of_what_is_not_there_is_refused(objects: Objects, path: str) -> None:
+    with refused(422, "Invalid"):
+        objects.patch(PATH, [{"op": "replace", "path": path, "value": "3"}], "me")
+
+
 @pytest.mark.parametrize("write", ["patch", "replace", "apply"])
 def test_an_old_resource_version_is_a_conflict(objects: Objects, write: str) -> None:
     old = objects.get(PATH)
