@@ -140,6 +140,13 @@ def test_an_incomplete_run_says_which_command_is_missing(
     assert not (tmp_path / "mnist").exists()
 
 
+@pytest.mark.parametrize("name", ["run.json", "metrics.json", "reference.json"])
+def test_a_file_that_is_cut_off_is_named(run: Path, tmp_path: Path, name: str) -> None:
+    (run / name).write_bytes((run / name).read_bytes()[:50])
+    with pytest.raises(RunError, match=f"{name} is malformed: run `python -m training"):
+        publish(run, Store(str(tmp_path / "mnist")))
+
+
 # Stores that fail
 
 

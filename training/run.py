@@ -14,7 +14,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -29,6 +29,7 @@ REFERENCE_FILE = "reference.json"
 RUN_FILE = "run.json"
 
 _METRICS = TypeAdapter(tuple[Metrics, ...])
+Content = TypeVar("Content")
 
 
 class RunError(Exception):
@@ -49,10 +50,7 @@ class Run(BaseModel):
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Raises RunError if ``train`` has not written it."""
-        try:
-            return cls.model_validate_json(read_file(directory, RUN_FILE, writer="train"))
-        except ValidationError as error:
-            raise RunError(f"{directory / RUN_FILE} is malformed: {error}") from error
+        return _read(directory, RUN_FILE, TypeAdapter(cls), writer="train")
 
     def write(self, directory: Path, *, graph: bytes) -> None:
         """Begin the run ``directory`` with this and its graph, over an earlier one."""
@@ -105,12 +103,12 @@ def check_seeds(run: Run, others: Sequence[tuple[Path, Run]]) -> None:
 
 def read_metrics(directory: Path) -> tuple[Metrics, ...]:
     """Raises RunError if ``evaluate`` has not written them."""
-    return _METRICS.validate_json(read_file(directory, METRICS_FILE, writer="evaluate"))
+    return _read(directory, METRICS_FILE, _METRICS, writer="evaluate")
 
 
 def read_reference(directory: Path) -> Reference:
     """Raises RunError if ``evaluate`` has not written it."""
-    return Reference.model_validate_json(read_file(directory, REFERENCE_FILE, writer="evaluate"))
+    return _read(directory, REFERENCE_FILE, TypeAdapter(Reference), writer="evaluate")
 
 
 def write_metrics(
@@ -130,6 +128,15 @@ def write_figures(directory: Path, figures: Mapping[str, bytes]) -> None:
     for name, content in figures.items():
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
+
+
+def _read(directory: Path, name: str, content: TypeAdapter[Content], *, writer: str) -> Content:
+    try:
+        return content.validate_json(read_file(directory, name, writer=writer))
+    except ValidationError as error:
+        raise RunError(
+            f"{directory / name} is malformed: run `python -m training {writer}` again: {error}"
+        ) from error
 
 
 def read_file(directory: Path, name: str, *, writer: str) -> bytes:
