@@ -22,6 +22,14 @@ def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
             assert upload.label == (1, 4, 7)[int(upload.name[:-4]) % 3]
 
 
+def test_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    plain = read_uploads(folder, 0)
+    table = folder / "labels.csv"
+    table.write_text(table.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_uploads(folder, 0) == plain
+
+
 @pytest.mark.skipif(not HWD1000.exists(), reason=NO_HWD1000)
 @pytest.mark.parametrize(("half", "count"), [(0, 494), (1, 506)])
 def test_the_halves_of_hwd1000_stay_the_same(half: int, count: int) -> None:

@@ -27,8 +27,8 @@ def read_uploads(folder: Path, half: int) -> list[Upload]:
     """
     table = folder / "labels.csv"
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = [(row["image"], row["label"]) for row in csv.DictReader(file)]
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(row["image"], row["label"]) for row in csv.DictReader(file, strict=True)]
         return [
             Upload(name, (folder / name).read_bytes(), LABELS.index(label))
             for name, label in rows
