@@ -279,6 +279,17 @@ def test_model_json_is_written_last(s3: str, s3_server: runs.S3) -> None:
 # Fetching
 
 
+def test_placeholders_of_folders_are_no_files(
+    s3: str, s3_server: runs.S3, tmp_path: Path
+) -> None:
+    store = Store(s3)
+    add(store, 1)
+    for name in ("", "1/", "1/figures/"):
+        s3_server.put(name, b"")
+    store.fetch(1, tmp_path / "copy")
+    assert read(tmp_path / "copy") == CONTENTS
+
+
 def test_a_version_that_is_not_there_is_not_fetched(store: Store, tmp_path: Path) -> None:
     add(store, 2)
     with pytest.raises(StoreError, match="has no version 3: there are 2"):

@@ -163,7 +163,8 @@ class Store:
             found = self._files.find(folder)
         except FileNotFoundError:
             return []
-        return [path.removeprefix(f"{folder}/") for path in found]
+        # Consoles and mounts put empty objects in the place of folders.
+        return [path.removeprefix(f"{folder}/") for path in found if not path.endswith("/")]
 
     def _claim_path(self, number: int) -> str:
         return f"{self._root}/{_CLAIMS}/{number}"
