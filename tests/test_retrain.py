@@ -12,11 +12,14 @@ from PIL import Image
 
 from benchmarks.image import draw
 from predictor import artifact
+from tests import runs
 from tests.synthetic import digits
 from training import compare, data, evaluate, retrain
 from training.__main__ import main
 from training.checkpoint import Checkpoint
 from training.data import Digits
+from training.publish import publish
+from training.store import Store
 
 WIDE = ["--overall", "0.6", "--per-digit", "0.95", "--calibration", "0.95", "--slower", "50"]
 SMALL = ["--network", "plain", "--epochs", "4", "--batch-size", "32", "--threads", "1"]
@@ -156,6 +159,18 @@ def test_a_version_compares_well_with_itself(
     assert main(["compare", "1", "1", *flags]) == 0
     assert "Good enough." in capsys.readouterr().out
     assert main(["compare", "1", "1", "--store", str(store), "--data", "unused"]) == 3
+
+
+def test_a_version_of_another_making_or_damaged_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, flags = tmp_path / "mnist", ["--store", str(tmp_path / "mnist"), "--data", "unused"]
+    publish(runs.write(tmp_path / "run"), Store(str(folder)))
+    assert main(["compare", "1", "1", *flags]) == 1
+    assert "version 1 is not of `python -m training`" in capsys.readouterr().err
+    (folder / "1/model.pt2").write_bytes(b"damaged")
+    assert main(["compare", "1", "1", *flags]) == 1
+    assert f"compare: version 1 of {folder}: " in capsys.readouterr().err
 
 
 def test_another_held_out_set_is_not_compared_on(

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from predictor import artifact
-from predictor.artifact import Graph, Model
+from predictor.artifact import ArtifactError, Graph, Model
 from training.data import Digits
 from training.evaluate import answer
 from training.gate import Comparison, Limits, Verdict, judge, time_ratio
@@ -39,7 +39,10 @@ def load(store: Store, version: int) -> Model:
     """Fetch, verify and load a version."""
     with tempfile.TemporaryDirectory() as directory:
         store.fetch(version, Path(directory))
-        return artifact.load(Path(directory))
+        try:
+            return artifact.load(Path(directory))
+        except ArtifactError as error:  # it names a file that is gone in a moment
+            raise ArtifactError(f"version {version} of {store.location}: {error}") from error
 
 
 def data_of(model: Model, data_directory: Path) -> tuple[Digits, Digits]:

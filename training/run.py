@@ -71,12 +71,10 @@ def training_data(
         RunError: they are not those that ``provenance`` records; ``of`` names what it is of.
         DataError: the data is not there or not what it should be.
     """
-    configuration: dict[str, Any] = provenance.configuration
-    both = data.load_training(
-        data_directory,
-        validation_share=configuration["validation_share"],
-        seed=provenance.seed,
-    )
+    share: Any = provenance.configuration.get("validation_share")
+    if share is None:
+        raise RunError(f"{of} is not of `python -m training`: it does not say who was held out")
+    both = data.load_training(data_directory, validation_share=share, seed=provenance.seed)
     used = {digits.name: digits.digest for digits in both}
     if not used.items() <= provenance.data.items():  # retraining uses more
         raise RunError(f"{of} was not trained on the data in {data_directory}: train again")
