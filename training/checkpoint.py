@@ -1,5 +1,6 @@
 """What training needs to go on after an interruption: the state at the end of an epoch."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ class Checkpoint:
         """Replace the state, whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".part")
-        torch.save({"identity": self.identity, "state": state}, draft)
+        content = io.BytesIO()
+        torch.save({"identity": self.identity, "state": state}, content)
+        draft.write_bytes(content.getbuffer())  # torch itself has RuntimeError for a full disk
         draft.replace(self.path)
 
     def remove(self) -> None:
