@@ -246,7 +246,12 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, help="of all servers (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="for a figure (default 2)")
-    parser.add_argument("--only", nargs="+", help="servers; then no page is written")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[server.name for server in servers()],
+        help="servers; then no page is written",
+    )
     args = parser.parse_args()
     load.check_machine()
     results = Results(about(args.seconds))

@@ -52,7 +52,7 @@ def main() -> None:
         "| version | images | CPU, one thread | GPU, launched | GPU, replayed | replayed/launched |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for directory in sorted(Path("models/mnist").iterdir()):
+    for directory in sorted(Path("models/mnist").glob("[0-9]*")):
         ours, theirs = load(directory).graph, load(directory, device="cuda").graph
         single = launched(directory)
         for batch in BATCHES:

@@ -90,7 +90,7 @@ def main() -> None:
         " | other `accepted` | accuracy | calibration error |"
     )
     print("| --- | --- |" + " ---: |" * 7)
-    for directory in sorted(Path("models/mnist").iterdir()):
+    for directory in sorted(Path("models/mnist").glob("[0-9]*")):
         model = load(directory)
         _, digits = training_data(model.metadata.training, args.data, of=str(directory))
         compute = read_graph((directory / GRAPH_FILE).read_bytes(), device)
