@@ -44,6 +44,11 @@ def test_probes_are_the_same_each_time_and_more_of_them_begin_with_the_fewer() -
     assert list(made) == list(KINDS)
 
 
+def test_a_pair_of_blank_pictures_is_a_page() -> None:
+    page = probes.pair(np.random.default_rng(0), np.zeros((2, 28, 28), np.uint8))
+    assert pixels(page).shape == (SIDE, SIDE)
+
+
 def test_blank_pages_have_nothing_to_find() -> None:
     assert {image.read(file).status for file in several("blank pages")} == {"no_digit"}
 

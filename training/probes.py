@@ -230,6 +230,8 @@ def _bezier(knots: NDArray[np.float64], time: NDArray[np.float64]) -> NDArray[np
 def _trimmed(digit: Digits) -> Digits:
     """What there is of ink, without the margins."""
     rows, columns = np.nonzero(digit)
+    if not len(rows):
+        return digit
     return digit[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
