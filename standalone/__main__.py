@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from standalone.address import Address, check_free
+from standalone.address import Address, check_free, ipv4
 from standalone.admission import admit_one
 from standalone.api import application
 from standalone.envoy import find_envoy
@@ -56,7 +56,7 @@ def main() -> int:
         check_free(address, args.api_port)
         bridge = _bridge(args, address, service["metadata"]["name"]) if args.kafka else []
         asyncio.run(_run(service, address, args.models_dir, args.api_port, bridge))
-    except (APIError, ManifestError, ProcessDied, OSError) as error:
+    except (APIError, ManifestError, OSError, OverflowError, ProcessDied) as error:
         print(f"standalone: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -83,7 +83,9 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument(
         "--models_dir", type=Path, default=Path("models"), help="The published model versions."
     )
-    flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
+    flags.add_argument(
+        "--host", type=ipv4, default="127.0.0.1", help="The address to listen on, or its name."
+    )
     flags.add_argument("--port", type=int, default=8080, help="The port for HTTP.")
     flags.add_argument("--grpc_port", type=int, default=8081, help="The port for gRPC.")
     flags.add_argument("--api_port", type=int, default=8001, help="The port for kubectl.")

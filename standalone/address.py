@@ -26,6 +26,14 @@ class Address(NamedTuple):
         return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
 
 
+def ipv4(host: str) -> str:
+    """The address of a host, which Envoy does not look up; raises ValueError."""
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise ValueError(f"{host}: {error}") from error
+
+
 def check_free(address: Address, api_port: int) -> None:
     """See that nothing listens on the ports yet.
 

@@ -102,7 +102,9 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
             metadata = body.get("metadata", {})
             if "generateName" in metadata and "name" not in metadata:
                 metadata["name"] = f"{metadata['generateName']}{int(objects.version):05}"
-            path = f"{request.path}/{metadata.get('name', '')}"
+            if not metadata.get("name"):
+                raise APIError(422, "Invalid", "name or generateName is required")
+            path = f"{request.path}/{metadata['name']}"
             return objects.create(path, body, manager, dry=dry)
         case "PUT", _ if isinstance(body, dict):
             return objects.replace(request.path, body, manager, dry=dry)

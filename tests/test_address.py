@@ -5,7 +5,12 @@ import socket
 import pytest
 
 from standalone import address
-from standalone.address import LOOPBACK, PORTS, free_ports
+from standalone.address import LOOPBACK, PORTS, free_ports, ipv4
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_host_is_an_address(host: str) -> None:
+    assert ipv4(host) == "127.0.0.1"
 
 
 def test_free_ports_are_all_different() -> None:

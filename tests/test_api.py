@@ -66,6 +66,7 @@ def test_names_can_be_made_up(client: httpx.Client) -> None:
         ("GET", "/favicon.ico", "", 404, "could not find"),
         ("POST", MAPS, "[", 400, "the body cannot be read"),
         ("POST", MAPS, "", 400, "the body is no object"),
+        ("POST", MAPS, "{}", 422, "name or generateName is required"),
         ("PATCH", f"{MAPS}/notes", "{}", 404, '"notes" not found'),
         ("PUT", f"{MAPS}/notes", "[]", 405, "PUT is not done here"),
         ("DELETE", cluster.SERVICE.format("default"), "", 405, "stop that"),

@@ -279,9 +279,7 @@ def test_model_json_is_written_last(s3: str, s3_server: runs.S3) -> None:
 # Fetching
 
 
-def test_placeholders_of_folders_are_no_files(
-    s3: str, s3_server: runs.S3, tmp_path: Path
-) -> None:
+def test_placeholders_of_folders_are_no_files(s3: str, s3_server: runs.S3, tmp_path: Path) -> None:
     store = Store(s3)
     add(store, 1)
     for name in ("", "1/", "1/figures/"):

@@ -45,7 +45,9 @@ class Config:
     outlier_share: float = _setting(0.15, "outliers per digit, for the reject class", below=1.01)
     averaged_share: float = _setting(0.05, "of the steps: span of the weights' average", below=1)
     validation_share: float = _setting(0.1, "of the writers, held out for calibration", below=1)
-    accepted_share: float = _setting(0.996, "of the held-out digits, fixes the threshold", least=0.01, below=1)
+    accepted_share: float = _setting(
+        0.996, "of the held-out digits, fixes the threshold", least=0.01, below=1
+    )
     threads: int = _setting(2, "of torch; another number gives other weights", least=1)
 
     def __post_init__(self) -> None:
