@@ -30,7 +30,7 @@ def read_uploads(folder: Path, half: int) -> list[Upload]:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = [(row["image"], row["label"]) for row in csv.DictReader(file, strict=True)]
         return [
-            Upload(name, (folder / name).read_bytes(), LABELS.index(label))
+            Upload(name, (folder / name).read_bytes(), list(LABELS).index(label))
             for name, label in rows
             if int(hashlib.sha256(Path(name).name.encode()).hexdigest(), 16) % 2 == half
         ]
