@@ -163,6 +163,9 @@ def metrics(job: Object, objects: list[Object], service: Object) -> Iterator[str
 def policies(objects: list[Object], service: Object) -> Iterator[str]:
     """Every pod is closed but for what a NetworkPolicy opens; Knative's own ways are open."""
     pods = {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
+    for policy in of_kind(objects, "NetworkPolicy"):
+        if set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}:
+            yield from names(policy)
     specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
     of_all = [spec for spec in specs if spec["podSelector"] == {"matchLabels": pods}]
     if not any(set(spec["policyTypes"]) == {"Ingress", "Egress"} for spec in of_all):
@@ -175,11 +178,6 @@ def policies(objects: list[Object], service: Object) -> Iterator[str]:
         yield f"queue-proxy cannot be reached on all of its ports, only {sorted(ports)}"
     if "knative-serving" not in _namespaces(ways_in, "from"):
         yield "the activator and the autoscaler are shut out"
-    ways_out = [rule for spec in of_all for rule in spec.get("egress", ())]
-    # The cluster's DNS may be pods, an address of the node, or the cloud's.
-    anywhere = [rule for rule in ways_out if not rule.get("to")]
-    if not any(port["port"] == 53 for rule in anywhere for port in rule.get("ports", ())):
-        yield "names cannot be resolved in every cluster"
     transformer = {"matchLabels": {**pods, "component": "transformer"}}
     to_predictor = [
         rule
@@ -189,6 +187,16 @@ def policies(objects: list[Object], service: Object) -> Iterator[str]:
     ]
     if not _namespaces(ways_in, "from") <= _namespaces(to_predictor, "to"):
         yield "the transformer cannot reach the gateway"
+
+
+def names(policy: Object) -> Iterator[str]:
+    """The cluster's DNS may be pods (OpenShift's on 5353), an address of the node, the cloud's."""
+    anywhere = [rule for rule in policy["spec"].get("egress", ()) if not rule.get("to")]
+    ports = {
+        (port["port"], port["protocol"]) for rule in anywhere for port in rule.get("ports", ())
+    }
+    if not {(port, protocol) for port in (53, 5353) for protocol in ("TCP", "UDP")} <= ports:
+        yield f"{policy['metadata']['name']}: names cannot be resolved in every cluster"
 
 
 def _namespaces(rules: list[Object], direction: str) -> set[str]:

@@ -95,8 +95,16 @@ def only_the_container_port(objects: list[Object]) -> None:
     policy(objects, "mnist")["ingress"][0]["ports"] = [{"port": 8080, "protocol": "TCP"}]
 
 
-def without_names(objects: list[Object]) -> None:
-    policy(objects, "mnist")["egress"] = []
+def without_names(name: str) -> Callable[[list[Object]], None]:
+    def broken(objects: list[Object]) -> None:
+        policy(objects, name)["egress"] = []
+
+    return broken
+
+
+def names_of_port_53_alone(objects: list[Object]) -> None:
+    ports = policy(objects, "mnist")["egress"][0]["ports"]
+    ports[:] = [each for each in ports if each["port"] == 53]
 
 
 def names_of_pods_alone(objects: list[Object]) -> None:
@@ -222,8 +230,11 @@ def job_of_nobody(objects: list[Object]) -> None:
         (open_to_all, "a NetworkPolicy lets everybody in"),
         (only_from_the_transformer, "the activator and the autoscaler are shut out"),
         (only_the_container_port, "queue-proxy cannot be reached on all of its ports"),
-        (without_names, "names cannot be resolved"),
-        (names_of_pods_alone, "names cannot be resolved"),
+        (without_names("mnist"), "mnist: names cannot be resolved"),
+        (without_names("mnist-rollout"), "mnist-rollout: names cannot be resolved"),
+        (without_names("mnist-retraining"), "mnist-retraining: names cannot be resolved"),
+        (names_of_pods_alone, "mnist: names cannot be resolved"),
+        (names_of_port_53_alone, "mnist: names cannot be resolved"),
         (without_the_gateway, "the transformer cannot reach the gateway"),
     ],
 )
