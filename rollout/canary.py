@@ -88,6 +88,18 @@ def running(service: Object) -> Component | None:
     return next((each for each in found if each.has_canary), None)
 
 
+def refuse_standard(service: Object) -> None:
+    """Raise ``Refused`` where KServe would give a canary everything."""
+    mode = service.get("status", {}).get("deploymentMode") or service["metadata"].get(
+        "annotations", {}
+    ).get("serving.kserve.io/deploymentMode")
+    if mode in STANDARD:
+        raise Refused(
+            f"the service is in {mode} mode, where KServe ignores the percent; a deployment with"
+            " CANARY_PERCENT=100 replaces it at once"
+        )
+
+
 def start(service: Object, name: str, template: Object, percent: int) -> Object:
     """The patch that opens a canary: template and percent together.
 
@@ -97,11 +109,7 @@ def start(service: Object, name: str, template: Object, percent: int) -> Object:
     Raises:
         Refused: there is nothing to compare, or it would disturb what is under way.
     """
-    mode = service.get("status", {}).get("deploymentMode") or service["metadata"].get(
-        "annotations", {}
-    ).get("serving.kserve.io/deploymentMode")
-    if mode in STANDARD:
-        raise Refused(f"the service is in {mode} mode, where KServe ignores the percent")
+    refuse_standard(service)
     if other := running(service):
         raise Refused(
             f"a canary of the {other.name} is running at {other.percent} %: promote or abort it"

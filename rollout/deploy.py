@@ -88,6 +88,8 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
         )
     objects = copy.deepcopy(kept)
     percent = int(record(objects)["data"]["CANARY_PERCENT"])
+    if percent < 100:
+        canary.refuse_standard(live)  # where nothing is ever rolled out
     # What has never served is nothing that a canary could be compared with, or taken back to.
     if percent == 100 or not all(canary.read(live, name).rolled_out for name in COMPONENTS):
         return Plan(objects, f"replaced: the {' and the '.join(changed)}")

@@ -240,6 +240,22 @@ def test_what_has_never_served_is_replaced_at_once(world: World) -> None:
     assert PERCENT not in world.predictor
 
 
+@pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
+def test_in_standard_mode_nothing_is_replaced_that_should_be_a_canary(
+    world: World, mode: str
+) -> None:
+    """There are no revisions there, and the status names none that is rolled out."""
+    world.api.set_status(cluster.SERVICE.format("mnist"), {"deploymentMode": mode})
+    world.commit("images.env", OLD_IMAGE, NEW_IMAGE)
+    done = world.deploy()
+    assert done.returncode == 3
+    assert f"the service is in {mode} mode" in done.stderr
+    assert world.predictor["containers"][0]["image"].endswith(OLD_IMAGE)
+
+    world.commit("release.env", "CANARY_PERCENT=10", "CANARY_PERCENT=100")
+    assert world.deploy().stderr == "rollout: replaced: the predictor\n"
+
+
 def test_beside_a_template_that_is_not_rolled_out_no_canary_begins(world: World) -> None:
     """An abort would go back to it, and wait for it in vain."""
     stable, broken = "mnist-predictor-00001", "mnist-predictor-00002"
