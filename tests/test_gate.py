@@ -16,6 +16,7 @@ from benchmarks.gate import REPLICATES, on_one_digit, simulate
 from training.config import ConfigError
 from training.gate import (
     ALPHA,
+    Answers,
     Comparison,
     Limits,
     Verdict,
@@ -43,6 +44,7 @@ def comparison(
     lost: int = 0,
     won: int = 0,
     confidences: tuple[float, float] = (0.995, 0.995),
+    rejected: tuple[int, int] = (0, 0),
 ) -> Comparison:
     """Digits of which the first are read wrong by both, the next by the candidate alone, …"""
     answers = labels.repeat(2, 1)
@@ -50,8 +52,8 @@ def comparison(
     answers[1, : both + lost] += 1
     answers[0, both + lost : both + lost + won] += 1
     production, candidate = (
-        probabilities(of_one % 10, confidence)
-        for of_one, confidence in zip(answers, confidences, strict=True)
+        Answers(probabilities(of_one % 10, confidence), torch.arange(len(labels)) >= first)
+        for of_one, confidence, first in zip(answers, confidences, rejected, strict=True)
     )
     return Comparison(labels, production, candidate)
 
@@ -77,7 +79,7 @@ def test_an_equal_candidate_passes_every_check() -> None:
     verdict = judge(EQUAL, time_ratio=1.0, limits=LIMITS)
     assert verdict.passed
     assert results(verdict) == {
-        "overall": True, "per digit": True, "calibration": True, "speed": True,
+        "overall": True, "per digit": True, "accepted": True, "calibration": True, "speed": True,
     }  # fmt: skip
 
 
@@ -86,6 +88,7 @@ def test_an_equal_candidate_passes_every_check() -> None:
     [
         ("overall", comparison(EVEN, lost=40), 1.0),
         ("per digit", comparison(EVEN.sort().values, lost=14), 1.0),
+        ("accepted", comparison(EVEN, rejected=(24, 48)), 1.0),
         ("calibration", comparison(EVEN, confidences=(0.995, 0.98)), 1.0),
         ("speed", EQUAL, 1.3),
     ],
@@ -98,8 +101,8 @@ def test_one_failed_check_is_enough_to_fail(name: str, held_out: Comparison, rat
 
 
 def test_a_wider_limit_lets_the_candidate_pass() -> None:
-    worse = comparison(EVEN, lost=40, confidences=(0.995, 0.98))
-    wide = Limits(overall=0.02, per_digit=0.05, calibration=0.03, slower=0.5)
+    worse = comparison(EVEN, lost=40, confidences=(0.995, 0.98), rejected=(24, 48))
+    wide = Limits(overall=0.02, per_digit=0.05, accepted=0.02, calibration=0.03, slower=0.5)
     assert not judge(worse, time_ratio=1.3, limits=LIMITS).passed
     assert judge(worse, time_ratio=1.3, limits=wide).passed
 
@@ -114,7 +117,8 @@ def test_the_verdict_is_a_table_of_figures() -> None:
     assert lines[0] == "Good enough."
     assert lines[2:4] == ["| check | result | evidence |", "| --- | --- | --- |"]
     assert "10 lost and 10 won of 6,000: accuracy falls by 0.00%, by 0.13% at most" in lines[4]
-    assert "1.10 times production's time per image, at most 1.25 times" in lines[7]
+    assert "0 lost and 0 won of 6,000: the share accepted falls by 0.00%" in lines[6]
+    assert "1.10 times production's time per image, at most 1.25 times" in lines[8]
     assert {line.count("|") for line in lines[2:]} == {4}
 
 
@@ -127,7 +131,7 @@ def test_versions_that_agree_on_all_or_on_nothing_can_be_judged(lost: int, passe
 def test_a_candidate_as_wrong_as_production_is_as_good() -> None:
     verdict = judge(comparison(EVEN, both=6000), time_ratio=1.0, limits=LIMITS)
     assert results(verdict) == {
-        "overall": True, "per digit": True, "calibration": False, "speed": True,
+        "overall": True, "per digit": True, "accepted": True, "calibration": False, "speed": True,
     }  # fmt: skip
 
 
@@ -155,9 +159,14 @@ def test_new_images_must_be_read_better_than_before(new: Comparison, passed: boo
     assert results(verdict)["new images"] is verdict.passed is passed
 
 
-def test_mcnemars_exact_p_is_given() -> None:
-    new = comparison(EVEN[:30], both=2, lost=1, won=5)
+def test_a_candidate_may_accept_more_digits() -> None:
+    assert judge(comparison(EVEN, rejected=(48, 0)), time_ratio=1.0, limits=LIMITS).passed
+
+
+def test_mcnemars_exact_p_is_given_and_how_many_are_accepted() -> None:
+    new = comparison(EVEN[:30], both=2, lost=1, won=5, rejected=(2, 4))
     found = evidence(judge(EQUAL, time_ratio=1.0, limits=LIMITS, new=new), "new images")
+    assert found.endswith("; accepted: 26, production 28")
     # Of 6 fair coins at most one, or at least five, heads: 14 of 64.
     assert "mistakes: 3 of 30, production 7 (McNemar's exact p = 0.22)" in found
 
@@ -167,10 +176,13 @@ def test_a_wrong_answer_without_any_doubt_has_a_finite_cross_entropy() -> None:
     assert certain.cross_entropy(certain.candidate) == pytest.approx(-np.log(1e-12) / 30)
 
 
-@pytest.mark.parametrize("answers", [torch.zeros(3, len(LABELS)), torch.zeros(2, REJECT + 1)])
-def test_answers_must_fit_the_digits(answers: torch.Tensor) -> None:
+@pytest.mark.parametrize("shape", [(3, len(LABELS)), (2, REJECT + 1)])
+def test_answers_must_fit_the_digits(shape: tuple[int, int]) -> None:
+    right, wrong = (
+        Answers(torch.zeros(of), torch.ones(of[0]).bool()) for of in ((2, len(LABELS)), shape)
+    )
     with pytest.raises(ValueError, match=r"expected probabilities \[2, 10\] for at least one"):
-        Comparison(torch.tensor([1, 2]), torch.zeros(2, len(LABELS)), answers)
+        Comparison(torch.tensor([1, 2]), right, wrong)
 
 
 def test_without_digits_there_is_no_comparison() -> None:

@@ -21,7 +21,10 @@ from training.data import Digits
 from training.publish import publish
 from training.store import Store
 
-WIDE = ["--overall", "0.6", "--per-digit", "0.95", "--calibration", "0.95", "--slower", "50"]
+WIDE = [
+    "--overall", "0.6", "--per-digit", "0.95", "--accepted", "0.6",
+    "--calibration", "0.95", "--slower", "50",
+]  # fmt: skip
 SMALL = ["--network", "plain", "--epochs", "4", "--batch-size", "32", "--threads", "1"]
 
 

@@ -7,7 +7,7 @@ from predictor import artifact
 from predictor.artifact import ArtifactError, Graph, Model
 from training.data import Digits
 from training.evaluate import answer
-from training.gate import Comparison, Limits, Verdict, judge, time_ratio
+from training.gate import Answers, Comparison, Limits, Verdict, judge, time_ratio
 from training.run import training_data
 from training.store import Store
 
@@ -62,8 +62,8 @@ def verdict(
     """Judge on ``held_out``, and on the held-out part of new images if there are any."""
 
     def compared(digits: Digits) -> Comparison:
-        answers = (answer(graph, digits.images)[0] for graph in (production, candidate))
-        return Comparison(digits.labels, *answers)
+        before, now = (Answers(*answer(graph, digits.images)) for graph in (production, candidate))
+        return Comparison(digits.labels, before, now)
 
     return judge(
         compared(held_out),

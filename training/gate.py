@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Limits:
 
     overall: float = _limit(0.0045, "accuracy that the candidate may lose, as a share")
     per_digit: float = _limit(0.025, "accuracy that it may lose on each of the ten digits")
+    accepted: float = _limit(0.0045, "share of the digits that it may accept less")
     calibration: float = _limit(0.01, "its largest expected calibration error")
     slower: float = _limit(0.25, "share of time per image that it may take more", below=100)
 
@@ -59,26 +60,34 @@ class Limits:
                 )
 
 
+class Answers(NamedTuple):
+    """What a graph says of N digits."""
+
+    probabilities: torch.Tensor
+    """float32 [N, 10]."""
+    accepted: torch.Tensor
+    """bool [N]."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """The same N digits as both versions read them.
-
-    ``labels`` int64 [N]; ``production`` and ``candidate``: probabilities, float32 [N, 10].
+    """The same N digits, ``labels`` int64 [N], as both versions read them.
 
     Raises:
         ValueError: there are no digits, or not as many answers.
     """
 
     labels: torch.Tensor
-    production: torch.Tensor
-    candidate: torch.Tensor
+    production: Answers
+    candidate: Answers
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), len(LABELS))
-        if not len(self.labels) or {self.production.shape, self.candidate.shape} != {shape}:
+        found = [answers.probabilities.shape for answers in (self.production, self.candidate)]
+        if not len(self.labels) or set(found) != {shape}:
             raise ValueError(
                 f"expected probabilities {list(shape)} for at least one digit, "
-                f"found {list(self.production.shape)} and {list(self.candidate.shape)}"
+                f"found {list(found[0])} and {list(found[1])}"
             )
 
     @property
@@ -91,16 +100,17 @@ class Comparison:
         """Bool [N]: the candidate reads it right, production wrong."""
         return self._right(self.candidate) & ~self._right(self.production)
 
-    def mistakes(self, probabilities: torch.Tensor) -> int:
+    def mistakes(self, answers: Answers) -> int:
         """Digits that are read wrong."""
-        return int((~self._right(probabilities)).sum())
+        return int((~self._right(answers)).sum())
 
-    def cross_entropy(self, probabilities: torch.Tensor) -> float:
+    def cross_entropy(self, answers: Answers) -> float:
         """Mean of −log p of the digit that was written; p is at least 1e-12."""
-        return float(functional.nll_loss(probabilities.double().clamp(1e-12).log(), self.labels))
+        logs = answers.probabilities.double().clamp(1e-12).log()
+        return float(functional.nll_loss(logs, self.labels))
 
-    def _right(self, probabilities: torch.Tensor) -> torch.Tensor:
-        return probabilities.argmax(1) == self.labels
+    def _right(self, answers: Answers) -> torch.Tensor:
+        return answers.probabilities.argmax(1) == self.labels
 
 
 @dataclass(frozen=True)
@@ -148,8 +158,9 @@ def judge(
         new: the held-out part of the new images; without it there is no check of them.
     """
     checks = [
-        _overall(held_out, limits.overall),
+        _fall("overall", "accuracy", held_out.lost, held_out.won, limits.overall),
         _per_digit(held_out, limits.per_digit),
+        _accepted(held_out, limits.accepted),
         _calibration(held_out, limits.calibration),
         Check(
             "speed",
@@ -163,15 +174,21 @@ def judge(
     return Verdict(tuple(checks))
 
 
-def _overall(digits: Comparison, margin: float) -> Check:
-    count, lost, won = len(digits.labels), int(digits.lost.sum()), int(digits.won.sum())
-    bound = upper_bound(lost, won, count)
+def _fall(name: str, share: str, lost: torch.Tensor, won: torch.Tensor, margin: float) -> Check:
+    """Whether a share of the digits is shown to fall by less than the margin."""
+    count, fewer, more = len(lost), int(lost.sum()), int(won.sum())
+    bound = upper_bound(fewer, more, count)
     return Check(
-        "overall",
+        name,
         bound < margin,
-        f"{lost} lost and {won} won of {count:,}: accuracy falls by {(lost - won) / count:.2%}, "
+        f"{fewer} lost and {more} won of {count:,}: {share} falls by {(fewer - more) / count:.2%}, "
         f"by {bound:.2%} at most (95 % confidence); margin {margin:.2%}",
     )
+
+
+def _accepted(digits: Comparison, margin: float) -> Check:
+    before, now = digits.production.accepted, digits.candidate.accepted
+    return _fall("accepted", "the share accepted", before & ~now, now & ~before, margin)
 
 
 def _per_digit(digits: Comparison, margin: float) -> Check:
@@ -194,7 +211,7 @@ def _per_digit(digits: Comparison, margin: float) -> Check:
 
 
 def _calibration(digits: Comparison, limit: float) -> Check:
-    confidence, predicted = digits.candidate.max(1)
+    confidence, predicted = digits.candidate.probabilities.max(1)
     error = calibration_error(confidence, predicted == digits.labels)
     return Check(
         "calibration",
@@ -207,6 +224,7 @@ def _new_data(new: Comparison) -> Check:
     """Fewer mistakes than production, or as many with a lower cross-entropy."""
     lost, won = int(new.lost.sum()), int(new.won.sum())
     entropies = new.cross_entropy(new.candidate), new.cross_entropy(new.production)
+    accepted = int(new.candidate.accepted.sum()), int(new.production.accepted.sum())
     # Exact McNemar: of the pictures that one alone reads right, half are each one's by chance.
     chance = binomtest(won, won + lost).pvalue if won + lost else 1.0
     return Check(
@@ -214,7 +232,8 @@ def _new_data(new: Comparison) -> Check:
         lost < won or (lost == won and entropies[0] < entropies[1]),
         f"mistakes: {new.mistakes(new.candidate)} of {len(new.labels):,}, production "
         f"{new.mistakes(new.production)} (McNemar's exact p = {chance:.2g}); "
-        f"cross-entropy {entropies[0]:.4f}, production {entropies[1]:.4f}",
+        f"cross-entropy {entropies[0]:.4f}, production {entropies[1]:.4f}; "
+        f"accepted: {accepted[0]:,}, production {accepted[1]:,}",
     )
 
 
