@@ -107,7 +107,7 @@ def test_a_changed_setting_makes_a_new_revision(tmp_path: Path) -> None:
         (
             "deployment.md",
             "mnist-retraining",
-            {"s3://bucket/corrections", "--store=s3://bucket/mnist"},
+            {"s3://bucket/corrections", "--store=s3://bucket/mnist", "--production=3"},
         ),
         ("pipelines.md", "mnist-rollout", {"--steps=10,50,100", "--pause-at=10"}),
     ],

@@ -86,7 +86,8 @@ def test_what_passes_the_gate_is_published(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert retrained(store, corrections, tmp_path, *WIDE) == 0
-    assert "Good enough." in (tmp_path / "second/report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "second/report.md").read_text(encoding="utf-8")
+    assert f"Judged by version 1 of {store}.\n\nGood enough.\n" in report
     assert f"STORAGE_URI={(store / '2').as_uri()}/" in capsys.readouterr().out
     published = artifact.load(store / "2").metadata
     assert len(published.training.data) == 3, "old, held-out and new digits"

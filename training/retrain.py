@@ -74,7 +74,8 @@ def retrain(
     checkpoint = train_on(directory, together, held_out, config, device=device)
     candidate = graph_of(directory)
     judged = verdict(old.graph, candidate, held_out, limits=limits, new=images.held_out)
-    report = f"{images.report}\n\n## The gate\n\n{judged.render()}\n"
+    gate = f"Judged by version {old.metadata.version} of {store.location}.\n\n{judged.render()}"
+    report = f"{images.report}\n\n## The gate\n\n{gate}\n"
     (directory / REPORT_FILE).write_text(report, encoding="utf-8")
     published = None
     if judged.passed:
