@@ -306,12 +306,12 @@ def test_an_upload_without_a_digit_is_answered_wrong(run: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        (None, "No such file"),
-        ("image,digit\n0.png,1\n", "no column 'label'"),
-        ("image,label\n0.png,12\n", "'12' is not in list"),
-        ("image,label\n0.png\n", "cannot be read"),
-        ("image,label\nmissing.png,1\n1.png,1\n2.png,1\n", "cannot be read"),
-        ("image,label\n", "half for scoring"),
+        (None, "labels.csv: the file is missing"),
+        ("image,digit\n0.png,1\n", "found image, digit"),
+        ("image,label\n0.png,12\n", "line 2, 0.png: the label must be 0 to 9, found '12'"),
+        ("image,label\n0.png\n", "line 2, 0.png: the label must be 0 to 9, found ''"),
+        ("image,label\nmissing.png,1\n1.png,1\n2.png,1\n", "line 2, missing.png: the file is mis"),
+        ("image,label\n1.png,1\n", "half for scoring"),
     ],
 )
 def test_a_folder_that_is_not_as_it_should_be_is_refused(

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.digits import STROKES, draw_strokes, encode
 from tests.synthetic import digits
-from training.data import Digits
-from training.incoming import Incoming, IncomingError, features, read
+from training.data import DataError, Digits
+from training.incoming import Incoming, features, read
 from transformer import image
 
 REFERENCE = digits(50, seed=1)
@@ -60,7 +60,7 @@ def take(location: str, *known: Digits, reference: Digits = REFERENCE) -> Incomi
 
 
 def problems(location: str, *known: Digits) -> list[str]:
-    with pytest.raises(IncomingError) as caught:
+    with pytest.raises(DataError) as caught:
         take(location, *known)
     return str(caught.value).splitlines()
 
@@ -188,7 +188,7 @@ def test_of_many_problems_twenty_are_shown(tmp_path: Path) -> None:
 def test_a_useless_file_of_labels_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "labels.csv").write_bytes(content)
     (tmp_path / "empty.png").touch()
-    with pytest.raises(IncomingError, match=problem):
+    with pytest.raises(DataError, match=problem):
         take(str(tmp_path))
 
 
@@ -231,7 +231,7 @@ def test_a_place_that_cannot_be_opened_is_named(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "made-up")
-    with pytest.raises(IncomingError, match=f"{location}.*{problem}"):
+    with pytest.raises(DataError, match=f"{location}.*{problem}"):
         take(location)
 
 
@@ -352,6 +352,6 @@ def test_any_file_of_labels_is_read_or_refused(bucket: str, content: bytes) -> N
     fsspec.filesystem("memory").pipe_file("/any/labels.csv", content)
     try:
         incoming = take(bucket)
-    except IncomingError:
+    except DataError:
         return
     assert min(len(incoming.training), len(incoming.held_out)) >= 1

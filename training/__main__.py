@@ -17,7 +17,6 @@ from training.config import Config, ConfigError
 from training.data import DataError
 from training.evaluate import evaluate
 from training.gate import Limits
-from training.incoming import IncomingError
 from training.publish import Published, publish
 from training.retrain import RetrainError, retrain
 from training.run import RunError
@@ -38,7 +37,7 @@ exit status: 0 done, 1 not done (the message says why), 2 wrong flags, 3 not goo
 """
 
 PROBLEMS = (
-    ArtifactError, CheckpointError, CompareError, ConfigError, DataError, IncomingError,
+    ArtifactError, CheckpointError, CompareError, ConfigError, DataError,
     OSError, RetrainError, RunError, StoreError,
 )  # fmt: skip
 NOT_GOOD_ENOUGH = 3

@@ -4,28 +4,24 @@ All that is wrong with them is reported at once, and nothing is trained on while
 merely does not count (no digit to be seen, a picture that is there already) is dropped and said.
 """
 
-import csv
 import hashlib
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 from scipy.stats import chisquare, ks_2samp
 
 from serving.errors import ServingError
-from training.data import Digits
+from training.data import DataError, Digits
 from training.network import LABELS
+from training.uploads import Fetch, Row, read_rows
 from transformer import image
 from transformer.image import Picture
 
-LABELS_FILE = "labels.csv"
 HELD_OUT_SHARE = 0.3
 MOST_SHOWN = 20
 """Lines of problems, and names in a line of the report, that are written out."""
@@ -34,12 +30,7 @@ READERS = 8
 
 UNUSABLE = {"no_digit": "no digit is seen", "multiple": "several digits are seen"}
 
-Fetch = Callable[[str], bytes]
 Pictures = NDArray[np.uint8]
-
-
-class IncomingError(Exception):
-    """The new images cannot be trained on; the message lists what to put right."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +40,6 @@ class Incoming:
     training: Digits
     held_out: Digits
     report: str
-
-
-class Row(NamedTuple):
-    """A line of ``labels.csv``."""
-
-    line: int
-    name: str
-    label: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}, {_plain(self.name)}"
 
 
 class Found(NamedTuple):
@@ -72,9 +52,8 @@ class Found(NamedTuple):
 def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incoming:
     """Read ``labels.csv`` and the images that it names, check them, and split them.
 
-    The file has the columns ``image``, a path relative to it, and ``label``, a digit; others are
-    ignored. An image is read as the service reads it. A hash of its picture puts three in ten into
-    the part held out, so that a picture always falls into the same part.
+    An image is read as the service reads it. A hash of its picture puts three in ten into the part
+    held out, so that a picture always falls into the same part.
 
     Args:
         location: a folder, or a URL such as ``s3://bucket/prefix``.
@@ -82,15 +61,14 @@ def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incomi
         reference: the digits trained on, which the report compares the new ones with.
 
     Raises:
-        IncomingError: anything is wrong, or too few images are left to train and to judge on.
+        DataError: anything is wrong, or too few images are left to train and to judge on.
     """
-    fetch = _fetcher(location)
-    rows = _rows(location, fetch)
+    rows, fetch = read_rows(location)
     found, problems = _read_all(rows, fetch)
     new, dropped, contradictions = _new(found, known)
     problems += contradictions
     if problems:
-        raise IncomingError(_listed(location, problems))
+        raise DataError(_listed(location, problems))
     training: list[Found] = []
     held_out: list[Found] = []
     # In another order of the rows, the same images are the same data.
@@ -102,7 +80,7 @@ def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incomi
         *(_dropped(reason, names) for reason, names in dropped.items()),
     ]
     if not training or not held_out:
-        raise IncomingError(
+        raise DataError(
             f"{location}: too few images to train and to judge on, bring more. " + " ".join(report)
         )
     parts = _digits("new images, trained on", training), _digits("new images, held out", held_out)
@@ -146,83 +124,25 @@ def _digest(pixels: Pictures) -> str:
 # Reading
 
 
-def _fetcher(location: str) -> Fetch:
-    """A function from a path under the location to the bytes there."""
-    try:
-        files, root = url_to_fs(location)
-    except (ImportError, ValueError, OSError) as error:
-        raise IncomingError(f"{location} cannot be opened: {error}") from error
-
-    def fetch(name: str) -> bytes:
-        try:
-            content: bytes = files.cat_file(f"{root.rstrip('/')}/{name}")
-        except FileNotFoundError:
-            raise IncomingError("the file is missing") from None
-        except Exception as error:  # each store has its own, by no means all of them OSError
-            reason = _plain(" ".join(str(error).split()))
-            raise IncomingError(f"the file cannot be read: {reason}") from error
-        return content
-
-    return fetch
-
-
-def _rows(location: str, fetch: Fetch) -> list[Row]:
-    try:
-        text = fetch(LABELS_FILE).decode("utf-8-sig")
-        # Else a quote that is not closed swallows all lines behind it without a word.
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = list(reader.fieldnames or [])
-        if [columns.count(name) for name in ("image", "label")] != [1, 1]:
-            raise IncomingError(
-                "expected the columns image and label in the first line, "
-                f"found {_plain(', '.join(columns)) or 'none'}"
-            )
-        # A line that is cut off has None where the table has no more to say.
-        rows = [Row(reader.line_num, row["image"] or "", row["label"] or "") for row in reader]
-    except csv.Error as error:
-        raise IncomingError(
-            f"{location}, {LABELS_FILE}: {error}: is a quotation mark not closed?"
-        ) from error
-    except IncomingError as error:
-        raise IncomingError(f"{location}, {LABELS_FILE}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise IncomingError(
-            f"{location}, {LABELS_FILE}: byte {error.start} is not UTF-8; save it as UTF-8"
-        ) from error
-    if not rows:
-        raise IncomingError(f"{location}, {LABELS_FILE}: no images are listed")
-    return rows
-
-
 def _read_all(rows: list[Row], fetch: Fetch) -> tuple[list[Found], list[str]]:
     """The rows that are right, with their pictures, and what is wrong with the others."""
 
     def attempt(row: Row) -> Picture | str:
         try:
-            return image.read(fetch(_checked(row.name)))
-        except (ServingError, IncomingError) as error:
+            return image.read(fetch(row.name))
+        except (ServingError, DataError) as error:
             return str(error)
 
     found, problems = [], []
     with ThreadPoolExecutor(READERS) as pool:
         for row, picture in zip(rows, pool.map(attempt, rows), strict=True):
-            is_label = row.label.strip() in LABELS
-            if not is_label:
-                expected = f"{LABELS[0]} to {LABELS[-1]}"
-                problems.append(f"{row}: the label must be {expected}, found '{_plain(row.label)}'")
+            if row.problem:
+                problems.append(f"{row}: {row.problem}")
             if isinstance(picture, str):
                 problems.append(f"{row}: {picture}")
-            elif is_label:
-                found.append(Found(row._replace(label=row.label.strip()), picture))
+            elif not row.problem:
+                found.append(Found(row, picture))
     return found, problems
-
-
-def _checked(name: str) -> str:
-    """The name of an image; raises IncomingError if it may lie outside the folder."""
-    path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
-    if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
-        raise IncomingError(f"expected a path below the folder of {LABELS_FILE}")
-    return name
 
 
 def _digits(name: str, found: list[Found]) -> Digits:
@@ -232,12 +152,6 @@ def _digits(name: str, found: list[Found]) -> Digits:
 
 
 # Reporting
-
-
-def _plain(text: str) -> str:
-    """Somebody's text, such that it spoils neither a terminal nor a table."""
-    shown = "".join(c if c.isprintable() and c not in "|`<" else "?" for c in text[:100])
-    return shown if len(text) <= 100 else f"{shown}…"
 
 
 def _listed(location: str, problems: list[str]) -> str:

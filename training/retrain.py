@@ -51,8 +51,8 @@ def retrain(
 
     Raises:
         RetrainError: the store is empty, or the version's settings are not known any more.
-        IncomingError: the new images are not what they should be; nothing was trained.
-        CheckpointError, DataError, RunError, StoreError: as their names say.
+        DataError: MNIST or the new images are not what they should be; nothing was trained.
+        CheckpointError, RunError, StoreError: as their names say.
     """
     old = load(store, _latest(store) if production is None else production)
     try:
