@@ -22,6 +22,7 @@ REFERENCE = Reference(
     digits={str(digit): 0 for digit in range(10)} | {"7": 4, "none": 1},
     histograms={"confidence": Histogram(bounds=(0.5, 1.0), counts=(1, 3, 0))},
 )
+CARD = "# a card\n\n![Confusions](figures/confusion.png)\n"
 BUCKET = "models"
 MODEL = "team/mnist"
 
@@ -40,7 +41,7 @@ def write(directory: Path) -> Path:
     )  # fmt: skip
     run.write(directory, graph=linear_graph())
     metrics = Metrics(dataset="d", digest="0" * 64, images=5, values={"accuracy": 0.5})
-    write_metrics(directory, (metrics,), REFERENCE, card="# a card\n")
+    write_metrics(directory, (metrics,), REFERENCE, card=CARD)
     (directory / "figures").mkdir(exist_ok=True)
     (directory / "figures/confusion.png").write_bytes(b"a picture")
     return directory

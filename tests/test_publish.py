@@ -61,7 +61,9 @@ def test_versions_are_numbered_and_can_be_served(run: Path, store: Store, tmp_pa
 
 def test_every_file_is_listed_with_its_digest(run: Path, tmp_path: Path) -> None:
     (run / "figures/reliability.png").write_bytes(b"another picture")
-    (run / "figures/notes.txt").write_bytes(b"not published")
+    for stray in ("notes.txt", "old.png", "Screenshot 1.png"):
+        (run / "figures" / stray).write_bytes(b"not published")
+    (run / "MODEL.md").write_text(f"{runs.CARD}![Reliability](figures/reliability.png)\n", "utf-8")
     publish(run, Store(str(tmp_path / "mnist")))
     metadata = artifact.read_metadata(tmp_path / "mnist/1")
     assert metadata.files == {
@@ -129,6 +131,7 @@ def test_what_cannot_be_served_is_not_published(run: Path, store: Store) -> None
     [
         ("run.json", "train"), ("model.pt2", "train"),
         ("metrics.json", "evaluate"), ("reference.json", "evaluate"), ("MODEL.md", "evaluate"),
+        ("figures/confusion.png", "evaluate"),
     ],
 )  # fmt: skip
 def test_an_incomplete_run_says_which_command_is_missing(

@@ -1,6 +1,7 @@
 """Publishes a run as the next version of the model, which never changes again."""
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from pathlib import Path
 from predictor import artifact
 from predictor.artifact import GRAPH_FILE, INPUTS, METADATA_FILE, Metadata, outputs
 from training.network import LABELS
-from training.run import CARD_FILE, Run, read_file, read_metrics, read_reference
+from training.run import CARD_FILE, FIGURES, Run, read_file, read_metrics, read_reference
 from training.store import Store
+
+_FIGURE = re.compile(rf"!\[[^\]]+\]\(({FIGURES}/\S+)\)")
+"""As the card shows it."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ def publish(directory: Path, store: Store, *, version: int | None = None) -> Pub
         GRAPH_FILE: read_file(directory, GRAPH_FILE, writer="train"),
         CARD_FILE: read_file(directory, CARD_FILE, writer="evaluate"),
     }
-    for figure in sorted(directory.glob("figures/*.png")):
-        contents[f"figures/{figure.name}"] = figure.read_bytes()
+    for figure in _FIGURE.findall(contents[CARD_FILE].decode()):
+        contents[figure] = read_file(directory, figure, writer="evaluate")
     with store.claim(version) as number:
         metadata = Metadata(
             name=store.name,
