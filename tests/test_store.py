@@ -249,6 +249,19 @@ def test_what_a_killed_publisher_left_is_passed_over(s3: str, s3_server: runs.S3
     assert add(store) == 2
 
 
+def test_an_empty_folder_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "mnist/1").mkdir(parents=True)
+    assert add(Store(str(tmp_path / "mnist"))) == 2
+
+
+def test_nothing_is_published_into_a_version(store: Store, tmp_path: Path) -> None:
+    add(store, 1)
+    with pytest.raises(StoreError, match="mnist/1 is a version: name the folder that it lies in"):
+        add(Store(f"{store.location}/1"))
+    store.fetch(1, tmp_path / "copy")
+    assert read(tmp_path / "copy") == CONTENTS
+
+
 @pytest.mark.parametrize("name", CONTENTS)
 def test_a_write_that_fails_leaves_nothing(s3: str, s3_server: runs.S3, name: str) -> None:
     store = Store(s3)

@@ -27,7 +27,7 @@ _CLAIMS = ".claims"
 _EXTRAS = {"s3": "s3", "gs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 """Scheme → the extra of this package that installs its driver."""
 _VERSION = re.compile(rf"([1-9][0-9]*)/{re.escape(METADATA_FILE)}")
-_NUMBERED = re.compile("([1-9][0-9]*)/.*")
+_NUMBER = re.compile("([1-9][0-9]*)")
 _LEFT_OVER = (
     "{} is there already: take the next number, or, if its publisher was killed, "
     "delete what is there of this one"
@@ -97,10 +97,12 @@ class Store:
                 killed publishers still hold.
 
         Raises:
-            StoreError: the version exists, another publisher holds its number, or the store
-                refuses.
+            StoreError: the version exists, another publisher holds its number, the location is
+                itself a version, or the store refuses.
         """
         with self._explained():
+            if self._files.exists(f"{self._root}/{METADATA_FILE}"):
+                raise StoreError(f"{self.location} is a version: name the folder that it lies in")
             number = self._claim_next() if version is None else self._claim_this(version)
         try:
             yield number
@@ -170,8 +172,14 @@ class Store:
         return f"{self._root}/{_CLAIMS}/{number}"
 
     def _claim_next(self) -> int:
-        # What a killed publisher left half written is no version, but takes the number.
-        number = 1 + max(_numbers(_NUMBERED, self._names(self._root)), default=0)
+        # What a killed publisher left half written is no version, but takes the number, and so does
+        # an empty folder.
+        try:
+            found = self._files.ls(self._root, detail=False)
+        except FileNotFoundError:
+            found = []
+        names = [PurePosixPath(path).name for path in found]
+        number = 1 + max(_numbers(_NUMBER, names), default=0)
         while not self._try_claim(number):
             number += 1
         return number
