@@ -218,12 +218,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         Checkpoint(path, {"settings": {"seed": 2}}).read()
 
 
-@pytest.mark.parametrize("content", [b"", b"damaged", b"\x80\x02}q\x00."])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"damaged", b"\x80\x02}q\x00.", None])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "checkpoint.pt"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="delete .* to begin anew"):
-        Checkpoint(path, {}).read()
+    checkpoint = Checkpoint(path, {})
+    checkpoint.write({"epochs": 1})
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged: delete .*--run$"):
+        checkpoint.read()
 
 
 def test_a_loss_that_is_no_number_ends_the_training() -> None:

@@ -24,7 +24,7 @@ MODELS = Path(__file__).parents[1] / "models/mnist"
 
 
 @pytest.fixture
-def made_up_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def made_up_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The commands train and test on made-up digits."""
 
     def load_training(directory: Path, **_: Any) -> tuple[Digits, Digits]:
@@ -32,19 +32,20 @@ def made_up_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(data, "load_training", load_training)
     monkeypatch.setattr(data, "load_test", lambda directory: digits(64, seed=3))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)  # training sets these for its process
+    torch.use_deterministic_algorithms(mode=False)
 
 
 @pytest.fixture
-def run(tmp_path: Path, made_up_data: None) -> Iterator[Path]:
+def run(tmp_path: Path, made_up_data: None) -> Path:
     """A run, trained and evaluated."""
     directory = tmp_path / "run"
-    threads = torch.get_num_threads()
     flags = ["--run", str(directory), "--data", "unused"]
     assert main(["train", *flags, "--epochs", "4", "--batch-size", "32", "--threads", "1"]) == 0
     assert main(["evaluate", *flags]) == 0
-    yield directory
-    torch.set_num_threads(threads)  # training sets these for its process
-    torch.use_deterministic_algorithms(mode=False)
+    return directory
 
 
 def test_a_malformed_run_is_refused(tmp_path: Path) -> None:
@@ -88,6 +89,36 @@ def test_an_interruption_says_how_to_go_on_if_there_is_something_to_go_on_from(
     monkeypatch.setattr(data, "load_training", load_training)
     assert main(["train", "--run", str(tmp_path / "run"), "--data", "nowhere"]) == 130
     assert ("what was trained goes on" in capsys.readouterr().err) == trained
+
+
+def test_a_training_that_was_interrupted_does_not_go_on_with_other_sources(
+    made_up_data: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The version would name sources that half of its training knew nothing of."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    train = ["train", "--run", str(tmp_path / "run"), "--network", "plain", "--epochs", "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr("training.train.calibrate", interrupt)
+        assert main(train) == 130
+    monkeypatch.setattr("training.train.code_digest", lambda: "0" * 64)
+    assert main(train) == 1
+    assert "is of an unfinished training with other code: " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("made_up_data")
+def test_nothing_is_trained_in_the_folder_of_a_version(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.json").touch()
+    assert main(["train", "--run", str(tmp_path)]) == 1
+    assert f"{tmp_path} is a published version, which never changes" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
 def test_the_published_version_and_its_digest_are_printed(

@@ -37,12 +37,14 @@ class Checkpoint:
             different = sorted(
                 key for key in self.identity if self.identity[key] != identity.get(key)
             )
-        except Exception as error:  # torch raises nearly anything over a damaged file
-            raise CheckpointError(f"{self.path} cannot be read ({error}): {remedy}") from error
+        except OSError:
+            raise
+        except Exception as error:  # torch raises nearly anything, and says to unpickle it anyway
+            raise CheckpointError(f"{self.path} is damaged: {remedy}") from error
         if identity != self.identity:
             raise CheckpointError(
                 f"{self.path} is of an unfinished training with other {', '.join(different)}: "
-                f"finish that one with its own flags, {remedy}"
+                f"finish that one with its own flags and sources, {remedy}"
             )
         return state
 

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from predictor.artifact import GRAPH_FILE, Metrics, Provenance, Reference
+from predictor.artifact import GRAPH_FILE, METADATA_FILE, Metrics, Provenance, Reference
 from training import data
 from training.data import Digits
 
@@ -60,6 +60,15 @@ class Run(BaseModel):
         write_figures(directory, {})
         (directory / GRAPH_FILE).write_bytes(graph)
         (directory / RUN_FILE).write_bytes(self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def check_directory(directory: Path) -> None:
+    """Raises RunError if ``directory`` is a published version."""
+    if (directory / METADATA_FILE).exists():
+        raise RunError(
+            f"{directory} is a published version, which never changes: "
+            "choose another directory with --run"
+        )
 
 
 def training_data(

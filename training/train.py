@@ -30,7 +30,7 @@ from training.network import (
     multiply_adds,
     scale,
 )
-from training.run import Run, code_digest
+from training.run import Run, check_directory, code_digest
 
 
 def train(directory: Path, data_directory: Path, config: Config, *, device: str = "cpu") -> None:
@@ -38,7 +38,7 @@ def train(directory: Path, data_directory: Path, config: Config, *, device: str 
 
     Raises:
         DataError: the data is not there or not what it should be.
-        CheckpointError: an unfinished training of other settings is in ``directory``.
+        CheckpointError, RunError: see ``train_on``.
     """
     training, validation = data.load_training(
         data_directory, validation_share=config.validation_share, seed=config.seed
@@ -61,20 +61,25 @@ def train_on(
 
     Raises:
         CheckpointError: an unfinished training of other settings is in ``directory``.
+        RunError: ``directory`` is a published version.
     """
+    check_directory(directory)
     digests = {digits.name: digits.digest for digits in (*training, validation)}
     together = Digits(
         "all",
         torch.cat([digits.images for digits in training]),
         torch.cat([digits.labels for digits in training]),
     )
-    hardware = describe(device)
+    hardware, code = describe(device), code_digest()
     checkpoint = Checkpoint(
         directory / CHECKPOINT_FILE,
         identity={
-            "settings": dataclasses.asdict(config), "data": digests, "hardware": hardware
+            "settings": dataclasses.asdict(config),
+            "data": digests,
+            "code": code,
+            "hardware": hardware,
         },
-    )  # fmt: skip
+    )
     model = fit(together, config, device=torch.device(device), checkpoint=checkpoint)
     served = calibrate(model, validation, accepted_share=config.accepted_share)
     run = Run(
@@ -86,7 +91,7 @@ def train_on(
             seed=config.seed,
             configuration=dataclasses.asdict(config),
             data=digests,
-            code=code_digest(),
+            code=code,
             libraries={
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
