@@ -111,7 +111,8 @@ def test_the_seed_decides_the_weights() -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("epochs", 0), ("batch_size", -1), ("threads", 0), ("dropout", 1.0), ("learning_rate", -1.0),
-     ("learning_rate", math.nan), ("validation_share", 1.0), ("accepted_share", 1.5)],
+     ("learning_rate", math.nan), ("validation_share", 1.0), ("accepted_share", 1.5),
+     ("seed", 2**32)],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named(setting: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{setting} must be at least .*, found {value}"):

@@ -121,6 +121,13 @@ def test_nothing_is_trained_in_the_folder_of_a_version(
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_a_device_that_is_not_there_is_no_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--device", "cuda"])
+    assert "invalid choice: 'cuda'" in capsys.readouterr().err
+
+
 def test_the_published_version_and_its_digest_are_printed(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,8 +116,8 @@ def _add(to: argparse.ArgumentParser, *names: str) -> None:
         meaning = "directory or URL of the versions; its last part is the model's name"
         to.add_argument("--store", default="models/mnist", help=meaning)
     if "device" in names:
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        to.add_argument("--device", choices=("cpu", "cuda"), default=found, help="to train on")
+        found = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        to.add_argument("--device", choices=found, default=found[-1], help="to train on")
 
 
 def _add_settings(to: argparse.ArgumentParser, settings: Any) -> None:

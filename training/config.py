@@ -34,7 +34,7 @@ class Config:
     """
 
     network: str = _setting("broad", "which of training/network.py", choices=tuple(NETWORKS))
-    seed: int = _setting(1, "of weights, batches and the choice of writers")
+    seed: int = _setting(1, "of weights, batches and the choice of writers", below=2**32)
     epochs: int = _setting(100, "through all digits", least=1)
     batch_size: int = _setting(256, "digits per step", least=1)
     learning_rate: float = _setting(4e-3, "at the top of the cycle")
