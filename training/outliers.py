@@ -23,6 +23,7 @@ SIDE = 112
 """Pixels of a page, square."""
 LETTERS = "ACEFHJKLMNPRUVWXYadefhkmnprtuvwxy@#&%$?*+=<>{}~"
 """Those that no digit looks like, in the fonts used here."""
+# OpenCV 5 draws DUPLEX, COMPLEX and TRIPLEX alike, and each of the six in one width only.
 FONTS = [
     cv2.FONT_HERSHEY_SIMPLEX,
     cv2.FONT_HERSHEY_DUPLEX,

@@ -11,7 +11,6 @@
 """
 
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -57,7 +56,6 @@ class Run(BaseModel):
         directory.mkdir(parents=True, exist_ok=True)
         for stale in (RUN_FILE, METRICS_FILE, REFERENCE_FILE, CARD_FILE):
             (directory / stale).unlink(missing_ok=True)
-        write_figures(directory, {})
         (directory / GRAPH_FILE).write_bytes(graph)
         (directory / RUN_FILE).write_bytes(self.model_dump_json(indent=2).encode() + b"\n")
 
@@ -128,12 +126,10 @@ def write_metrics(
 
 
 def write_figures(directory: Path, figures: Mapping[str, bytes]) -> None:
-    """The figures of the card, PNG by name, in place of all that are there."""
+    """The figures of the card, PNG by name; what else is there may be somebody's own."""
     folder = directory / FIGURES
-    if folder.exists():
-        shutil.rmtree(folder)
+    folder.mkdir(exist_ok=True)
     for name, content in figures.items():
-        folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
 
 
