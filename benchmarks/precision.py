@@ -18,7 +18,7 @@ from torch import fx
 from predictor.artifact import GRAPH_FILE, Graph, load
 from predictor.graph import read_graph
 from training.data import Digits
-from training.evaluate import answer, calibration_error
+from training.measure import answer, calibration_error
 from training.run import training_data
 
 ATEN = torch.ops.aten

@@ -14,8 +14,8 @@ from predictor.artifact import Metrics, Provenance
 from tests.synthetic import digits
 from training import card, figures
 from training.config import Config
-from training.evaluate import measure
 from training.figures import Mistake, worst
+from training.measure import measure
 from training.probes import KINDS
 from training.robustness import DISTURBANCES
 from training.run import Run

@@ -18,7 +18,7 @@ from tests.synthetic import digits
 from tests.versions import served
 from training import data, evaluate, probes
 from training.data import DataError, Digits
-from training.evaluate import calibration_error, measure
+from training.measure import calibration_error, measure
 from training.network import export
 from training.robustness import DISTURBANCES
 from training.run import Run, RunError, read_metrics, read_reference

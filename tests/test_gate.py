@@ -16,7 +16,6 @@ from benchmarks.gate import REPLICATES, on_one_digit, simulate
 from training.config import ConfigError
 from training.gate import (
     ALPHA,
-    Answers,
     Comparison,
     Limits,
     Verdict,
@@ -26,6 +25,7 @@ from training.gate import (
     time_ratio,
     upper_bound,
 )
+from training.measure import Answers
 from training.network import LABELS, REJECT
 
 LIMITS = Limits()

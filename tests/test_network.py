@@ -19,8 +19,8 @@ from tests.synthetic import digits
 from training.checkpoint import Checkpoint, CheckpointError
 from training.config import Config, ConfigError
 from training.data import Digits
-from training.evaluate import calibration_error, measure
 from training.fit import fit
+from training.measure import calibration_error, measure
 from training.network import LABELS, NETWORKS, Served, fold, multiply_adds, network, scale
 from training.train import calibrate
 from transformer.image import SIDE

@@ -17,7 +17,7 @@ from training import data
 from training.__main__ import main
 from training.config import Config
 from training.data import DataError, Digits
-from training.evaluate import measure
+from training.measure import measure
 from training.run import Run, RunError, code_digest
 
 MODELS = Path(__file__).parents[1] / "models/mnist"

@@ -6,8 +6,8 @@ from pathlib import Path
 from predictor import artifact
 from predictor.artifact import ArtifactError, Graph, Model
 from training.data import Digits
-from training.evaluate import answer
-from training.gate import Answers, Comparison, Limits, Verdict, judge, time_ratio
+from training.gate import Comparison, Limits, Verdict, judge, time_ratio
+from training.measure import answer
 from training.run import training_data
 from training.store import Store
 
@@ -62,7 +62,7 @@ def verdict(
     """Judge on ``held_out``, and on the held-out part of new images if there are any."""
 
     def compared(digits: Digits) -> Comparison:
-        before, now = (Answers(*answer(graph, digits.images)) for graph in (production, candidate))
+        before, now = (answer(graph, digits.images) for graph in (production, candidate))
         return Comparison(digits.labels, before, now)
 
     return judge(

@@ -21,6 +21,7 @@ from serving.scores import Scores
 from training import card, data, figures, probes, robustness
 from training.data import DataError, Digits
 from training.figures import Mistake, worst
+from training.measure import answer, describe, measure, quality, share
 from training.reference import refer
 from training.run import (
     Run,
@@ -35,8 +36,6 @@ from transformer import image
 from transformer.answer import Answer, make_answer
 from transformer.image import Picture
 
-BINS = 15
-"""Of confidence, each as wide as the others."""
 DISTURBED = 2000
 """So many digits of the test set, the first ones, are disturbed."""
 PROBES = 300
@@ -71,9 +70,9 @@ def evaluate(
     check_seeds(run, others)
     _, validation = training_data(run.provenance, data_directory, of=str(directory))
     test = data.load_test(data_directory)
-    probabilities, accepted = answer(graph, test.images)
-    tested = _describe(test, probabilities, accepted)
-    mistakes = {test.name: worst(test.images, test.labels, probabilities)}
+    answers = answer(graph, test.images)
+    tested = describe(test, answers)
+    mistakes = {test.name: worst(test.images, test.labels, answers.probabilities)}
     if others:
         runs = {run.provenance.seed: tested} | {
             other.provenance.seed: measure(graph_of(path), test) for path, other in others
@@ -90,88 +89,6 @@ def evaluate(
     reference = _reference(graph, validation)
     write_metrics(directory, measured, reference, card=card.render(run, measured))
     return measured
-
-
-def answer(graph: Graph, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images uint8 [N, 28, 28], 256 at a time → probabilities [N, 10], accepted [N]."""
-    with torch.inference_mode():
-        outputs = [graph(part) for part in torch.split(images, 256)]
-    probabilities, accepted = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    return probabilities, accepted
-
-
-def measure(graph: Graph, digits: Digits) -> Metrics:
-    """What the graph does with a data set.
-
-    ``confusion[i][j]`` counts the images of digit i that were read as j, ``recall[i]`` is the share
-    of those of digit i that were read as i (null if there are none), ``accepted`` the share of
-    images for which the graph said so. ``reliability`` has a row for each bin of confidence, and
-    ``confidence_when_wrong`` and ``_right`` say how the confidence of these answers is distributed.
-    """
-    return _describe(digits, *answer(graph, digits.images))
-
-
-def _describe(digits: Digits, probabilities: torch.Tensor, accepted: torch.Tensor) -> Metrics:
-    confidence, predicted = probabilities.max(dim=1)
-    right = predicted == digits.labels
-    size = probabilities.shape[1]
-    pairs = digits.labels * size + predicted
-    confusion = torch.bincount(pairs, minlength=size**2).reshape(size, size)
-    rows = confusion.sum(dim=1).tolist()
-    return Metrics(
-        dataset=digits.name,
-        digest=digits.digest,
-        images=len(digits),
-        values={
-            **_quality(confidence, right, accepted),
-            "recall": [
-                int(confusion[i, i]) / count if count else None for i, count in enumerate(rows)
-            ],
-            "confusion": confusion.tolist(),
-            "reliability": [
-                {
-                    "images": int(images),
-                    "confidence": sum_confidence / images if images else None,
-                    "accuracy": sum_right / images if images else None,
-                }
-                for images, sum_confidence, sum_right in _binned(confidence, right, BINS).T.tolist()
-            ],
-            "confidence_when_wrong": _distribution(confidence[~right]),
-            "confidence_when_right": _distribution(confidence[right]),
-        },
-    )
-
-
-def _quality(
-    confidence: torch.Tensor, right: torch.Tensor, accepted: torch.Tensor
-) -> dict[str, JsonValue]:
-    return {
-        "accuracy": _share(right),
-        "calibration_error": calibration_error(confidence, right),
-        "accepted": _share(accepted),
-        "accuracy_of_accepted": _share(right[accepted]) if accepted.any() else None,
-    }
-
-
-def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> float:
-    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599), from 0 to 1.
-
-    The images fall into ``bins`` of equal width by confidence; the error is the mean over images
-    of the distance between their bin's accuracy and its mean confidence.
-
-    Args:
-        confidence: float [N], from 0 to 1.
-        right: bool [N].
-    """
-    _, confidences, rights = _binned(confidence, right, bins)
-    return float((rights - confidences).abs().sum()) / len(confidence)
-
-
-def _binned(confidence: torch.Tensor, right: torch.Tensor, bins: int) -> torch.Tensor:
-    """Float64 [3, bins]: the images in each bin (closed above), sums of confidence and right."""
-    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    summed = torch.ones_like(right), confidence, right
-    return torch.stack([torch.bincount(index, each.double(), minlength=bins) for each in summed])
 
 
 def graph_of(directory: Path) -> Graph:
@@ -217,7 +134,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
         ).hexdigest(),
         images=len(half),
         values={
-            **_quality(torch.from_numpy(answered.confidence), right, accepted),
+            **quality(torch.from_numpy(answered.confidence), right, accepted),
             "status": {
                 status: int((answered.status == status).sum())
                 for status in ("ok", "uncertain", "multiple", "no_digit")
@@ -233,7 +150,7 @@ def _measure_disturbed(graph: Graph, test: Digits) -> Metrics:
 
     def right(images: NDArray[np.uint8]) -> float:
         probabilities, _ = answer(graph, torch.from_numpy(images))
-        return _share(probabilities.argmax(dim=1) == digits.labels)
+        return share(probabilities.argmax(dim=1) == digits.labels)
 
     return Metrics(
         dataset=f"{test.name}, disturbed",
@@ -266,17 +183,3 @@ def _answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:
     probabilities, accepted = answer(graph, images)
     scores = Scores(probabilities.numpy(), accepted.numpy(), model_version="")
     return make_answer(pictures, scores)
-
-
-def _distribution(confidence: torch.Tensor) -> dict[str, JsonValue] | None:
-    if not len(confidence):
-        return None
-    return {
-        "mean": float(confidence.double().mean()),
-        "median": float(confidence.double().median()),
-        "at_least_0.9": _share(confidence >= 0.9),
-    }
-
-
-def _share(of: torch.Tensor) -> float:
-    return int(of.sum()) / len(of)

@@ -9,7 +9,7 @@ import dataclasses
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from predictor.artifact import Graph
 from training.config import ConfigError
-from training.evaluate import calibration_error
+from training.measure import Answers, calibration_error
 from training.network import LABELS
 
 ALPHA = 0.05
@@ -58,15 +58,6 @@ class Limits:
                 raise ConfigError(
                     f"{limit.name} must be above 0 and below {below}, found {value:g}"
                 )
-
-
-class Answers(NamedTuple):
-    """What a graph says of N digits."""
-
-    probabilities: torch.Tensor
-    """float32 [N, 10]."""
-    accepted: torch.Tensor
-    """bool [N]."""
 
 
 @dataclass(frozen=True)
