@@ -219,6 +219,19 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         Checkpoint(path, {"settings": {"seed": 2}}).read()
 
 
+def test_of_two_trainings_in_one_directory_the_second_to_finish_an_epoch_is_refused(
+    tmp_path: Path,
+) -> None:
+    first, second = (
+        Checkpoint(tmp_path / "checkpoint.pt", {"settings": {"seed": seed}}) for seed in (1, 2)
+    )
+    assert first.read() is second.read() is None
+    first.write({"epochs": 1})
+    with pytest.raises(CheckpointError, match="other settings: finish that one"):
+        second.write({"epochs": 1})
+    assert first.read() == {"epochs": 1}
+
+
 @pytest.mark.parametrize("content", [b"", b"damaged", b"\x80\x02}q\x00.", None])
 def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "checkpoint.pt"

@@ -49,7 +49,12 @@ class Checkpoint:
         return state
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace the state, whole or not at all."""
+        """Replace the state, whole or not at all.
+
+        Raises:
+            CheckpointError: another training has begun in the same directory.
+        """
+        self.read()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".part")
         content = io.BytesIO()
