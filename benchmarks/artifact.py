@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
+from benchmarks.flags import flags
+
 # torch is imported inside the functions: `start` measures what that takes.
 if TYPE_CHECKING:
     import torch
@@ -215,9 +217,7 @@ def measure(directory: Path, rounds: int) -> list[dict[str, str]]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = flags(__doc__)
     parser.add_argument("--rounds", type=int, default=60, help="rounds per batch size (default 60)")
     parser.add_argument("--start", nargs=2, metavar=("FORM", "PATH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

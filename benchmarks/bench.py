@@ -6,7 +6,6 @@ and the load the other; only its start has both, as two pods would. The figures 
 ``build/bench/results.json``, and ``benchmarks/report.py`` makes ``docs/benchmark.md`` of them.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
 from benchmarks import coldstart, load, report
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR, Request, digits_sent
+from benchmarks.flags import flags
 from benchmarks.grpc_load import METHOD
 from benchmarks.load import Failed
 from benchmarks.servers import ENVIRONMENT, VENVS, Running, Server, running, servers
@@ -241,9 +241,7 @@ class Results:
 
 def main() -> None:
     """Measure, and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = flags(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of all servers (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="for a figure (default 2)")
     parser.add_argument(

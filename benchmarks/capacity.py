@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.flags import flags
 from benchmarks.load import LOAD, PROGRAM, Answers, check_machine, on, wrk
 from tests import programs
 
@@ -94,6 +95,7 @@ def measure_pairs(folder: Path, cores: list[set[int]]) -> None:
 
 def main() -> None:
     """Measure one component after the other."""
+    flags(__doc__).parse_args()
     check_machine()
     print("| component | in flight | requests/s | p50, ms | p99, ms |")
     print("| --- | ---: | ---: | ---: | ---: |")

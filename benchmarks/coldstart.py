@@ -6,7 +6,6 @@ one processor waits for. The ratios are to a bare process that imports torch, re
 runs it once.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ import httpx
 import psutil
 
 from benchmarks import load
+from benchmarks.flags import flags
 from tests import programs
 from transformer import image
 from transformer.answer import show
@@ -155,9 +155,7 @@ def row(name: str, starts: list[Start], base: list[Start]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = flags(__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="starts of each (default 9)")
     rounds = parser.parse_args().rounds
     starts: dict[str, list[Start]] = {name: [] for name in CASES}

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.artifact import images_per_second
+from benchmarks.flags import flags
 from predictor.artifact import GRAPH_FILE, Graph, load
 from predictor.graph import read_graph
 from tests.synthetic import digits
@@ -42,6 +43,7 @@ def compare(ours: Graph, theirs: Graph, images: torch.Tensor) -> str:
 
 def main() -> None:
     """Print a Markdown table, and the differences of each version."""
+    flags(__doc__).parse_args()
     if not torch.cuda.is_available():
         sys.exit("there is no GPU here, or torch has no CUDA")
     torch.set_num_threads(1)

@@ -5,7 +5,6 @@ images are those of the recording rules: the largest between the cumulated share
 and area, and the total variation of the digits.
 """
 
-import argparse
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.flags import flags
 from predictor import artifact
 from predictor.artifact import Graph, Histogram, Reference
 from training import data, evaluate, robustness
@@ -34,11 +34,11 @@ DISTURBANCES = (("rotation", 30), ("blur", 1), ("noise", 50), ("stroke width", 2
 
 def main() -> None:
     """Print a table."""
-    flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--version", type=Path, default=Path("models/mnist/2"), help="directory")
-    flags.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
-    flags.add_argument("--uploads", type=Path, help="users' images with labels.csv")
-    args = flags.parse_args()
+    parser = flags(__doc__)
+    parser.add_argument("--version", type=Path, default=Path("models/mnist/2"), help="directory")
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
+    parser.add_argument("--uploads", type=Path, help="users' images with labels.csv")
+    args = parser.parse_args()
     model = artifact.load(args.version)
     _, validation = training_data(model.metadata.training, args.data, of=str(args.version))
     seen = [image.picture(pixels) for pixels in validation.images.numpy()]

@@ -3,11 +3,11 @@
 Prints how many images a second the graph of version 1 scores on one thread, ``BATCH`` at a time.
 """
 
-import sys
 import time
 
 import torch
 
+from benchmarks.flags import flags
 from predictor.artifact import load
 from tests.programs import ROOT
 
@@ -29,4 +29,6 @@ def images_per_second(seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    print(images_per_second(float(sys.argv[1]) if len(sys.argv) > 1 else 2))
+    parser = flags(__doc__)
+    parser.add_argument("seconds", nargs="?", type=float, default=2, help="to measure (default 2)")
+    print(images_per_second(parser.parse_args().seconds))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.flags import flags
 from training.gate import ALPHA, Limits, holm, p_value
 
 HELD_OUT = np.array([599, 663, 579, 619, 553, 533, 584, 610, 570, 580])
@@ -66,6 +67,7 @@ def on_one_digit(fall: float) -> NDArray[np.float64]:
 
 def main() -> None:
     """Print the table."""
+    flags(__doc__).parse_args()
     limits = Limits()
     falls: dict[str, float | NDArray[np.float64]] = {
         "equal": 0.0,

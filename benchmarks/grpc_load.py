@@ -7,12 +7,13 @@ here, so that the client is not what is measured.
 
 import asyncio
 import json
-import sys
 import time
 from pathlib import Path
 
 import grpc
 import numpy as np
+
+from benchmarks.flags import flags
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -37,9 +38,11 @@ async def load(address: str, request: bytes, clients: int, seconds: float) -> li
 
 
 if __name__ == "__main__":
-    address, path, clients, seconds = sys.argv[1:]
-    print(
-        json.dumps(
-            asyncio.run(load(address, Path(path).read_bytes(), int(clients), float(seconds)))
-        )
-    )
+    parser = flags(__doc__)
+    parser.add_argument("address")
+    parser.add_argument("request", type=Path)
+    parser.add_argument("clients", type=int)
+    parser.add_argument("seconds", type=float)
+    args = parser.parse_args()
+    measured = load(args.address, args.request.read_bytes(), args.clients, args.seconds)
+    print(json.dumps(asyncio.run(measured)))

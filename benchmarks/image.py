@@ -7,7 +7,6 @@ black on white), and digits drawn here as on a canvas and as in a photo. The rec
 on half 0; ``--half 1`` takes the other.
 """
 
-import argparse
 import contextlib
 import math
 import statistics
@@ -25,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.data import HWD1000, MNIST
+from benchmarks.flags import flags
 from predictor.artifact import load
 from training.data import read_idx
 from training.pages import encode
@@ -251,8 +251,8 @@ def measure_time() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--half", type=int, choices=(0, 1), default=0)
+    parser = flags(__doc__)
+    parser.add_argument("--half", type=int, choices=(0, 1), default=0, help="of hwd1000")
     half = parser.parse_args().half
     measure_accuracy(half)
     print()

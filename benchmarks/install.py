@@ -13,6 +13,7 @@ import sys
 import venv
 from pathlib import Path
 
+from benchmarks.flags import flags
 from benchmarks.servers import VENVS
 from tests.programs import ROOT
 
@@ -74,6 +75,7 @@ def archive(folder: Path) -> None:
 
 def main() -> None:
     """Install whatever is not there yet."""
+    flags(__doc__).parse_args()
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     if packages and os.geteuid() == 0:
         subprocess.run(["apt-get", "update", "-qq"], check=True)  # noqa: S607

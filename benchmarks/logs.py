@@ -18,6 +18,7 @@ from unittest.mock import patch
 import psutil
 
 from benchmarks import bodies
+from benchmarks.flags import flags
 from benchmarks.load import LOAD, PROGRAM, check_machine, on, wrk
 from tests import programs
 from tests.collector import Collector
@@ -69,6 +70,7 @@ def used(processes: list[psutil.Process]) -> float:
 
 def main() -> None:
     """Measure in turn."""
+    flags(__doc__).parse_args()
     check_machine()
     request = bodies.body("/v1/models/mnist:predict", bodies.SMALL)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:

@@ -19,6 +19,7 @@ import psutil
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from PIL import Image
 
+from benchmarks.flags import flags
 from tests import programs
 from tests.digits import encode
 from tests.forms import V1, V2, v1_json, v2_binary
@@ -110,6 +111,7 @@ class Peak:
 
 def main() -> None:
     """Send all of it."""
+    flags(__doc__).parse_args()
     print("| sent | at a time | answered | most memory, MiB |")
     print("| --- | ---: | --- | ---: |")
     with tempfile.TemporaryDirectory() as name, programs.predictor(Path(name)) as predictor:

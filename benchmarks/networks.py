@@ -9,6 +9,7 @@ import time
 
 import torch
 
+from benchmarks.flags import flags
 from predictor.graph import read_graph
 from training.network import NETWORKS, Served, export, fold, multiply_adds, network
 
@@ -18,6 +19,7 @@ BATCHES = 1, 16
 
 def main() -> None:
     """Measure and print."""
+    flags(__doc__).parse_args()
     torch.set_num_threads(1)
     graphs = {
         name: read_graph(export(Served(fold(network(name)), temperature=1.0, threshold=0.5)))

@@ -8,7 +8,6 @@ load near a whole core, the figures say more of the load than of the service.
 ``--soak=10`` goes on with a tenfold overload and a load of 80 % in turn for ten minutes.
 """
 
-import argparse
 import asyncio
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import psutil
 import uvloop
 
 from benchmarks.arrivals import Answers, Load
+from benchmarks.flags import flags
 from benchmarks.load import LOAD, PROGRAM, on
 from tests import programs
 
@@ -93,9 +93,9 @@ async def measure(watch: Watch, load: Load, soak: float) -> None:
 
 def main() -> None:
     """Measure."""
-    flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--soak", default=0, type=float, help="Minutes.")
-    args = flags.parse_args()
+    parser = flags(__doc__)
+    parser.add_argument("--soak", default=0, type=float, help="minutes")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, on(LOAD):
         folder = Path(name)
         with programs.predictor(folder, "--torch_threads=1") as predictor, on(PROGRAM):

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from benchmarks.flags import flags
 from rollout.decision import GUARDRAILS, TESTS, log_e_value
 
 PLOT = Path("docs/power.png")
@@ -228,6 +229,7 @@ def draw(results: Mapping[tuple[Effect, float], Condemned]) -> Figure:
 
 def main() -> None:
     """Print the tables and draw the plot."""
+    flags(__doc__).parse_args()
     random = np.random.default_rng(0)
     head = [f"{share:.0%}" for share in SHARES]
     results = {(e, share): simulate(share, e, random) for e in EFFECTS for share in SHARES}

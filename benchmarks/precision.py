@@ -6,7 +6,6 @@ the writers held out from its training, beside the published graph on the CPU. C
 there is one.
 """
 
-import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from benchmarks.flags import flags
 from predictor.artifact import GRAPH_FILE, Graph, load
 from predictor.graph import read_graph
 from training.data import Digits
@@ -77,9 +77,9 @@ def row(graph: Graph, published: Graph, digits: Digits) -> str:
 
 def main() -> None:
     """Print the table."""
-    flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
-    args = flags.parse_args()
+    parser = flags(__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
+    args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # As the predictor does.
     torch.backends.cudnn.allow_tf32 = False

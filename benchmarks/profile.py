@@ -14,6 +14,7 @@ import httpx
 from benchmarks import load
 from benchmarks.bench import measure, wait
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR
+from benchmarks.flags import flags
 from benchmarks.servers import running, servers
 
 CASES = {"small": SMALL, "large": LARGE, "many": MANY, "tensor": TENSOR, "call": CALL}
@@ -24,16 +25,12 @@ METRICS = "third", "fourth"
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    flags = argparse.ArgumentParser(
-        prog="python -m benchmarks.profile",
-        description="Show where our pair's processor time goes under load.",
-        epilog="example:\n  python -m benchmarks.profile --case=large --clients=8",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    flags.add_argument("--case", choices=CASES, default="small", help=", ".join(CASES.values()))
-    flags.add_argument("--clients", type=int, default=32, help="that each wait for their answer")
-    flags.add_argument("--seconds", type=int, default=5, help="that are measured")
-    return flags.parse_args()
+    parser = flags(__doc__)
+    parser.epilog = "example:\n  python -m benchmarks.profile --case=large --clients=8"
+    parser.add_argument("--case", choices=CASES, default="small", help=", ".join(CASES.values()))
+    parser.add_argument("--clients", type=int, default=32, help="that each wait for their answer")
+    parser.add_argument("--seconds", type=int, default=5, help="that are measured")
+    return parser.parse_args()
 
 
 def batches(port: int) -> tuple[float, float]:

@@ -22,6 +22,7 @@ import httpx
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.flags import flags
 from tests import programs, versions
 
 API_PORT = 8001
@@ -138,6 +139,7 @@ def draw(runs: dict[str, list[Answer]]) -> None:
 
 def main() -> None:
     """Release three times."""
+    flags(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
         for number in (1, 2):

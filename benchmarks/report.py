@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import charts
 from benchmarks.bodies import CALL, IMAGES, LARGE, MANY, SMALL, TENSOR
+from benchmarks.flags import flags
 from benchmarks.servers import VENVS
 from tests.programs import ROOT
 
@@ -238,4 +239,5 @@ def write(results: Results) -> None:
 
 
 if __name__ == "__main__":
+    flags(__doc__).parse_args()
     write(json.loads(RESULTS.read_text(encoding="utf-8")))

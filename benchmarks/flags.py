@@ -1,0 +1,15 @@
+"""The command line of a program that measures."""
+
+import argparse
+import sys
+
+
+def flags(about: str | None) -> argparse.ArgumentParser:
+    """A parser for the program that runs, which has the docstring ``about``."""
+    spec = sys.modules["__main__"].__spec__
+    return argparse.ArgumentParser(
+        prog=f"python -m {spec.name}" if spec else None,
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
