@@ -3,6 +3,7 @@
 Neither goes through Knative's route, so that a look wakes no revision that has no pods.
 """
 
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -150,11 +151,11 @@ class Prometheus:
         moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
         pods = {}
         for name, mine in series.items():
-            at = _before_restart(mine, moment)
+            first, final = _process(mine, moment)
             metrics = [
                 Metric(each["metric"]["__name__"], each["metric"], value)
                 for each in mine
-                if (value := _value(each["values"], at)) is not None
+                if (value := _value(each["values"], moment, first, final)) is not None
             ]
             if metrics:
                 labels = {key: mine[0]["metric"].get(_label(key), "") for key in LABELS}
@@ -170,19 +171,25 @@ def _label(name: str) -> str:
     return name.translate(str.maketrans("./-", "___"))
 
 
-def _before_restart(series: Iterable[Any], moment: float) -> float:
-    """``moment``, or the last scrape before it if the pod was started again before the next."""
+def _process(series: Iterable[Any], moment: float) -> tuple[float, float]:
+    """The first and the last scrape of the process of a pod that ran at ``moment``.
+
+    What the one before it had counted is there for a while, and would be counted twice.
+    """
     for each in series:
         if each["metric"]["__name__"] == STARTED:
-            values = each["values"]
-            after = bisect_right([at for at, _ in values], moment)
-            if 0 < after < len(values) and values[after - 1][1] != values[after][1]:
-                return float(values[after - 1][0])
-    return moment
+            last = bisect_right([at for at, _ in each["values"]], moment) - 1
+            started = each["values"][max(last, 0)][1]
+            scrapes = [at for at, value in each["values"] if value == started]
+            return scrapes[0], scrapes[-1]
+    return -math.inf, math.inf
 
 
-def _value(values: list[tuple[float, str]], moment: float) -> float | None:
-    """What a series was at ``moment``; ``None`` before its first scrape."""
+def _value(
+    values: list[tuple[float, str]], moment: float, first: float, final: float
+) -> float | None:
+    """What a series was at ``moment`` by the scrapes ``first`` to ``final``; ``None`` before."""
+    values = [each for each in values if first <= each[0] <= final]
     after = bisect_right([at for at, _ in values], moment)
     if after == 0:
         return None

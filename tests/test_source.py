@@ -133,6 +133,17 @@ def test_a_restart_between_two_scrapes_is_not_counted_twice() -> None:
     assert found == (1030, {"a": 300, "b": 40})
 
 
+def test_what_was_counted_before_a_restart_does_not_count_as_what_was_since() -> None:
+    """The new process has answered nothing yet, and shows no series."""
+    started = series("b", "process_start_time_seconds", (1000, 900), (1030, 1010))
+    other = calls("a", (1000, 0), (1030, 300))
+    unsure = series("b", "mnist_unsure_requests_total", (1000, 7))
+    body = json.dumps({"data": {"result": [other, calls("b", (1000, 40)), unsure, started]}})
+    with serving(lambda: body) as port:
+        pod = Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5).pods["b"]
+    assert (pod.started, pod.counts) == (1010, {})
+
+
 @pytest.mark.parametrize(
     ("age", "revision", "shows"), [(0, "new", True), (0, "old", False), (300, "new", False)]
 )
