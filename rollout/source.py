@@ -76,9 +76,9 @@ class Pods:
         with ThreadPoolExecutor(ASKED) as threads:
             pages = dict(zip(addresses, threads.map(self._get, addresses.values()), strict=True))
         pods = {
-            name: _pod(found[name]["metadata"]["labels"], list(_parse(page)), slow)
-            for name, page in pages.items()
-            if page is not None
+            name: _pod(found[name]["metadata"]["labels"], metrics, slow)
+            for name, metrics in pages.items()
+            if metrics is not None
         }
         if addresses and not pods:
             raise NoEvidence(
@@ -87,11 +87,11 @@ class Pods:
             )
         return Reading(now, pods)
 
-    def _get(self, url: str) -> str | None:
+    def _get(self, url: str) -> list[Metric] | None:
         try:
-            return self._client.get(url).raise_for_status().text
-        except httpx.HTTPError:
-            return None  # it is about to start, or to stop
+            return list(_parse(self._client.get(url).raise_for_status().text))
+        except (httpx.HTTPError, ValueError):
+            return None  # it is about to start, or to stop, or something else answers there
 
 
 def _address(pod: Mapping[str, Any]) -> str | None:
@@ -137,15 +137,14 @@ class Prometheus:
         to have got more of the traffic.
         """
         now = time.time()
+        series: dict[str, list[Any]] = {}
         try:
             answer = self._client.post(self._url, data={"query": self._query, "time": str(now)})
-            result = answer.raise_for_status().json()["data"]["result"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            for each in answer.raise_for_status().json()["data"]["result"]:
+                series.setdefault(each["metric"].get("pod", ""), []).append(each)
+            last = {pod: max(each["values"][-1][0] for each in s) for pod, s in series.items()}
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise NoEvidence(f"Prometheus at {self._url} does not answer: {error}") from None
-        series: dict[str, list[Any]] = {}
-        for each in result:
-            series.setdefault(each["metric"].get("pod", ""), []).append(each)
-        last = {pod: max(each["values"][-1][0] for each in s) for pod, s in series.items()}
         newest = max(last.values(), default=now)
         # One that is far behind the others has gone: it is taken as it was at last.
         moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)

@@ -57,7 +57,8 @@ def test_a_pod_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
     with (
         serving(lambda: PAGE) as port,
         serving(str, 503) as ill,
-        pods(tmp_path, port, closed, ill) as api,
+        serving(lambda: "<html>") as strange,
+        pods(tmp_path, port, closed, ill, strange) as api,
     ):
         assert len(Pods(api).read(0.5).pods) == 1
 
@@ -154,10 +155,15 @@ def test_a_reading_tells_of_who_is_in_it_while_it_is_fresh(
     assert Reading(time.time() - age, pods).shows("new") == shows
 
 
-def test_a_prometheus_that_is_away_or_answers_nonsense_is_said() -> None:
+def test_a_prometheus_that_is_away_is_said() -> None:
     with pytest.raises(NoEvidence, match="does not answer"):
         Prometheus(f"http://127.0.0.1:{programs.free_port()}", "mnist", "mnist").read(0.5)
-    with serving(lambda: "{}") as port, pytest.raises(NoEvidence, match="does not answer"):
+
+
+@pytest.mark.parametrize("result", [None, [{}], [{"metric": {}, "values": []}]])
+def test_a_prometheus_that_answers_nonsense_is_said(result: Any) -> None:
+    body = json.dumps({"data": {"result": result}})
+    with serving(lambda: body) as port, pytest.raises(NoEvidence, match="does not answer"):
         Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
 
 
