@@ -91,7 +91,10 @@ class Evidence(BaseModel):
         """
         stage = self.stages[-1]
         for name, pod in pods.items():
-            grown = self._grown(name, pod)
+            seen = self.seen.get(name)
+            if seen and _is_older(pod, seen):
+                continue
+            grown = self._grown(seen, pod)
             if pod.component != live.name:
                 stage.lost += grown.get("lost", 0)
             elif pod.revision == live.created:
@@ -100,15 +103,12 @@ class Evidence(BaseModel):
                 stage.stable = _sum(stage.stable, grown)
             self.seen[name] = Seen(started=pod.started, counts=pod.counts)
 
-    def _grown(self, name: str, pod: Pod) -> Counts:
-        seen = self.seen.get(name)
+    def _grown(self, seen: Seen | None, pod: Pod) -> Counts:
         if seen is None:
             # It has just started, or did not answer when the stage began.
             is_new = not pod.started or pod.started >= self.stages[-1].since.timestamp()
             return pod.counts if is_new else {}
-        # Half a call, since what is interpolated and subtracted is off by a float's last digits.
-        smaller = any(pod.counts.get(key, 0) < value - 0.5 for key, value in seen.counts.items())
-        if smaller or pod.started != seen.started:
+        if pod.started != seen.started or _has_shrunk(pod, seen):
             return pod.counts
         return {key: max(0, value - seen.counts.get(key, 0)) for key, value in pod.counts.items()}
 
@@ -125,6 +125,17 @@ class Evidence(BaseModel):
             _arm(_sum(*(stage.stable for stage in self.stages))),
             _arm(_sum(*(stage.canary for stage in self.stages))),
         )
+
+
+def _is_older(pod: Pod, seen: Seen) -> bool:
+    """Whether it was read before the last look, as of two Prometheus servers one is behind."""
+    is_same = pod.started == seen.started != 0
+    return pod.started < seen.started or (is_same and _has_shrunk(pod, seen))
+
+
+def _has_shrunk(pod: Pod, seen: Seen) -> bool:
+    # Half a call, since what is interpolated and subtracted is off by a float's last digits.
+    return any(pod.counts.get(key, 0) < value - 0.5 for key, value in seen.counts.items())
 
 
 def count(metrics: Iterable[Metric], *, slow: float) -> Counts:

@@ -42,7 +42,6 @@ def test_what_was_counted_before_the_stage_does_not_count() -> None:
     [
         pod("old", LATER, calls=30),  # another process, which has counted less
         pod("old", LATER, calls=300),  # or more
-        pod("old", 0, calls=30),  # the start is not known, but a counter has shrunk
     ],
 )
 def test_a_pod_that_was_restarted_counts_from_its_start(again: Pod) -> None:
@@ -50,6 +49,21 @@ def test_a_pod_that_was_restarted_counts_from_its_start(again: Pod) -> None:
     evidence.add({"a": pod("old", calls=110)}, LIVE)
     evidence.add({"a": again}, LIVE)
     assert evidence.steps()[0].stable.calls == 10 + again.counts["calls"]
+
+
+def test_where_the_start_is_not_known_a_counter_that_has_shrunk_is_a_restart() -> None:
+    evidence = begun(a=pod("old", 0, calls=100))
+    evidence.add({"a": pod("old", 0, calls=30)}, LIVE)
+    assert evidence.steps()[0].stable.calls == 30
+
+
+@pytest.mark.parametrize("older", [pod("old", calls=90), pod("old", EARLIER - 60, calls=500)])
+def test_what_was_read_before_the_last_look_is_no_restart(older: Pod) -> None:
+    """Of two Prometheus servers one is behind, and both are behind the pods themselves."""
+    evidence = begun(a=pod("old", calls=100))
+    for again in (older, pod("old", calls=110), older, pod("old", calls=120)):
+        evidence.add({"a": again}, LIVE)
+    assert evidence.steps()[0].stable.calls == 20
 
 
 def test_the_last_digit_of_what_is_interpolated_is_no_restart() -> None:
