@@ -85,7 +85,7 @@ def run_start(args: argparse.Namespace) -> None:
     if args.dry_run:
         preview(api, canary.start(service, args.component, template, args.percent))
         return
-    release.start(api, service, args.component, template, args.percent, say)
+    begun = release.start(api, service, args.component, template, args.percent, say)
     release.wait_until_ready(api, args.component, timeout=args.timeout, say=say)
     evidence = Evidence(slow=args.slow)
     try:
@@ -95,8 +95,8 @@ def run_start(args: argparse.Namespace) -> None:
         return
 
     def remember(record: Record) -> None:
-        if record.release:
-            record.release.evidence = evidence
+        if found := record.current(begun):
+            found.evidence = evidence
 
     api.update(remember)
 
@@ -160,8 +160,8 @@ def run_approve(args: argparse.Namespace) -> None:
     percent = live.percent or 0
 
     def approve(record: Record) -> None:
-        if record.release:
-            record.release.approved = percent
+        if current := record.current(found):
+            current.approved = percent
         record.note("approved", found, percent, args.reason)
 
     api.update(approve)

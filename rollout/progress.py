@@ -80,6 +80,8 @@ class Progress:
         """Since when the traffic is not what it should be."""
         self._settled: tuple[int, float] | None = None
         """The percent, and since when it is what the traffic has."""
+        self._release: Release | None = None
+        """The canary that it has begun with."""
         self._undecided: float | None = None
         """Since when nothing was found for the canary, nor against it."""
 
@@ -116,6 +118,11 @@ class Progress:
                 f"the canary of the {live.name} was not started by rollout, which cannot know what"
                 " to go back to: promote or abort it"
             )
+        self._release = self._release or found
+        if not record.current(self._release):
+            raise Refused(
+                f"{self._release.canary} has ended, and {found.canary} has begun since: see history"
+            )
         if live.percent == 0 or found.condemned:
             return self._abort(found, found.condemned or "its percent was set to 0")
         if not live.is_settled:
@@ -139,7 +146,7 @@ class Progress:
             return End.PROMOTED if last.action == "promoted" else End.ROLLED_BACK
         live = canary.read(service, found.component)
         if live.created == found.stable_revision:  # stopped before anything was patched
-            self._api.update(lambda record: setattr(record, "release", None))
+            self._api.update(lambda record: record.forget(found))
             raise Refused("no canary is running, since its start was stopped: give the version")
         promoted = live.template != found.stable_template
         action = "promoted" if promoted else "aborted"

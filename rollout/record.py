@@ -106,6 +106,27 @@ class Record(BaseModel):
             return release
         return None
 
+    def current(self, release: Release) -> Release | None:
+        """What is recorded of ``release``, unless it has ended, or another has begun since."""
+        found = self.release
+        if found and (found.begun, found.fingerprint) == (release.begun, release.fingerprint):
+            return found
+        return None
+
+    def forget(self, release: Release) -> None:
+        """Take ``release`` for no longer under way."""
+        if self.current(release):
+            self.release = None
+
+    def has_ended(self, release: Release) -> bool:
+        """Whether somebody has noted the end of ``release``."""
+        return any(
+            entry.action in ENDS
+            and entry.fingerprint == release.fingerprint
+            and entry.time >= release.begun
+            for entry in self.history
+        )
+
     def rolled_back(self, template: Object) -> Entry | None:
         """The last line of the history, if by it this very canary was taken back."""
         last = self.history[-1] if self.history else None
@@ -123,7 +144,7 @@ class Record(BaseModel):
     ) -> None:
         """Add a line to the history; one of ``ENDS`` ends the release."""
         if action in ENDS:
-            self.release = None
+            self.forget(release)
         self.history.append(
             Entry(
                 time=now(),

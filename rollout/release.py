@@ -28,7 +28,7 @@ def start(
     template: Object,
     percent: int,
     say: Say,
-) -> None:
+) -> Release:
     """Send ``percent`` of the traffic to ``template``, as soon as it is ready.
 
     ``service`` is what ``template`` was made from: a later change of it is a conflict.
@@ -47,8 +47,9 @@ def start(
     patch(api, service, lambda live: canary.start(live, component, template, percent))
 
     def started(record: Record) -> None:
-        record.release = release
-        record.note("started", release, percent)
+        if not record.has_ended(release):
+            record.release = record.current(release) or release
+            record.note("started", release, percent)
 
     api.update(started)
     text = (
@@ -56,16 +57,25 @@ def start(
     )
     api.announce(service, "CanaryStarted", text)
     say(f"{text}; waiting until it is ready")
+    return release
 
 
 def wait_until_ready(api: API, component: str, *, timeout: int, say: Say) -> None:
     """Wait until a canary that was started gets its traffic.
 
     Raises:
+        Refused: somebody else has ended it.
         RolloutError: it does not get ready in ``timeout`` seconds.
     """
+
+    def is_ready(service: Object) -> bool:
+        live = canary.read(service, component)
+        if not live.has_canary:
+            raise Refused("somebody else has ended the canary: see history")
+        return live.is_settled
+
     try:
-        _wait(api, lambda live: canary.read(live, component).is_settled, timeout)
+        _wait(api, is_ready, timeout)
     except TimeoutError:
         raise RolloutError(
             f"the canary is not ready after {timeout} s. It takes no traffic until it is: look at"
@@ -198,8 +208,8 @@ def _words(change: Object, stable: str) -> str:
 
 def _remember(record: Record, release: Release) -> None:
     """Which revision is the canary's, so that it can be told from the one that follows it."""
-    if record.release:
-        record.release.canary_revision = release.canary_revision
+    if found := record.current(release):
+        found.canary_revision = release.canary_revision
 
 
 def patch(api: API, planned: Object, make: Callable[[Object], Object]) -> None:

@@ -129,6 +129,25 @@ def test_an_abort_that_was_suspended_leaves_the_next_release_alone(
     assert world.api.traffic[-1] == shares
 
 
+def test_a_canary_that_begins_while_the_end_of_another_is_recorded_stays_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.start() == 0
+    ours = API.update
+
+    def late(api: API, change: Any) -> Record:
+        if canary.PERCENT not in world.service["spec"]["predictor"]:
+            monkeypatch.setattr(API, "update", ours)
+            assert world.start("--image=other", "--percent=10") == 0
+        return ours(api, change)
+
+    monkeypatch.setattr(API, "update", late)
+    assert world.run("abort") == 0
+    release = world.record().release
+    assert release
+    assert release.canary == "version 1 in other"
+
+
 def test_a_record_of_an_older_release_is_not_believed(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -369,6 +369,25 @@ def test_a_canary_that_somebody_else_ends_has_ended(
     assert history(world, capsys)[-1]["action"] == action
 
 
+def test_another_canary_that_begins_meanwhile_is_left_to_its_own_run(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its steps, and where a person must approve, may be others."""
+    read = traffic.read
+
+    def meddle(slow: float) -> Reading:
+        if traffic.looks == 2:
+            traffic.read = read  # type: ignore[method-assign]
+            assert world.run("promote") == 0
+            assert world.start("1", "--percent=10") == 0
+        return read(slow)
+
+    traffic.read = meddle  # type: ignore[method-assign]
+    assert run(world) == command.REFUSED
+    assert "version 2 has ended, and version 1 has begun since" in capsys.readouterr().err
+    assert percent(world) == 10
+
+
 def test_a_percent_of_0_by_hand_is_a_rollback(world: World, traffic: Traffic) -> None:
     assert world.start() == 0
     world.patch(canaryTrafficPercent=0)

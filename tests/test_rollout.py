@@ -156,6 +156,23 @@ def test_of_two_starts_at_once_the_slower_leaves_no_record(
     assert release.canary == "version 2"
 
 
+def test_a_canary_that_is_taken_back_while_its_start_is_recorded_stays_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = API.update
+
+    def late(api: API, *args: Any) -> Record:
+        monkeypatch.setattr(API, "update", ours)
+        assert world.run("abort") == 0
+        return ours(api, *args)
+
+    monkeypatch.setattr(API, "update", late)
+    assert world.start() == command.REFUSED
+    record = world.record()
+    assert record.release is None
+    assert [each.action for each in record.history] == ["aborted"]
+
+
 def refused(*_: Any, **__: Any) -> None:
     raise Conflict("somebody was faster")
 
