@@ -16,7 +16,7 @@ from rollout.template import Object, describe
 INTERVAL = 0.5
 """Seconds between two looks at the service."""
 LAG = 60
-"""Seconds after which the status names the canary's revision, unless Knative refuses to make it."""
+"""Seconds from a canary's start until the status names its revision, if Knative makes one."""
 
 Say = Callable[[str], None]
 
@@ -136,7 +136,6 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
             " which cannot know what to go back to: docs/release.md says how, under 'Or roll back'"
         )
     name, stable = release.component, release.stable_template
-    began = time.monotonic()
 
     def step(found: Object) -> bool:
         live = canary.read(found, name)
@@ -149,7 +148,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
         if live.template != stable and live.created != release.canary_revision:
             release.canary_revision = live.created
             api.update(lambda record: _remember(record, release))
-        change = _back(found, release, is_late=time.monotonic() > began + LAG)
+        change = _back(found, release)
         if change is not None:
             try:
                 api.patch(change)
@@ -186,14 +185,14 @@ def _without_traffic(service: Object, live: canary.Component) -> Object:
     return canary.patch(service, live.name, live.template, 0)
 
 
-def _back(service: Object, release: Release, *, is_late: bool = False) -> Object | None:
+def _back(service: Object, release: Release) -> Object | None:
     return canary.abort(
         service,
         release.component,
         release.stable_template,
         stable_revision=release.stable_revision,
         bad=release.canary_revision,
-        is_late=is_late,
+        is_late=time.time() > release.begun.timestamp() + LAG,
     )
 
 
