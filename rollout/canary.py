@@ -33,6 +33,8 @@ class Component:
     """The revision that has, or had, all of the traffic: the stable one under a canary."""
     traffic: Mapping[str, int]
     """The percentages by revision that Knative says it has set."""
+    service: str = ""
+    """The UID of the InferenceService: one that is made again gives its revisions the same names."""
 
     @property
     def has_canary(self) -> bool:
@@ -79,6 +81,7 @@ def read(service: Object, name: str) -> Component:
         status.get("latestReadyRevision"),
         status.get("latestRolledoutRevision"),
         traffic,
+        service["metadata"].get("uid", ""),
     )
 
 

@@ -32,6 +32,8 @@ LENGTH = 100
 class Release(BaseModel):
     """A canary under way."""
 
+    service: str = ""
+    """The UID of the InferenceService."""
     component: str
     stable: str
     canary: str
@@ -98,13 +100,10 @@ class Record(BaseModel):
     def release_of(self, live: Component | None) -> Release | None:
         """The release, if it is the canary that is live and not one that ended by other means."""
         release = self.release
-        if (
-            live
-            and release
-            and (release.component, release.stable_revision) == (live.name, live.rolled_out)
-        ):
-            return release
-        return None
+        if release is None or live is None or release.service not in ("", live.service):
+            return None
+        is_of_it = (release.component, release.stable_revision) == (live.name, live.rolled_out)
+        return release if is_of_it else None
 
     def current(self, release: Release) -> Release | None:
         """What is recorded of ``release``, unless it has ended, or another has begun since."""
@@ -170,6 +169,7 @@ def begin(service: Object, component: str, template: Object) -> Release:
             f"{stable} in {container(each)['image']}" for each in (live.template, template)
         )
     return Release(
+        service=live.service,
         component=component,
         stable=stable,
         canary=canary,

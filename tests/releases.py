@@ -21,6 +21,7 @@ from rollout.errors import NoEvidence
 from rollout.evidence import Counts, Pod
 from rollout.record import Record
 from rollout.source import Reading
+from standalone import canary
 from tests import cluster, programs
 
 PATH = cluster.SERVICE.format("default")
@@ -64,6 +65,14 @@ class World:
         """The look at which the canary had nothing for the first time after ``since``."""
         looks = enumerate(self.api.traffic[since:], since)
         return next(look for look, shares in looks if not shares.get("2"))
+
+    def make_again(self, service: dict[str, Any]) -> None:
+        """What ``kubectl delete`` and ``kubectl apply`` do: the revisions get the same names."""
+        self.api.delete(PATH)
+        for name in self.api.components:
+            self.api.components[name] = canary.Component(f"mnist-{name}")
+        self.api.create(PATH, service, "kubectl")
+        self.look()
 
     def look(self) -> None:
         """Give the controller time for all that it has to do."""

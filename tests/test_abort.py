@@ -64,9 +64,7 @@ def test_a_version_that_never_gets_ready_takes_nothing_and_can_be_aborted(
     assert world.served() == {"1"}
 
 
-def test_a_version_of_which_knative_makes_no_revision_can_be_aborted(
-    world: World,
-) -> None:
+def test_a_version_of_which_knative_makes_no_revision_can_be_aborted(world: World) -> None:
     """Not by way of percent 0: with the stable template that sends all to the one before it."""
     assert world.start() == 0
     assert world.run("promote") == 0

@@ -429,6 +429,22 @@ def test_a_canary_of_somebody_elses_is_left_alone(
     assert percent(world) == 50
 
 
+def test_a_service_that_was_made_again_has_none_of_the_evidence_of_the_former(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = world.service
+    traffic.calls = 2000
+    with releases.interrupted(pytest.MonkeyPatch(), 1, "patch"):  # at the first step
+        assert run(world) == 130
+    version_2 = world.service["spec"]["predictor"]
+    world.make_again(before)
+    world.patch(**version_2)
+    world.look()
+    traffic.canary = lambda: {"failed": 1.0}
+    assert run(world) == command.REFUSED
+    assert "was not started by rollout" in capsys.readouterr().err
+
+
 def test_what_is_released_already_is_done(
     world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
 ) -> None:
