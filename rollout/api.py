@@ -15,7 +15,7 @@ from kubernetes.client.exceptions import ApiException
 
 from rollout.cluster import MANAGER
 from rollout.errors import ClusterError, Conflict, Unreachable
-from rollout.record import RECORD, Record, now
+from rollout.record import Record, name_of, now
 from rollout.template import Object
 
 TIMEOUT = 10
@@ -50,6 +50,7 @@ class API:
         self.namespace = namespace or preset
         self._custom = client.CustomObjectsApi(self._client)
         self._core = client.CoreV1Api(self._client)
+        self._record = name_of(name)
         self._place = (GROUP, API_VERSION, self.namespace, PLURAL, name)
 
     def service(self) -> Object:
@@ -82,7 +83,7 @@ class API:
         try:
             with self._explained():
                 found: Any = self._core.read_namespaced_config_map(
-                    RECORD, self.namespace, _request_timeout=TIMEOUT
+                    self._record, self.namespace, _request_timeout=TIMEOUT
                 )
         except _NotFound:
             return Record()
@@ -94,7 +95,7 @@ class API:
         Raises:
             Conflict: it has changed since it was read.
         """
-        metadata = client.V1ObjectMeta(name=RECORD, resource_version=record.version)
+        metadata = client.V1ObjectMeta(name=self._record, resource_version=record.version)
         body = client.V1ConfigMap(metadata=metadata, data=record.data())
         flags: dict[str, Any] = {"field_manager": MANAGER, "_request_timeout": TIMEOUT}
         with self._explained():
@@ -102,7 +103,9 @@ class API:
                 made: Any = self._core.create_namespaced_config_map(self.namespace, body, **flags)
             else:
                 flags["_content_type"] = "application/merge-patch+json"
-                made = self._core.patch_namespaced_config_map(RECORD, self.namespace, body, **flags)
+                made = self._core.patch_namespaced_config_map(
+                    self._record, self.namespace, body, **flags
+                )
         record.version = made.metadata.resource_version
 
     def update(self, change: Callable[[Record], None]) -> Record:
@@ -117,7 +120,9 @@ class API:
             with suppress(Conflict):
                 self.save(record)
                 return record
-        raise Conflict(f"somebody else changes the ConfigMap {RECORD} all the time; try again")
+        raise Conflict(
+            f"somebody else changes the ConfigMap {self._record} all the time; try again"
+        )
 
     def pods(self, labels: str) -> dict[str, Object]:
         """The pods with ``labels`` by their names."""

@@ -34,7 +34,7 @@ class Component:
     traffic: Mapping[str, int]
     """The percentages by revision that Knative says it has set."""
     service: str = ""
-    """The UID of the InferenceService: one that is made again gives its revisions the same names."""
+    """The UID of the InferenceService: one made again gives its revisions the same names."""
 
     @property
     def has_canary(self) -> bool:

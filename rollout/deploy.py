@@ -13,8 +13,7 @@ from rollout import canary
 from rollout.canary import COMPONENTS, PERCENT
 from rollout.cluster import Cluster, render
 from rollout.errors import Refused
-from rollout.record import RECORD as RELEASES
-from rollout.record import RELEASE, begin
+from rollout.record import RELEASE, begin, name_of
 from rollout.template import VERSION, Object, choose_version, container
 
 RECORD = "mnist-release"
@@ -144,7 +143,10 @@ def _begun(live: Object, name: str, wanted: Object) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": RELEASES, "namespace": live["metadata"]["namespace"]},
+        "metadata": {
+            "name": name_of(live["metadata"]["name"]),
+            "namespace": live["metadata"]["namespace"],
+        },
         "data": {RELEASE: begin(live, name, template).model_dump_json()},
     }
 

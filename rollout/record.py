@@ -17,10 +17,8 @@ from rollout.canary import Component, read
 from rollout.evidence import Evidence
 from rollout.template import Object, container, describe, fingerprint
 
-RECORD = "mnist-rollout"
-"""The ConfigMap."""
 RELEASE, HISTORY = "release", "history"
-"""Its keys."""
+"""The keys of the ConfigMap."""
 UNKNOWN = "?"
 """What is served by a stable version that nobody has recorded."""
 ENDS = ("promoted", "aborted")
@@ -158,6 +156,11 @@ class Record(BaseModel):
                 evidence=list(evidence),
             )
         )
+
+
+def name_of(service: str) -> str:
+    """The ConfigMap of an InferenceService."""
+    return f"{service}-rollout"
 
 
 def begin(service: Object, component: str, template: Object) -> Release:

@@ -75,6 +75,11 @@ def test_a_second_canary_is_refused(world: World, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.count("a canary of the predictor is running at 10 %") == 2
 
 
+def test_another_service_of_the_namespace_has_a_record_of_its_own(world: World) -> None:
+    assert world.start() == 0
+    assert API("other", "default", server=world.server).record().release is None
+
+
 @pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
 def test_standard_mode_is_refused(
     world: World, mode: str, capsys: pytest.CaptureFixture[str]
