@@ -96,7 +96,7 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
     spec = service(objects)["spec"]
     canary.start(live, first, spec[first], percent)  # refused where an abort would not end
     spec[first][PERCENT] = percent
-    objects.append(_begun(live, first, spec[first]))
+    objects.append(_begun(live, first, after["spec"][first]))
     summary = f"a canary of the {first} gets {percent} % of the traffic"
     for name in waiting:
         # Two splits at once would be four mixtures, of which no evidence could tell two apart.
@@ -128,12 +128,13 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
         (after,) = cluster.apply([service(kept)], dry_run=True)
         made = plan(kept, live, after, recorded)
     if not dry_run:
-        # The InferenceService after all that its pods need. What git wanted is recorded last: a
-        # deployment that did not get so far shall not count as done.
-        wanted = record(made.objects)
-        others = [each for each in made.objects if each is not wanted]
-        cluster.apply(sorted(others, key=lambda each: each["kind"] == "InferenceService"))
-        cluster.apply([wanted])
+        # The InferenceService after all that its pods and an abort need, by a call of its own: of
+        # many objects kubectl applies the rest where one is refused. What git wanted is recorded
+        # last: a deployment that did not get so far shall not count as done.
+        last = [service(made.objects), record(made.objects)]
+        cluster.apply([each for each in made.objects if each not in last])
+        for each in last:
+            cluster.apply([each])
     return made
 
 

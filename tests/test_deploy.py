@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from rollout import deploy
+from rollout import canary, deploy
 from rollout.canary import PERCENT
 from rollout.cluster import Cluster as Client
 from rollout.errors import ClusterError
-from standalone.objects import Objects
+from rollout.record import Record
+from rollout.template import fingerprint
+from standalone.objects import APIError, Objects
 from tests import cluster, programs
 from tests.manifests import Object, of_kind, render
 
@@ -132,6 +134,35 @@ def test_a_deployment_that_failed_midway_is_made_up_for(
     assert world.version == OLD_URI
     assert world.deploy().returncode == 0
     assert (world.version, world.predictor[PERCENT]) == (NEW_URI, 10)
+
+
+def test_no_canary_begins_that_could_not_be_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know what to go back to; and kubectl goes on with what comes behind."""
+    world.commit("release.env", OLD_URI, NEW_URI)
+    apply = Objects.apply
+
+    def full(self: Objects, path: str, *args: Any, **flags: Any) -> Object:
+        if path.endswith("/mnist-rollout"):
+            raise APIError(403, "Forbidden", "exceeded quota")
+        return apply(self, path, *args, **flags)
+
+    monkeypatch.setattr(Objects, "apply", full)
+    done = world.deploy()
+    assert done.returncode == 1
+    assert "exceeded quota" in done.stderr
+    assert world.version == OLD_URI
+
+
+def test_what_was_begun_is_known_again(world: World) -> None:
+    """By its template as it is live, with the defaults that the cluster fills in."""
+    world.commit("release.env", OLD_URI, NEW_URI)
+    assert world.deploy().returncode == 0
+    path = "/api/v1/namespaces/mnist/configmaps/mnist-rollout"
+    release = Record.read(world.api.get(path)["data"]).release
+    assert release
+    assert release.fingerprint == fingerprint(canary.read(world.live(), "predictor").template)
 
 
 @pytest.mark.parametrize(
