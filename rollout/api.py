@@ -136,7 +136,10 @@ class API:
     def announce(
         self, service: Object, reason: str, message: str, *, warning: bool = False
     ) -> None:
-        """Make a Kubernetes Event on the InferenceService; ``kubectl describe`` shows it."""
+        """Make a Kubernetes Event on the InferenceService; ``kubectl describe`` shows it.
+
+        One that the API server does not take just then is left out: it tells what has been done.
+        """
         event = client.CoreV1Event(
             metadata=client.V1ObjectMeta(name=f"{self.name}.{uuid.uuid4().hex[:16]}"),
             involved_object=client.V1ObjectReference(
@@ -154,7 +157,7 @@ class API:
             last_timestamp=now(),
             count=1,
         )
-        with self._explained():
+        with suppress(Unreachable), self._explained():
             self._core.create_namespaced_event(self.namespace, event, _request_timeout=TIMEOUT)
 
     @contextmanager

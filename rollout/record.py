@@ -152,7 +152,7 @@ class Record(BaseModel):
                 canary=release.canary,
                 fingerprint=release.fingerprint,
                 percent=percent,
-                reason=reason,
+                reason=" ".join(reason.split()),  # a line break would end the entry
                 evidence=list(evidence),
             )
         )

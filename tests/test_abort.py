@@ -53,6 +53,17 @@ def test_an_abort_waits_until_the_revision_of_the_canary_is_known(world: World) 
     assert canary.PERCENT not in patch["spec"]["predictor"]  # it stays 0
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\u2028"])
+def test_a_reason_of_several_lines_is_one_in_the_history(
+    world: World, line_break: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else nothing could be read of the record any more."""
+    assert world.start() == 0
+    assert world.run("abort", f"--reason=it is{line_break}slow") == 0
+    assert world.run("history") == 0
+    assert "it is slow" in capsys.readouterr().out
+
+
 def test_a_version_that_never_gets_ready_takes_nothing_and_can_be_aborted(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

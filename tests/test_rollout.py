@@ -14,6 +14,7 @@ from rollout.errors import Conflict, Unreachable
 from rollout.record import Record
 from rollout.release import start
 from rollout.template import with_image
+from standalone.objects import APIError
 from tests import programs
 from tests.releases import PATH, World
 
@@ -264,6 +265,21 @@ def test_a_release_is_told_in_events(world: World) -> None:
     assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
+
+
+def test_a_release_does_not_fail_for_want_of_events(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = world.api.create
+
+    def without(path: str, *args: Any, **flags: Any) -> Any:
+        if "/events/" in path:
+            raise APIError(429, "TooManyRequests", "too many events")
+        return create(path, *args, **flags)
+
+    monkeypatch.setattr(world.api, "create", without)
+    assert world.start() == 0
+    assert world.run("promote") == 0
 
 
 def test_an_api_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) -> None:
