@@ -174,20 +174,19 @@ def run_check(args: argparse.Namespace) -> int:
     api = connect(args)
     live, found = under_way(api.service(), api.record())
     evidence = found.evidence
-    if evidence is None or not evidence.stages:
+    if evidence is None or not evidence.stages or evidence.stages[-1].percent != live.percent:
         raise NoEvidence(
             f"no evidence has been taken since {found.canary} got {live.percent} %: run takes it"
         )
     check_unchanged(live, evidence)
-    is_recent = True
+    is_seen = False
     try:
-        look(source_of(args, api), evidence, live)
+        is_seen = look(api, source_of(args, api), evidence, live)
     except NoEvidence as error:
-        is_recent = False
         say(f"{error}. This is what was recorded at last")
     decision = judge(evidence.steps(), alpha=args.alpha, minimum=args.minimum, labels=args.labels)
     verdict = decision.verdict
-    if verdict is Verdict.HEALTHY and not is_recent:
+    if verdict is Verdict.HEALTHY and not is_seen:
         verdict = Verdict.HOLD
     print("\n".join([*explain(decision), f"{found.canary}: {verdict.value}"]))
     return VERDICTS[verdict]
@@ -227,7 +226,7 @@ def run_status(args: argparse.Namespace) -> None:
     shown = None
     while True:
         service, record = api.service(), api.record()
-        found = show.state(service, record, recent(source, service, record))
+        found = show.state(service, record, recent(api, source, service, record))
         if found != shown:
             shown = found
             print(json.dumps(found) if args.json else show.table(found), flush=True)
@@ -236,14 +235,15 @@ def run_status(args: argparse.Namespace) -> None:
         time.sleep(release.INTERVAL)
 
 
-def recent(source: Source, service: Object, record: Record) -> Evidence | None:
+def recent(api: API, source: Source, service: Object, record: Record) -> Evidence | None:
     """The evidence as it is now, or as it was recorded at last where it cannot be read."""
     live = canary.running(service)
     found = record.release_of(live)
     if live is None or found is None or found.evidence is None:
         return None
-    with suppress(NoEvidence):
-        look(source, found.evidence, live)
+    if found.evidence.stages[-1].percent == live.percent:
+        with suppress(NoEvidence):
+            look(api, source, found.evidence, live)
     return found.evidence
 
 

@@ -20,7 +20,7 @@ from rollout.errors import Conflict, NoEvidence, Refused, RolloutError, Unreacha
 from rollout.evidence import Evidence
 from rollout.record import Record, Release, now
 from rollout.release import Say
-from rollout.source import REVISION_LABEL, Reading, Source
+from rollout.source import Source, look
 from rollout.template import Object
 
 NOTHING = "no evidence can be read"
@@ -183,7 +183,11 @@ class Progress:
         if time.time() < since:
             return None
         evidence = found.evidence or Evidence(slow=self._plan.slow)
-        reading = self._read(evidence.slow)
+        try:
+            reading = self._source.read(evidence.slow)
+        except NoEvidence as error:
+            self._tell(f"no evidence: {error}")
+            reading = None
         if reading and reading.time >= since:
             self._undecided = None
             evidence.begin(live, now(), reading.pods)
@@ -193,23 +197,15 @@ class Progress:
             return self._give_up(service, found, percent, NOTHING)
         return None
 
-    def _read(self, slow: float) -> Reading | None:
-        try:
-            return self._source.read(slow)
-        except NoEvidence as error:
-            self._tell(f"no evidence: {error}")
-            return None
-
     def _judge(
         self, service: Object, record: Record, found: Release, live: Component, evidence: Evidence
     ) -> End | None:
         percent = live.percent or 0
-        reading = self._read(evidence.slow)
-        is_seen = False
-        # What went wrong for both, and was seen of the canary alone, would condemn it.
-        if reading and self._is_seen(reading, live.rolled_out):
-            evidence.add(reading.pods, live)
-            is_seen = self._is_seen(reading, live.created)
+        is_seen, nothing = False, NOTHING
+        try:
+            is_seen = look(self._api, self._source, evidence, live)
+        except NoEvidence as error:
+            nothing = f"no evidence: {error}"
         decision = judge(
             evidence.steps(),
             alpha=self._plan.alpha,
@@ -222,12 +218,11 @@ class Progress:
         if found.condemned:
             return self._abort(found, found.condemned, explain(decision))
         if not is_seen or decision.verdict is Verdict.HOLD:
-            why = reason(decision) if is_seen else NOTHING
+            why = reason(decision) if is_seen else nothing
             self._undecided = self._undecided or time.monotonic()
             if time.monotonic() - self._undecided > self._plan.max_time:
                 return self._give_up(service, found, percent, why, explain(decision))
-            if reading:
-                self._tell(f"at {percent} %: {why}")
+            self._tell(f"at {percent} %: {why}")
             return None
         self._undecided = None
         age = (datetime.now(UTC) - evidence.stages[-1].since).total_seconds()
@@ -238,10 +233,6 @@ class Progress:
             self._tell(f"at {percent} %: healthy, and waiting for `python -m rollout approve`")
             return None
         return self._advance(service, found, live, explain(decision))
-
-    def _is_seen(self, reading: Reading, revision: str | None) -> bool:
-        """Whether the reading tells how a revision does; one without pods does nothing."""
-        return reading.shows(revision) or not self._api.pods(f"{REVISION_LABEL}={revision}")
 
     def _advance(
         self, service: Object, found: Release, live: Component, evidence: Sequence[str]

@@ -218,11 +218,31 @@ def begin(source: Source, evidence: Evidence, live: Component) -> None:
     evidence.begin(live, now(), reading.pods)
 
 
-def look(source: Source, evidence: Evidence, live: Component) -> None:
-    """Add what has happened since the last look, if that was at the present split.
+def look(api: API, source: Source, evidence: Evidence, live: Component) -> bool:
+    """Add what has happened since the last look, which was at the present split.
+
+    Returns:
+        Whether that tells how the canary does now.
 
     Raises:
         NoEvidence: nothing can be read.
     """
-    if evidence.stages[-1].percent == live.percent:
-        evidence.add(source.read(evidence.slow).pods, live)
+    reading = source.read(evidence.slow)
+    # What went wrong for both, and was seen of the canary alone, would condemn it.
+    if not _is_seen(api, reading, evidence, live.rolled_out):
+        return False
+    evidence.add(reading.pods, live)
+    return _is_seen(api, reading, evidence, live.created)
+
+
+def _is_seen(api: API, reading: Reading, evidence: Evidence, revision: str | None) -> bool:
+    """Whether a reading tells how all of a revision does; one without pods does nothing."""
+    pods = api.pods(f"{REVISION_LABEL}={revision}")
+    answering = {name for name, pod in pods.items() if _is_ready(pod)} & evidence.seen.keys()
+    return answering <= reading.pods.keys() and (reading.shows(revision) or not pods)
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether it gets traffic."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

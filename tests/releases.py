@@ -20,7 +20,7 @@ from rollout.api import API
 from rollout.errors import NoEvidence
 from rollout.evidence import Counts, Pod
 from rollout.record import Record
-from rollout.source import Reading
+from rollout.source import REVISION_LABEL, Reading
 from standalone import canary
 from tests import cluster, programs
 
@@ -130,6 +130,26 @@ class Traffic:
         else:
             counted.update({"calls": 1, "digit_7": 1})
             counted.update(self.canary())
+
+
+def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
+    """Let the revision's pods not answer at these looks."""
+    read = traffic.read
+    labels = {REVISION_LABEL: revision}
+    metadata = {"name": "silent", "namespace": "default", "labels": labels}
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    spec: dict[str, Any] = {"containers": []}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": ready}
+    world.api.create("/api/v1/namespaces/default/pods/silent", pod, "knative")
+
+    def silent(slow: float) -> Reading:
+        found = read(slow)
+        if traffic.looks not in looks:
+            return found
+        others = {name: each for name, each in found.pods.items() if each.revision != revision}
+        return Reading(found.time, others)
+
+    traffic.read = silent  # type: ignore[method-assign]
 
 
 def follow(world: World, patch: pytest.MonkeyPatch) -> Traffic:

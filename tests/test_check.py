@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rollout import __main__ as command
+from tests import releases
 from tests.releases import Traffic, World
 
 STEPS = ("--steps=10,50,100", "--minimum=50")
@@ -49,6 +50,27 @@ def test_a_canary_that_was_changed_is_not_judged_by_what_was_counted_before(
     world.look()
     assert world.run("check") == command.REFUSED
     assert "was changed under the canary" in capsys.readouterr().err
+
+
+def test_what_was_counted_at_another_percent_says_nothing_of_this_one(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    traffic.calls = 2000
+    world.patch(canaryTrafficPercent=50)
+    world.look()
+    assert world.run("check") == 1
+    assert "no evidence has been taken since version 2 got 50 %" in capsys.readouterr().err
+
+
+def test_a_canary_whose_pods_cannot_be_read_is_not_healthy(world: World, traffic: Traffic) -> None:
+    traffic.calls = 2000
+    quick = ("--warm-up=0", "--poll=0.01", "--max-time=0.2", "--minimum=100000")
+    assert world.run("run", "2", "--steps=10,100", *quick) == command.INCONCLUSIVE
+    traffic.calls = 0
+    assert world.run("check") == 0
+    releases.silence(world, traffic, "mnist-predictor-00002", *range(100))
+    assert world.run("check") == command.INCONCLUSIVE
 
 
 def test_there_is_nothing_to_check_or_approve_without_a_canary(world: World) -> None:

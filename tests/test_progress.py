@@ -12,7 +12,7 @@ from rollout import canary, progress, release
 from rollout.api import API
 from rollout.errors import Conflict, Unreachable
 from rollout.evidence import Counts
-from rollout.source import REVISION_LABEL, Reading
+from rollout.source import Reading
 from tests import releases
 from tests.releases import Traffic, World
 
@@ -205,29 +205,11 @@ def killed(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
-def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
-    """Let the revision's pods not answer at these looks."""
-    read = traffic.read
-    labels = {REVISION_LABEL: revision}
-    metadata = {"name": "silent", "namespace": "default", "labels": labels}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": []}}
-    world.api.create("/api/v1/namespaces/default/pods/silent", pod, "knative")
-
-    def silent(slow: float) -> Reading:
-        found = read(slow)
-        if traffic.looks not in looks:
-            return found
-        others = {name: each for name, each in found.pods.items() if each.revision != revision}
-        return Reading(found.time, others)
-
-    traffic.read = silent  # type: ignore[method-assign]
-
-
 def test_a_canary_whose_pods_cannot_be_read_is_not_promoted(
     world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was counted before they fell silent says nothing of how it does now."""
-    silence(world, traffic, CANARY, *range(3, 1000))
+    releases.silence(world, traffic, CANARY, *range(3, 1000))
     traffic.calls = 2000
     assert run(world, "2", "--max-time=0.5") == command.INCONCLUSIVE
     assert progress.NOTHING in capsys.readouterr().err
@@ -237,9 +219,32 @@ def test_a_canary_whose_pods_cannot_be_read_is_not_promoted(
 def test_what_goes_wrong_for_both_condemns_nobody_though_the_stable_pods_cannot_be_read(
     world: World, traffic: Traffic
 ) -> None:
-    silence(world, traffic, STABLE, 5)
+    releases.silence(world, traffic, STABLE, 5)
     traffic.both = lambda: {"failed": float(traffic.looks == 5)}
     assert run(world) == 0
+
+
+def test_what_goes_wrong_for_both_condemns_nobody_though_one_stable_pod_cannot_be_read(
+    world: World, traffic: Traffic
+) -> None:
+    """The canary's part of what is seen would be larger than its share."""
+    releases.silence(world, traffic, STABLE)
+    read, ill = traffic.read, range(8, 12)
+    traffic.calls = 1000
+    traffic.both = lambda: {"failed": float(traffic.looks in ill)}
+
+    def by_two(slow: float) -> Reading:
+        found = read(slow)
+        pods = dict(found.pods)
+        if whole := pods.pop(STABLE, None):
+            half = {name: count / 2 for name, count in whole.counts.items()}
+            pods["heard"] = whole._replace(counts=half)
+            if traffic.looks not in ill:
+                pods["silent"] = pods["heard"]
+        return Reading(found.time, pods)
+
+    traffic.read = by_two  # type: ignore[method-assign]
+    assert world.run("run", "2", "--steps=10,100", "--minimum=2000", *QUICK) == 0
 
 
 def test_time_in_which_it_waits_for_a_person_is_not_time_without_a_decision(
