@@ -65,7 +65,13 @@ class Component:
 
 
 def read(service: Object, name: str) -> Component:
-    """The component ``name`` of an InferenceService."""
+    """The component ``name`` of an InferenceService.
+
+    Raises:
+        Refused: it has none.
+    """
+    if name not in service["spec"]:
+        raise Refused(f"the service has no {name}")
     spec = service["spec"][name]
     status = service.get("status", {}).get("components", {}).get(name, {})
     traffic: dict[str, int] = {}

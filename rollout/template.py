@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rollout.errors import Refused
+
 Object = dict[str, Any]
 
 VERSION = ("MODEL_VERSION", "STORAGE_URI", "MODEL_DIGEST")
@@ -25,7 +27,13 @@ class Version:
 
 
 def container(template: Object) -> Object:
-    """The container that serves."""
+    """The container that serves.
+
+    Raises:
+        Refused: a runtime of KServe's serves.
+    """
+    if not template.get("containers"):
+        raise Refused("what serves is no container of the service's own, but a runtime of KServe's")
     found: Object = template["containers"][0]
     return found
 

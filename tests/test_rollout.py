@@ -10,10 +10,10 @@ import yaml
 from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
-from rollout.errors import Conflict, Unreachable
+from rollout.errors import Conflict, Refused, Unreachable
 from rollout.record import Record
 from rollout.release import start
-from rollout.template import with_image
+from rollout.template import describe, with_image
 from standalone.objects import APIError
 from tests import programs
 from tests.releases import PATH, World
@@ -89,6 +89,14 @@ def test_standard_mode_is_refused(
     world.api.patch(PATH, annotation, "somebody")
     assert world.start() == 3
     assert "KServe ignores the percent" in capsys.readouterr().err
+
+
+def test_a_component_that_there_is_not_or_that_is_no_container_is_refused() -> None:
+    service = {"metadata": {}, "spec": {"predictor": {"model": {"modelFormat": {"name": "onnx"}}}}}
+    with pytest.raises(Refused, match="the service has no transformer"):
+        canary.read(service, "transformer")
+    with pytest.raises(Refused, match="a runtime of KServe's"):
+        describe(canary.read(service, "predictor").template)
 
 
 def test_nothing_to_promote_or_abort_is_refused(world: World) -> None:
