@@ -109,8 +109,8 @@ def run_run(args: argparse.Namespace) -> int:
     running = canary.running(service)
     record = api.record()
     unfinished = record.release if running is None else None
-    if running and record.release and record.release.condemned:
-        pass  # an earlier run was stopped while it took it back
+    if running and is_going_back(running, record):
+        pass  # an earlier run, or an abort, was stopped while it took it back
     elif args.version or args.image:
         live = canary.read(service, args.component)
         template = target(args, live.template)
@@ -141,12 +141,17 @@ def run_run(args: argparse.Namespace) -> int:
     return ENDS[progress.run()]
 
 
+def is_going_back(live: canary.Component, record: Record) -> bool:
+    """Whether the canary is being taken back."""
+    return live.percent == 0 or bool(record.release and record.release.condemned)
+
+
 def next_step(service: Object, record: Record, after: Callable[[int], int]) -> Object | None:
     """The patch with which ``run`` would take the canary further now, or back."""
     live = canary.running(service)
     if live is None:
         return None
-    if live.percent == 0 or (record.release and record.release.condemned):
+    if is_going_back(live, record):
         return release.next_of_abort(service, record)
     share = after(live.percent or 0)
     return canary.patch(service, live.name, live.template, None if share == 100 else share)

@@ -393,6 +393,16 @@ def test_another_canary_that_begins_meanwhile_is_left_to_its_own_run(
     assert percent(world) == 10
 
 
+def test_an_abort_that_was_stopped_is_finished(
+    world: World, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.start() == 0
+    with releases.interrupted(monkeypatch, 2, "patch"):  # the stable template is back, at 0 %
+        assert world.run("abort") == 130
+    assert run(world) == command.ROLLED_BACK
+    assert percent(world) is None
+
+
 def test_a_percent_of_0_by_hand_is_a_rollback(world: World, traffic: Traffic) -> None:
     assert world.start() == 0
     world.patch(canaryTrafficPercent=0)
