@@ -21,7 +21,7 @@ from rollout.canary import PERCENT
 from rollout.cluster import Cluster as Client
 from rollout.errors import ClusterError
 from rollout.record import Record
-from rollout.template import fingerprint
+from rollout.template import Version, fingerprint, variables, with_version
 from standalone.objects import APIError, Objects
 from tests import cluster, programs
 from tests.manifests import Object, of_kind, render
@@ -156,13 +156,15 @@ def test_no_canary_begins_that_could_not_be_recorded(
 
 
 def test_what_was_begun_is_known_again(world: World) -> None:
-    """By its template as it is live, with the defaults that the cluster fills in."""
+    """When ``run`` is to try it again, by the template with what the cluster fills in."""
     world.commit("release.env", OLD_URI, NEW_URI)
     assert world.deploy().returncode == 0
     path = "/api/v1/namespaces/mnist/configmaps/mnist-rollout"
     release = Record.read(world.api.get(path)["data"]).release
     assert release
-    assert release.fingerprint == fingerprint(canary.read(world.live(), "predictor").template)
+    digest = variables(canary.read(world.live(), "predictor").template)["MODEL_DIGEST"]
+    again = with_version(release.stable_template, Version("STORAGE_URI", NEW_URI, digest or ""))
+    assert release.fingerprint == fingerprint(again)
 
 
 @pytest.mark.parametrize(
