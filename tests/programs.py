@@ -68,6 +68,13 @@ class Program:
         raise TimeoutError(self.output())
 
 
+def handles(pid: int, number: int) -> bool:
+    """Whether a process handles a signal; process 1 gets no other."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PORTS = range(10_000, 20_000)[_WORKER::10]
 """Of the processes that run tests at the same time, each takes some of its own: none that

@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from containers.__main__ import NAMES
 from tests import manifests, programs
 from tests.digits import draw, encode
 from tests.forms import V1
@@ -293,20 +294,14 @@ async def test_a_clock_that_jumps_changes_nothing(tmp_path: Path) -> None:
                 assert found.statuses.keys() == {200}
 
 
-@pytest.mark.parametrize("module", ["predictor", "transformer"])
+@pytest.mark.parametrize("module", NAMES)
 def test_sigterm_is_heeded_while_it_starts(tmp_path: Path, module: str) -> None:
     """Process 1, as in a container, would not even get a signal that it does not handle."""
     with programs.program(module, tmp_path, "--predictor_host=127.0.0.1:9") as running:
-        status = Path(f"/proc/{running.process.pid}/status")
-        while not handled(status.read_text(encoding="utf-8"), signal.SIGTERM):
+        while not programs.handles(running.process.pid, signal.SIGTERM):
             assert running.process.poll() is None
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(30) == 128 + signal.SIGTERM
-
-
-def handled(status: str, number: int) -> bool:
-    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")

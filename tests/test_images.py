@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from benchmarks.data import MNIST
 from containers.__main__ import NAMES
 from tests import images, releases, runs
 from tests.digits import needs_mnist
-from tests.programs import ROOT, Program
+from tests.programs import ROOT, Program, handles
 
 pytestmark = pytest.mark.skipif(
     "IMAGES" not in os.environ or os.geteuid() != 0,
@@ -54,9 +56,9 @@ def volume(tmp_path: Path) -> Path:
     return folder
 
 
-def first(running: Program) -> psutil.Process:
+def first(running: subprocess.Popen[bytes]) -> psutil.Process:
     """The program itself, which ``unshare`` has started."""
-    [program] = psutil.Process(running.process.pid).children()
+    [program] = psutil.Process(running.pid).children()
     return program
 
 
@@ -100,7 +102,7 @@ def test_there_is_a_playground(transformer: Program) -> None:
 
 
 def test_nobody_can_write_but_to_tmp(predictor: Program) -> None:
-    program = first(predictor)
+    program = first(predictor.process)
     assert program.uids().real == program.gids().real == OWNER
     root = next(
         line.split()[5]
@@ -111,7 +113,7 @@ def test_nobody_can_write_but_to_tmp(predictor: Program) -> None:
 
 
 def test_there_is_no_pip_and_no_compiler(predictor: Program) -> None:
-    root = Path(f"/proc/{first(predictor).pid}/root")
+    root = Path(f"/proc/{first(predictor.process).pid}/root")
     tool = re.compile(r"g?cc(-[0-9.]+)?|pip[0-9.]*(-.+)?|ensurepip|python-wheels")
     places = [*root.glob("usr/**/*"), *root.glob("venv/**/*")]
     assert len(places) > 1000
@@ -121,7 +123,7 @@ def test_there_is_no_pip_and_no_compiler(predictor: Program) -> None:
 
 
 def test_the_modules_are_compiled(transformer: Program) -> None:
-    root = Path(f"/proc/{first(transformer).pid}/root")
+    root = Path(f"/proc/{first(transformer.process).pid}/root")
     modules = [*root.glob("app/**/*.py"), *root.glob("venv/lib/python3*/site-packages/kserve/*.py")]
     assert modules
     for module in modules:
@@ -134,9 +136,20 @@ def test_sigterm_ends_it(name: str, tmp_path: Path) -> None:
     with images.served(name, tmp_path, *args, env=("MODEL_VERSION=1",)) as running:
         running.wait_for("/")
         begun = time.monotonic()
-        first(running).terminate()
+        first(running.process).terminate()
         running.process.wait(15)
         assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sigterm_ends_it_while_it_starts(name: str, tmp_path: Path) -> None:
+    with images.started(name, tmp_path / "log", env=("MODEL_VERSION=1",)) as process:
+        while not (found := psutil.Process(process.pid).children()):
+            assert process.poll() is None
+        while not handles(found[0].pid, signal.SIGTERM):
+            assert process.poll() is None
+        found[0].terminate()
+        assert process.wait(15) == 128 + signal.SIGTERM
 
 
 def test_rollout_takes_a_canary_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +171,7 @@ def test_rollout_is_stopped_by_sigterm(tmp_path: Path, monkeypatch: pytest.Monke
             while "no traffic" not in log.read_text():
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.1)
-            [program] = psutil.Process(process.pid).children()
-            program.terminate()
+            first(process).terminate()
             assert process.wait(15) == 130
     assert "what was done stays as it is" in log.read_text()
 
