@@ -60,7 +60,7 @@ images: ## Build the container images (REGISTRY= TAG= ENGINE= BUILD_ARGS=)
 	@$(PYTHON) -m containers build
 
 try: $(VENV)/test.stamp ## Start each image that buildah built, and ask it (REGISTRY= TAG=)
-	IMAGES=1 $(BIN)/python -m pytest tests/test_images.py $(ARGS)
+	IMAGES=1 $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_images.py $(ARGS)
 
 push: ## Push the images, write their digests to build/images.env (REGISTRY= TAG=)
 	@$(PYTHON) -m containers push
