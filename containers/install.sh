@@ -16,7 +16,8 @@ python3 -m venv /venv
 # Tests, C++ headers, and a second client of Kubernetes: never imported. torch asks for
 # torch_shm_manager when it is imported.
 cd /venv/lib/python3*/site-packages
-rm -rf kubernetes/aio pandas/tests torch/include torch/test
+rm -rf kubernetes/aio torch/include torch/test
+find . -type d -name tests -prune -exec rm -rf {} +
 if [ -d torch/bin ]; then
     find torch/bin -type f ! -name torch_shm_manager -delete
 fi
