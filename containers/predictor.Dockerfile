@@ -8,8 +8,9 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /build
 COPY constraints.txt containers/install.sh containers/predictor.txt ./
 RUN ./install.sh predictor.txt \
-    aiohttp aiohttp-retry cffi cryptography grpcio-tools Jinja2 MarkupSafe mpmath networkx pillow \
-    pycparser PyJWT sympy
+    aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography durationpy frozenlist \
+    grpcio-tools Jinja2 kubernetes MarkupSafe mpmath multidict networkx oauthlib pandas pillow \
+    propcache pyasn1 pycparser PyJWT pytz requests-oauthlib sympy tzdata websocket-client yarl
 COPY predictor /app/predictor
 COPY serving /app/serving
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app

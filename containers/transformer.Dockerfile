@@ -6,8 +6,9 @@ ARG PIP_INDEX_URL=https://pypi.org/simple
 WORKDIR /build
 COPY constraints.txt containers/install.sh containers/transformer.txt ./
 RUN ./install.sh transformer.txt \
-    aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography frozenlist grpcio-tools \
-    multidict propcache pycparser PyJWT yarl
+    aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography durationpy frozenlist \
+    grpcio-tools kubernetes multidict oauthlib pandas propcache pyasn1 pycparser PyJWT pytz \
+    requests-oauthlib tzdata websocket-client yarl
 COPY serving /app/serving
 COPY transformer /app/transformer
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
