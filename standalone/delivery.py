@@ -124,7 +124,8 @@ class Delivery:
             answer = events.read(answer_headers, body)
         except ServingError:
             answer = None
-        if answer is None:
+        # The service answers in the mode of the request, in which the data are bytes.
+        if answer is None or events.is_structured(answer_headers):
             raise Undelivered
         return answer
 
