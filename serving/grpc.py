@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Any, TypeAlias
 
 import grpc
-import httpx
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from kserve import InferRequest, InferResponse
@@ -23,7 +22,7 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving import access, protobuf, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
-from serving.errors import InvalidInput, ServingError, TimedOut, Unavailable
+from serving.errors import InvalidInput, ServingError, TimedOut
 from serving.gate import Gate
 from serving.inference import VERSION_HEADER
 from serving.metrics import CLIENT_GONE
@@ -53,8 +52,6 @@ def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
     """HTTP's status, gRPC's, and the message for the caller; a defect shows no detail."""
     if isinstance(error, SDKInvalidInput):
         error = InvalidInput(str(error))
-    elif isinstance(error, httpx.HTTPError):  # the SDK's health check, as in `serving.rest`
-        error = Unavailable("the predictor is away")
     if isinstance(error, ServingError):
         return error.http_status, grpc.StatusCode[error.grpc_status], str(error)
     log.error("a defect", exc_info=error)

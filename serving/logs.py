@@ -59,6 +59,8 @@ def configure(level: str = "INFO", style: str = "text", inferences: str = "error
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatter in ("kserve", "asyncio", "httpcore", "httpx", "python_multipart"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
+    # The SDK's client has a traceback for each call by gRPC that fails; ours says that in a line.
+    logging.getLogger("kserve.trace").setLevel(logging.CRITICAL)
     access.log.setLevel(access.CHOICES[inferences])
     # uvicorn asks once whether this logger has handlers, and if not spares the line per request.
     logging.getLogger("uvicorn.access").propagate = False

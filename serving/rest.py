@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import httpx
 from fastapi import FastAPI
-from kserve.errors import ModelNotFound, ModelNotReady
+from kserve.errors import ModelNotFound, ModelNotReady, ServerNotLive, ServerNotReady
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -79,7 +78,14 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-EXPECTED = ServingError, HTTPException, ModelNotFound, ModelNotReady, httpx.HTTPError
+EXPECTED = (
+    ServingError,
+    HTTPException,
+    ModelNotFound,
+    ModelNotReady,
+    ServerNotReady,
+    ServerNotLive,
+)
 """What is raised to be told to the caller; anything else is a defect."""
 
 
@@ -96,10 +102,8 @@ def told(error: Exception) -> tuple[int, str, Mapping[str, str] | None]:
             status, message, headers = error.status_code, error.detail, error.headers
         case ModelNotFound():  # the SDK's repeats all of the name
             return told(NotFound(message))
-        case ModelNotReady():
+        case ModelNotReady() | ServerNotReady() | ServerNotLive():
             status = HTTPStatus.SERVICE_UNAVAILABLE
-        case httpx.HTTPError():  # the SDK's health check, --enable_predictor_health_check
-            status, message = HTTPStatus.SERVICE_UNAVAILABLE, "the predictor is away"
         case _:
             status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal error"
     return status, message, headers

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import kserve.model_server
 from fastapi import FastAPI
 from fastapi.exceptions import FastAPIDeprecationWarning
-from grpc import ServerCredentials
+from grpc import RpcError, ServerCredentials
 from grpc.aio import Server as GRPCServer
 from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
@@ -179,12 +180,19 @@ class Server(ModelServer):  # type: ignore[misc]
 
 
 class DataPlane(SDKDataPlane):  # type: ignore[misc]
-    """The SDK's, telling the truth about the extensions and about what hangs."""
+    """The SDK's, telling the truth about extensions, what hangs, and a predictor away."""
 
     async def live(self) -> dict[str, str]:
         """``alive``, or ``hanging`` where only a restart helps; V1 and V2 tell it."""
         hangs = any(model.hangs() for model in self._model_registry.get_models().values())
         return {"status": "hanging" if hangs else "alive"}
+
+    async def ready(self) -> bool:
+        """Whether the predictor is too, with ``--enable_predictor_health_check``."""
+        try:
+            return bool(await super().ready())
+        except (httpx.HTTPError, RpcError):  # it is away
+            return False
 
     def metadata(self) -> dict[str, Any]:
         """V2 server metadata."""
@@ -244,5 +252,5 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         """None: the SDK's timing middleware matches every route again and logs every request."""
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
-        super()._add_exception_handlers(app)
+        """Ours: the SDK's log a traceback for each, and show what they were raised with."""
         tell_errors(app)

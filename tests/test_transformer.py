@@ -173,13 +173,19 @@ async def test_one_clients_huge_images_do_not_hold_up_the_others(
     assert decoded < 1 + 12  # what was left of its images was not decoded
 
 
-async def test_readiness_can_include_the_predictors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["v2", "grpc-v2"])
+async def test_readiness_can_include_the_predictors(tmp_path: Path, protocol: str) -> None:
     with programs.program(
-        "transformer", tmp_path, "--predictor_host=127.0.0.1:9", "--enable_predictor_health_check"
+        "transformer",
+        tmp_path,
+        "--predictor_host=127.0.0.1:9",
+        f"--predictor_protocol={protocol}",
+        "--enable_predictor_health_check",
     ) as running:
         running.wait_for("/")
         assert httpx.get(f"{running.url}/v2/health/ready").status_code == 503
         assert httpx.get(f"{running.url}/v2/models/mnist/ready").status_code == 503
+        assert "Traceback" not in running.output()
 
 
 @pytest.mark.parametrize(
