@@ -283,6 +283,8 @@ async def test_grpc_sends_raw_tensors_and_reads_raw_scores() -> None:
 @pytest.mark.parametrize(
     ("code", "error"),
     [
+        (grpc.StatusCode.NOT_FOUND, Unavailable),
+        (grpc.StatusCode.UNIMPLEMENTED, Unavailable),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded),
         (grpc.StatusCode.UNAVAILABLE, Unavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, TimedOut),
