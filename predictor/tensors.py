@@ -82,6 +82,9 @@ def _octets(numbers: list[Any], where: str, shape: list[int]) -> bytes:
     if inner:
         return b"".join(_octets(part, where, inner) for part in numbers)
     try:
-        return bytes(numbers)  # which takes integers from 0 to 255 only
+        octets = bytes(numbers)  # which takes integers from 0 to 255 only
     except (TypeError, ValueError):
-        raise InvalidInput(f"{where}: {EXPECTED}, got something else among the values") from None
+        octets = None
+    if octets is None or bool in map(type, numbers):  # a mask is 0 and 255, not false and true
+        raise InvalidInput(f"{where}: {EXPECTED}, got something else among the values")
+    return octets

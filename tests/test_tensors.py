@@ -66,7 +66,7 @@ def test_v1_without_instances_is_refused(payload: Any) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        *map(spoilt, [256, -1, 0.5, None, "0", [0], {}, 10**30]),
+        *map(spoilt, [256, -1, 0.5, None, True, False, "0", [0], {}, 10**30]),
         *(None, 7, "x", [], {}, BLANK[:-1], [*BLANK, BLANK[0]], [0] * 784, [BLANK]),
         [*BLANK[:-1], [0] * 27],
         [*BLANK[:-1], 28],
@@ -78,7 +78,7 @@ def test_v1_names_the_instance_that_is_wrong(image: Any) -> None:
         read({"instances": [BLANK, image, BLANK]})
 
 
-@pytest.mark.parametrize("value", [256, -1, 0.5, None, "0", float("nan"), 10**30, {}])
+@pytest.mark.parametrize("value", [256, -1, 0.5, None, True, "0", float("nan"), 10**30, {}])
 def test_v2_json_refuses_what_is_no_uint8(value: Any) -> None:
     request = v2_json([0] * 784, [1, 28, 28])
     request.inputs[0].data = [*[0] * 783, value]
