@@ -45,6 +45,13 @@ async def test_a_part_of_too_many_parameters_is_refused() -> None:
         await read_form("multipart/form-data; boundary=x", part(";" * 99, b"1") + b"--x--")
 
 
+async def test_a_form_of_too_many_parameters_is_refused() -> None:
+    body = part("a", b"1") + b"--x--"
+    assert await read_form("multipart/form-data; boundary=x" + ";" * 99, body) == [b"1"]
+    with pytest.raises(InvalidInput, match="more than 100 parameters"):
+        await read_form("multipart/form-data; boundary=x" + ";" * 100, body)
+
+
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib", "utf-16"])
 async def test_the_client_chooses_no_codec(charset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(

@@ -30,7 +30,8 @@ POLICY = (
 BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 """What may separate the parts of a form, by RFC 2046."""
 MOST_PARAMETERS = 100
-"""Parameters of a form's part, or semicolons in a file's name."""
+"""Parameters of a form or of a part of it, or semicolons in a file's name: to take them apart costs
+their number squared."""
 
 
 def add_routes(app: App) -> None:
@@ -70,7 +71,7 @@ class FormParser(MultiPartParser):
     is_complete = False
 
     def on_headers_finished(self) -> None:
-        """A part begins. To take its parameters apart costs their number squared."""
+        """A part begins."""
         if (self._current_part.content_disposition or b"").count(b";") > MOST_PARAMETERS:
             raise MultiPartException(f"a part has more than {MOST_PARAMETERS} parameters")
         super().on_headers_finished()
@@ -94,6 +95,8 @@ async def read_form(content_type: str, body: bytes) -> list[bytes]:
         if not parser.is_complete:
             raise MultiPartException("it ends before its closing boundary")
 
+    if content_type.count(";") > MOST_PARAMETERS:
+        raise InvalidInput(f"not a valid form: it has more than {MOST_PARAMETERS} parameters")
     kind, parameters = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise HTTPException(
