@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import parse_qs
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
@@ -41,7 +40,7 @@ def add_routes(app: App) -> None:
         """Files of a form: ``curl -F images=@digit.png …/predict``."""
         body = await request.read()
         files = await read_form(request.headers.get("content-type", ""), body)
-        show_picture = parse_qs(request.query).get("picture", [""])[-1] == "true"
+        show_picture = "picture=true" in request.query.split("&")
         return v1_response(await app.endpoints.ask(request, Upload(files, show_picture)))
 
     app.add("/predict", "form", predict)
