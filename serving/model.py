@@ -45,10 +45,6 @@ class ServedModel(Model):  # type: ignore[misc]
         if version and version != self.version:
             raise NotFound(f"version '{version}' of model '{name}' is not served here")
 
-    def hangs(self) -> bool:
-        """Whether only a restart will help."""
-        return self.threads.hang()
-
     async def close(self) -> None:
         """Free what the model holds, after its last answer."""
         self.threads.close()

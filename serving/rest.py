@@ -29,7 +29,8 @@ ANSWERED = (
     "/v2/models/{name}/infer",
     "/v2/models/{name}/versions/{version}/infer",
 )
-"""And those that are answered before the SDK is asked, see ``serving.app``."""
+"""And those of inferences, see ``serving.app``: with a line break at its end, a path is none there,
+but still one of the SDK's."""
 
 
 def add_routes(app: FastAPI, model: ServedModel) -> None:

@@ -184,7 +184,7 @@ class DataPlane(SDKDataPlane):  # type: ignore[misc]
 
     async def live(self) -> dict[str, str]:
         """``alive``, or ``hanging`` where only a restart helps; V1 and V2 tell it."""
-        hangs = any(model.hangs() for model in self._model_registry.get_models().values())
+        hangs = any(model.threads.hang() for model in self._model_registry.get_models().values())
         return {"status": "hanging" if hangs else "alive"}
 
     async def ready(self) -> bool:
