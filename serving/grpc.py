@@ -200,9 +200,12 @@ def _trailing(version: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in named if value)
 
 
-def credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
-    """For gRPC over TLS."""
-    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+def credentials(certfile: str | None, keyfile: str | None) -> grpc.ServerCredentials | None:
+    """For gRPC over TLS, ``None`` without a certificate; its key may be in the same file."""
+    if not certfile:
+        return None
+    chain, key = (Path(name).read_bytes() for name in (certfile, keyfile or certfile))
+    return grpc.ssl_server_credentials([(key, chain)])
 
 
 async def start(

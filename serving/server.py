@@ -10,14 +10,13 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import kserve.model_server
 from fastapi import FastAPI
 from fastapi.exceptions import FastAPIDeprecationWarning
-from grpc import RpcError, ServerCredentials
+from grpc import RpcError
 from grpc.aio import Server as GRPCServer
 from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
@@ -148,11 +147,6 @@ class Server(ModelServer):  # type: ignore[misc]
             # A thread that hangs, in a decoder or a resolver of names, would be waited for.
             os._exit(0)
 
-    def _credentials(self) -> ServerCredentials | None:
-        if not self._args.ssl_certfile:
-            return None
-        return grpc.credentials(Path(self._args.ssl_certfile), Path(self._args.ssl_keyfile))
-
     async def _serve_model(self, model: ServedModel, app: App) -> None:
         if self._args.metrics_port:
             metrics.serve(self._args.host, self._args.metrics_port)
@@ -166,7 +160,7 @@ class Server(ModelServer):  # type: ignore[misc]
                 address=f"{host}:{self.grpc_port}",
                 max_receive=self._args.grpc_max_receive_message_length,
                 max_send=self._args.grpc_max_send_message_length,
-                credentials=self._credentials(),
+                credentials=grpc.credentials(self.ssl_certfile, self.ssl_keyfile),
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
         # uvicorn takes the signals: it stops listening, lets requests finish, then raises them

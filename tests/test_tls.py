@@ -53,16 +53,22 @@ def certify(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def secured(tmp_path: Path, predictor: programs.Program) -> Iterator[Secured]:
+def secured(
+    tmp_path: Path, predictor: programs.Program, request: pytest.FixtureRequest
+) -> Iterator[Secured]:
     certificate, key = certify(tmp_path)
-    address = f"127.0.0.1:{predictor.http_port}"
-    flags = (f"--predictor_host={address}", f"--ssl_certfile={certificate}", f"--ssl_keyfile={key}")
+    flags = [f"--predictor_host=127.0.0.1:{predictor.http_port}", f"--ssl_certfile={certificate}"]
+    if getattr(request, "param", None) == "one file":
+        certificate.write_bytes(certificate.read_bytes() + key.read_bytes())
+    else:
+        flags.append(f"--ssl_keyfile={key}")
     with programs.program("transformer", tmp_path, *flags) as running:
         running.context = context = ssl.create_default_context(cafile=str(certificate))
         running.wait_for("/")
         yield Secured(running, context, certificate)
 
 
+@pytest.mark.parametrize("secured", ["two files", "one file"], indirect=True)
 async def test_it_answers_over_rest_and_grpc(secured: Secured) -> None:
     async with httpx.AsyncClient(base_url=secured.program.url, verify=secured.context) as client:
         assert (await client.get("/v2/health/live")).json() == {"live": True}
