@@ -17,9 +17,9 @@ with quick_imports(__name__):
     from serving.server import Server, parser, positive
 
 EPILOG = """\
-The version served is the one in /mnt/models if STORAGE_URI is set (KServe puts it there), else
-/models/<model_name>/$MODEL_VERSION. With MODEL_DIGEST, the SHA-256 of its model.json, no other
-one is taken.
+If STORAGE_URI is set, the version served is the one in /mnt/models, where KServe puts it; otherwise
+it is the one in /models/<model_name>/$MODEL_VERSION. If MODEL_DIGEST is set, it must be the SHA-256
+of the version's model.json.
 
 example:
   MODEL_VERSION=1 python -m predictor --models_dir=models
@@ -30,33 +30,44 @@ def command_line() -> argparse.ArgumentParser:
     """The flags of the program: KServe's and its own."""
     flags = parser("predictor", "Serve one version of the model.", EPILOG)
     flags.set_defaults(max_body=4 * 2**20)  # 256 images as JSON have less than 1 MiB
-    flags.add_argument("--models_dir", default="/models", type=Path, help="Baked-in versions.")
     flags.add_argument(
-        "--mount_dir", default="/mnt/models", type=Path, help="Where STORAGE_URI is mounted."
+        "--models_dir",
+        default="/models",
+        type=Path,
+        help="Folder of the versions in the image, used without STORAGE_URI.",
     )
     flags.add_argument(
-        "--max_batch", default=64, type=positive, help="Images that share one forward pass."
+        "--mount_dir",
+        default="/mnt/models",
+        type=Path,
+        help="Folder where KServe puts the version at STORAGE_URI.",
+    )
+    flags.add_argument(
+        "--max_batch",
+        default=64,
+        type=positive,
+        help="Most images that share one forward pass; a larger request has one of its own.",
     )
     flags.add_argument(
         "--max_pending",
         default=1024,
         type=positive,
-        help="Images waiting or being scored, beyond which requests are refused with 429.",
+        help="Most images waiting or being scored; beyond that, requests get 429.",
     )
     flags.add_argument(
         "--max_linger",
         default=0.005,
         type=float,
-        help="Seconds that a forward pass waits for the callers of the last one to ask again.",
+        help="Seconds that a forward pass waits for the callers of the last one to call again.",
     )
     flags.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="Where the graph is computed."
+        "--device", default="cpu", choices=("cpu", "cuda"), help="Device that runs the graph."
     )
     flags.add_argument(
         "--torch_threads",
         default=cpu_limit(),
         type=positive,
-        help="Threads of one forward pass; the default is the container's CPU limit.",
+        help="Threads of one forward pass; by default the container's CPU limit.",
     )
     return flags
 
@@ -69,7 +80,7 @@ def main() -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
     torch.set_num_threads(args.torch_threads)
-    torch.set_num_interop_threads(1)  # the graph is a chain: nothing in it runs side by side
+    torch.set_num_interop_threads(1)  # the graph is a chain: nothing in it can run in parallel
     try:
         version = load(
             select_directory(

@@ -3,7 +3,7 @@
 A version is a directory ``<model>/<integer>/``, immutable once published. ``model.json``
 describes it and lists every other file with its SHA-256; ``model.pt2`` is the graph with its
 weights (``torch.export``). All listed files are verified before anything is deserialised, and
-what is deserialised are the very bytes that were hashed. Files that are not listed are never read.
+exactly the bytes that were hashed are deserialised. Files that are not listed are never read.
 
 torch is imported only when a graph is loaded, so that tools can read ``model.json`` without it.
 """
@@ -37,8 +37,8 @@ Graph = Callable[["torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
 """``images`` uint8 [N, 28, 28] → ``probabilities`` float32 [N, 10], ``accepted`` bool [N]."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# A relative path of plain names: nothing here can name a place outside the directory, on
-# Windows either (no "..", no backslash, no drive).
+# A relative path of plain names, which cannot lead out of the directory, not even on Windows:
+# no "..", no backslash, no drive.
 _PLAIN = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 FileName = Annotated[str, StringConstraints(pattern=rf"^{_PLAIN}(/{_PLAIN})*$")]
 
@@ -48,7 +48,7 @@ class ArtifactError(Exception):
 
 
 class _Record(BaseModel):
-    # Keys that are not known are ignored: a newer version may say more about itself.
+    # Unknown keys are ignored: a newer version may have more.
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
@@ -65,11 +65,11 @@ class TensorSpec(_Record):
 
 
 INPUTS = (TensorSpec(name="images", datatype="UINT8", shape=(-1, 28, 28)),)
-"""What the predictor gives a graph."""
+"""The inputs that the predictor passes to a graph."""
 
 
 def outputs(labels: int) -> tuple[TensorSpec, ...]:
-    """What the predictor takes from a graph that knows so many ``labels``."""
+    """The outputs that the predictor expects from a graph with this number of ``labels``."""
     return (
         TensorSpec(name="probabilities", datatype="FP32", shape=(-1, labels)),
         TensorSpec(name="accepted", datatype="BOOL", shape=(-1,)),
@@ -77,7 +77,7 @@ def outputs(labels: int) -> tuple[TensorSpec, ...]:
 
 
 class Metrics(_Record):
-    """What was measured on one data set."""
+    """Results of the evaluation on one data set."""
 
     dataset: str
     digest: Sha256
@@ -94,16 +94,16 @@ class Provenance(_Record):
     code: Sha256
     libraries: dict[str, str]
     hardware: str = "not recorded"
-    """The processors that computed the weights."""
+    """The processors that it was trained on."""
 
 
 class Histogram(_Record):
-    """Images by a number that is counted of each, in Prometheus's buckets."""
+    """How many images have a feature in each bucket; bucket bounds are as in Prometheus."""
 
     bounds: tuple[float, ...]
-    """Each bucket holds what is above the bound before and not above its own."""
+    """A bucket holds the values above the previous bound, up to and including its own."""
     counts: tuple[NonNegativeInt, ...]
-    """One more than ``bounds``: the last is of the images above all of them."""
+    """Images per bucket, not cumulative; the last bucket, without a bound, is for all above."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -113,13 +113,13 @@ class Histogram(_Record):
 
 
 class Reference(_Record):
-    """What the validation set looks like as the service counts its images, to see drift."""
+    """The validation set, counted as the service counts its images, to detect drift."""
 
     dataset: str
     digest: Sha256
     images: PositiveInt
     digits: dict[str, NonNegativeInt]
-    """Images by the digit that was named, ``none`` where there was none."""
+    """Images by predicted digit; ``none`` for those without a digit."""
     histograms: dict[str, Histogram]
     """``confidence``, ``ink`` and ``area``; see ``transformer.traits``."""
 
@@ -134,12 +134,12 @@ class Metadata(_Record):
     outputs: tuple[TensorSpec, ...]
     labels: tuple[str, ...]
     temperature: float
-    """The logits were divided by this."""
+    """The graph divides the logits by this."""
     threshold: float
-    """An image is accepted if the graph's score of its being a digit it knows is at least this."""
+    """The graph accepts an image if its score for being a known digit is at least this."""
     metrics: tuple[Metrics, ...]
     reference: Reference | None = None
-    """Versions 1 and 2 were published before there was one."""
+    """``None`` in versions 1 and 2, which are older than this field."""
     training: Provenance
     files: dict[FileName, Sha256]
 
@@ -179,7 +179,7 @@ def select_directory(
     without it, ``models_dir/name/$MODEL_VERSION``.
 
     Raises:
-        ArtifactError: neither is set, or ``MODEL_VERSION`` is not a positive integer.
+        ArtifactError: neither variable is set, or ``MODEL_VERSION`` is not a positive integer.
     """
     if environ.get("STORAGE_URI"):
         return mount_dir
@@ -195,12 +195,12 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
     """Read ``model.json``.
 
     Args:
-        directory: of the version.
+        directory: the version's directory.
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
 
     Raises:
-        ArtifactError: it is missing, is not the one wanted, is malformed, or describes another
-            version than its directory is named after.
+        ArtifactError: it is missing or malformed, has another digest, or describes another
+            version than the one its directory is named after.
     """
     path = directory / METADATA_FILE
     content = _read(path)
@@ -214,21 +214,24 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
             for problem in error.errors(include_url=False)
         )
         raise ArtifactError(f"{path} is malformed: {problems}") from error
-    # Where the storage initializer puts a version, its directory has another name.
+    # The storage initializer's directory is not named after the version.
     if directory.name.isdecimal() and directory.name != str(metadata.version):
         raise ArtifactError(f"{path} describes version {metadata.version}; publish it anew")
     return metadata
 
 
 def verify(directory: Path, *, digest: str | None = None) -> tuple[Metadata, dict[str, bytes]]:
-    """Read ``model.json`` and all files that it lists, and see that none has changed.
+    """Read ``model.json`` and all files that it lists, and check that none has changed.
 
     Args:
-        directory: of the version.
+        directory: the version's directory.
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
 
+    Returns:
+        The metadata, and the content of each listed file by its name.
+
     Raises:
-        ArtifactError: something is missing, malformed or not what its digest says.
+        ArtifactError: a file is missing or malformed, or has another digest.
     """
     metadata = read_metadata(directory, digest=digest)
     if GRAPH_FILE not in metadata.files:
@@ -245,20 +248,20 @@ def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> 
     """Verify the version in ``directory``, then load it and run its graph once.
 
     Args:
-        directory: of the version.
+        directory: the version's directory.
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
-        device: where the graph is computed; what goes in and comes out is in main memory.
+        device: ``cpu`` or ``cuda``; inputs and outputs are in main memory with either.
 
     Raises:
-        ArtifactError: something is missing, malformed or not what its digest says; or the graph
-            does not load here or does not do what ``model.json`` declares.
+        ArtifactError: a file is missing or malformed, or has another digest; or the graph does
+            not load here, or its outputs are not as ``model.json`` declares.
     """
     metadata, contents = verify(directory, digest=digest)
     try:
         graph = _callable(contents[GRAPH_FILE], device)
         _check(graph, metadata)
     except Exception as error:
-        # The bytes are the published ones: what is wrong lies between them and this torch.
+        # The bytes are as published, so the likely cause is another version of torch.
         raise ArtifactError(
             f"{directory / GRAPH_FILE} cannot be served: {error} "
             f"(written with torch {metadata.training.libraries.get('torch', 'unknown')})"
@@ -275,7 +278,7 @@ def _callable(content: bytes, device: str) -> Graph:
     if device == "cuda":
         from predictor.replay import Replay
 
-        # TF32 keeps 10 bits: its answers would not be those that were evaluated and calibrated.
+        # TF32 keeps 10 bits: the answers would differ from those evaluated and calibrated.
         torch.backends.cudnn.allow_tf32 = False
         compute = Replay(compute)
 
@@ -301,11 +304,11 @@ def _compare(path: Path, content: bytes, *, expected: str, remedy: str) -> None:
 
 
 def _check(graph: Graph, metadata: Metadata) -> None:
-    """Run zeros through the graph; raises ValueError if it does not do what is declared."""
+    """Run zeros through the graph; raise ValueError if the outputs are not as declared."""
     import torch
 
     datatypes = {"UINT8": torch.uint8, "FP32": torch.float32, "BOOL": torch.bool}
-    for batch in (1, 3):  # two sizes, to notice one that the export has fixed
+    for batch in (1, 3):  # two sizes, in case the export has fixed one
         inputs = [
             torch.zeros(spec.shape_for(batch), dtype=datatypes[spec.datatype])
             for spec in metadata.inputs

@@ -2,9 +2,9 @@
 
 ``torch.export.load`` does this too, but imports the compiler stack of torch first, which takes
 longer than ``import torch`` itself, and unpickles. Here the archive is only data: a zip file with
-the graph as JSON and the weights as raw numbers, of which a ``torch.fx`` graph is built that can
-call nothing but ATen operators. The figures are in docs/decisions/artifact.md. The format is that
-of ``torch/_export/serde/schema.py``, version 8, read with torch 2.13.
+the graph as JSON and the weights as raw numbers. From these a ``torch.fx`` graph is built, which
+can call nothing but ATen operators. The figures are in docs/decisions/artifact.md. The format is
+that of ``torch/_export/serde/schema.py``, version 8 (torch 2.13).
 """
 
 import functools
@@ -22,7 +22,7 @@ from torch import fx
 SCHEMA = 8
 KEYWORD = 2
 FILES = ("from_file", "save")
-"""ATen operators that read and write whatever file they are told."""
+"""ATen operators that read or write any file, which a graph may not call."""
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -46,12 +46,12 @@ Json = dict[str, Any]
 
 
 def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch.Tensor, ...]]:
-    """The function that the graph in ``content`` computes, from input tensors to output tensors.
+    """The graph in ``content``, a ``.pt2`` archive, as a function of its input tensors.
 
-    All of them are on ``device``, whatever the graph was saved on.
+    Inputs and outputs are on ``device``, whichever device the graph was saved on.
 
     Raises:
-        ValueError: the graph holds something that is not read here; the message names it.
+        ValueError: the graph has something that is not supported here; the message names it.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         root = archive.namelist()[0].partition("/")[0]
@@ -65,14 +65,14 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     graph = fx.Graph()
     values: dict[str, Any] = {}
     weights = {name: tensor.to(device) for name, tensor in weights.items()}
-    lifted = []  # the weights are the graph's first inputs, those of the caller come last
+    lifted = []  # the graph takes the weights first, and the caller's inputs after them
     for number, spec in enumerate(module["signature"]["input_specs"]):
         ((kind, declared),) = spec.items()
         argument = declared["arg"]
         if kind != "user_input":
             lifted.append(weights[declared[f"{kind}_name"]])
             argument = {"as_tensor": argument}
-        # A name of our own: fx writes code, and nothing in the file may become part of it.
+        # Not the name in the file: fx generates code from names.
         values[_name(argument)] = graph.placeholder(f"input_{number}")
     for node in module["graph"]["nodes"]:
         _add(graph, node, values, device)
@@ -90,7 +90,7 @@ def _tensors(archive: zipfile.ZipFile, folder: str, index: str) -> dict[str, tor
             raise ValueError(f"{name} is pickled")
         meta = entry["tensor_meta"]
         numbers = bytearray(archive.read(f"{folder}/{entry['path_name']}"))
-        # The copy is aligned as torch aligns; the strides keep the layout that was published.
+        # The copy has the alignment that torch expects; the strides keep the published layout.
         flat = torch.frombuffer(numbers, dtype=DTYPES[meta["dtype"]]).clone()
         tensors[name] = flat.as_strided(
             [size["as_int"] for size in meta["sizes"]],
@@ -107,7 +107,7 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
     if not found or found[1] in FILES or not isinstance(function, torch._ops.OpOverload):
         raise ValueError(f"{node['target']} is no ATen operator that a graph may call")
     if function is torch.ops.aten._assert_tensor_metadata.default:
-        return  # repeats what the tracing saw, computes nothing
+        return  # a check left over from tracing, which computes nothing
     positional, keyword = [], {}
     for argument in node["inputs"]:
         value = _value(argument["arg"], values, device)
@@ -129,21 +129,21 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
 
 
 def _save_memory(relu: fx.Node) -> None:
-    """Let a ReLU after a convolution overwrite what it reads, and follow a pooling.
+    """Let a ReLU after a convolution work in place, and move it behind a pooling that follows.
 
-    No number changes: to cut off at 0 and to take the maximum give the same in either order. A
-    large batch spares the memory of a second output, which with the first exceeds a core's cache.
+    The results stay the same: ReLU and maximum can be swapped. A large batch needs no memory for a
+    second output, which together with the first would exceed a core's cache.
     """
     aten = torch.ops.aten
     (convolution,) = relu.all_input_nodes
-    # What a view or an input of the graph holds may be read elsewhere.
+    # The memory of a view, or of an input of the graph, may be read elsewhere.
     if convolution.target is not aten.conv2d.default or len(convolution.users) > 1:
         return
     relu.target = aten.relu_.default
     if [user.target for user in relu.users] != [aten.max_pool2d.default]:
         return
     (pool,) = relu.users
-    # With a dilation, the fifth argument, a window may hold nothing but padding: minus infinity.
+    # With a dilation, the fifth argument, a window may hold only padding, minus infinity.
     if len(pool.args) < 5 and not pool.kwargs:
         relu.replace_all_uses_with(convolution)
         pool.replace_all_uses_with(relu)
@@ -158,7 +158,7 @@ def _name(output: Json) -> str:
 
 
 def _value(argument: Json, values: dict[str, Any], device: str) -> Any:
-    """What an argument of a node stands for: a constant, or an earlier result."""
+    """The value of a node's argument: a constant, or an earlier result."""
     ((kind, content),) = argument.items()
     match kind:
         case "as_none":

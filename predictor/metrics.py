@@ -1,4 +1,4 @@
-"""What the predictor says of the version that it serves."""
+"""Metrics that describe the version served."""
 
 from itertools import accumulate
 
@@ -9,7 +9,7 @@ from predictor.artifact import Metadata, Reference
 INFO = Gauge("mnist_model_info", "1, for the version served.", ("model_version", "torch"))
 METRIC = Gauge(
     "mnist_model_metric",
-    "What was measured of the version before it was published.",
+    "Result of evaluating the version before it was published.",
     ("model_version", "dataset", "metric"),
 )
 REFERENCE_BUCKET = Gauge(
@@ -19,13 +19,13 @@ REFERENCE_BUCKET = Gauge(
 )
 REFERENCE_DIGIT = Gauge(
     "mnist_reference_digit_ratio",
-    "Share of the version's validation set that was read as a digit.",
+    "Share of the version's validation set that was read as this digit.",
     ("model_version", "digit"),
 )
 
 
 def describe(metadata: Metadata) -> None:
-    """Export what the version's ``model.json`` says of it, its single numbers."""
+    """Export what ``model.json`` says of the version: single numbers, and the reference."""
     version = str(metadata.version)
     INFO.labels(version, metadata.training.libraries.get("torch", "")).set(1)
     for each in metadata.metrics:
@@ -37,7 +37,7 @@ def describe(metadata: Metadata) -> None:
 
 
 def _describe_reference(version: str, reference: Reference) -> None:
-    """Export it in the form, and under the labels, that the live images are counted with."""
+    """Export shares in the buckets, and under the labels, by which live images are counted."""
     for digit, count in reference.digits.items():
         REFERENCE_DIGIT.labels(version, digit).set(count / reference.images)
     for feature, histogram in reference.histograms.items():

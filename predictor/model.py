@@ -1,4 +1,4 @@
-"""The KServe model: checks the tensor, scores it in a shared forward pass, words the answer."""
+"""The KServe model: checks the tensor, scores it in a shared forward pass, formats the answer."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +21,7 @@ class Predictor(ServedModel):
     """Serves one version of the model.
 
     Input ``images``: UINT8 [N, 28, 28] (or [N, 1, 28, 28]). Outputs ``probabilities``: FP32
-    [N, 10] and ``accepted``: BOOL [N]. V1 answers the same, one object per instance.
+    [N, 10] and ``accepted``: BOOL [N]. V1 has the same, one object per instance.
     """
 
     platform = "pytorch_export"
@@ -43,7 +43,7 @@ class Predictor(ServedModel):
         describe(version.metadata)
         self._graph = version.graph
         self._max_instances = max_instances
-        # One thread, so that passes do not compete; a pass spreads over torch's own threads.
+        # One thread, so that passes do not compete: each uses torch's own threads.
         self.threads = Threads(1, "forward")
         self._batcher = Batcher(
             self._score,

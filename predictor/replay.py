@@ -1,7 +1,7 @@
-"""Runs a graph on a GPU by replaying it: one launch for all of its kernels, not one for each.
+"""Runs a graph on a GPU by replaying it: one launch for all of its kernels.
 
-The kernels of so small a network take less time than their launches. Measured on an NVIDIA H200 in
-docs/decisions/gpu.md. See "CUDA Graphs" in PyTorch's CUDA semantics.
+In so small a network, launching a kernel takes longer than running it; docs/decisions/gpu.md has
+figures from an NVIDIA H200. See "CUDA Graphs" in PyTorch's CUDA semantics.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 LARGEST = 256
-"""Images beyond which the launches do not matter any more."""
+"""Largest batch that is replayed; beyond it, the launches no longer matter."""
 WARM_UP = 3
 """Runs before a capture, in which cuDNN chooses its algorithms."""
 
@@ -26,12 +26,12 @@ class _Captured(NamedTuple):
 class Replay:
     """A function of a batch in main memory, computed on the GPU; for one thread at a time.
 
-    A batch is filled up to the next power of two, and each of these sizes is captured when it is
-    first needed. Rows do not depend on one another, so what fills it up does not matter.
+    A batch is padded to the next power of two, and each of these sizes is captured when it is
+    first needed. Rows do not depend on one another, so the padding may hold anything.
     """
 
     def __init__(self, compute: Compute) -> None:
-        """``compute`` takes and gives tensors on the GPU, the batch in the first dimension."""
+        """``compute`` takes and returns tensors on the GPU, with the batch as first dimension."""
         self._compute = compute
         self._captured: dict[int, _Captured] = {}
 

@@ -1,4 +1,4 @@
-"""The tensor ``images`` of a request: checked, and as one array."""
+"""Checks the images of a request, and makes one array of them."""
 
 import math
 from typing import Any
@@ -22,13 +22,13 @@ def read_images(payload: dict[str, Any] | InferRequest, *, max_instances: int) -
     Args:
         payload: V1, ``{"instances": [28×28 integers, …]}``, or V2 with one input ``images``,
             UINT8 [N, 28, 28] or [N, 1, 28, 28].
-        max_instances: images that one request may hold.
+        max_instances: most images in one request.
 
     Returns:
         uint8 [N, 28, 28], N at least 1.
 
     Raises:
-        InvalidInput: anything else; the message names the instance and what was expected.
+        InvalidInput: the payload is anything else; the message says where, and what was expected.
         TooLarge: N is over the limit.
     """
     if isinstance(payload, InferRequest):
@@ -60,7 +60,7 @@ def _from_v2(request: InferRequest, max_instances: int) -> Images:
         sizes = shape if is_nested else [math.prod(shape)]
         return _from_numbers(tensor.data, "input 'images'", sizes).reshape(shape[0], HEIGHT, WIDTH)
     try:
-        # NumPy's view of the body, no copy.
+        # A view of the body, not a copy.
         return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], HEIGHT, WIDTH)
     except ValueError:
         raise InvalidInput(
@@ -69,7 +69,7 @@ def _from_v2(request: InferRequest, max_instances: int) -> Images:
 
 
 def _from_numbers(numbers: list[Any], where: str, shape: list[int]) -> Images:
-    """The numbers of lists that are nested as ``shape`` says."""
+    """The numbers of lists nested as ``shape`` says, as uint8 in that shape."""
     return np.frombuffer(_octets(numbers, where, shape), np.uint8).reshape(shape)
 
 
