@@ -1,1 +1,1 @@
-"""The transformer: any image becomes the picture the model knows (``python -m transformer``)."""
+"""The transformer: turns any image into the picture the model knows (``python -m transformer``)."""

@@ -26,34 +26,37 @@ def command_line() -> argparse.ArgumentParser:
     """The flags of the program: KServe's and its own."""
     flags = parser("transformer", "Decode images, ask the predictor, name the digit.", EPILOG)
     flags.add_argument(
-        "--max_pixels", default=MAX_PIXELS, type=positive, help="Pixels that an image may have."
+        "--max_pixels",
+        default=MAX_PIXELS,
+        type=positive,
+        help="Most pixels in an image; a larger one gets 413.",
     )
     flags.add_argument(
         "--max_pending",
         default=1024,
         type=positive,
-        help="Images waiting, beyond which requests are refused with 429.",
+        help="Most images decoding, and most waiting for scores; beyond that, requests get 429.",
     )
     flags.add_argument(
         "--max_batch",
         default=64,
         type=positive,
-        help="Images that share one call to the predictor.",
+        help="Most images that share a call to the predictor; a larger request has one of its own.",
     )
     flags.add_argument(
         "--max_wait",
         default=0.01,
         type=float,
-        help="Seconds that a request waits for company while a call is under way.",
+        help="Seconds that a request waits to be merged while a call is under way.",
     )
     flags.add_argument(
-        "--max_calls", default=4, type=positive, help="Calls to the predictor at a time."
+        "--max_calls", default=4, type=positive, help="Most calls to the predictor at a time."
     )
     flags.add_argument(
         "--decode_threads",
         default=cpu_limit(),
         type=positive,
-        help="Images being decoded at a time; the default is the container's CPU limit.",
+        help="Images decoded at a time; by default the container's CPU limit.",
     )
     return flags
 

@@ -1,4 +1,4 @@
-"""What the caller is told: the digit, how sure the model is, and what kind of picture it was."""
+"""The answer for the caller: the digit, how sure the model is, and what kind of picture it was."""
 
 import base64
 import io
@@ -12,11 +12,11 @@ from serving.scores import Scores
 from transformer.image import Picture
 
 NO_DIGIT = -1
-"""``digit`` where there is none; V1 says ``null``."""
+"""``digit`` of an image without one; in V1 it is ``null``."""
 
 
 class Answer(NamedTuple):
-    """The answer for N images, as the tensors that V2 calls by these names."""
+    """The answer for N images; V2's tensors have the names of these fields."""
 
     digit: NDArray[np.int64]
     """int64 [N], 0–9 or ``NO_DIGIT``."""
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 
 def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
-    """Join what the picture says and what the model says; the picture has the last word."""
+    """Combine pictures and scores: ``no_digit`` and ``multiple`` stand whatever the model says."""
     statuses = [
         "uncertain" if picture.status == "ok" and not accepted else picture.status
         for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
@@ -64,7 +64,7 @@ def to_predictions(answer: Answer) -> list[dict[str, Any]]:
 
 
 def show(picture: Picture) -> dict[str, str]:
-    """The picture as a PNG, ``{"b64": "…"}``: the form in which images are sent, too."""
+    """The picture as a PNG in ``{"b64": "…"}``, the form in which V1 requests send images."""
     png = io.BytesIO()
     Image.fromarray(picture.pixels).save(png, "PNG")
     return {"b64": base64.b64encode(png.getvalue()).decode()}

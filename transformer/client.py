@@ -1,7 +1,7 @@
 """Calls to the predictor: the V2 protocol with raw tensors, over HTTP or gRPC.
 
-HTTP does not go through the SDK's client: a call costs a fraction of its processor time, and it
-drops the version from the answer.
+Over HTTP it does not use the SDK's client, which takes six times the processor time and drops the
+version from the answer (docs/decisions/calls.md).
 """
 
 import logging
@@ -40,8 +40,8 @@ class PredictorClient(Protocol):
         """Score ``images``, uint8 [N, 28, 28].
 
         Raises:
-            Overloaded, Unavailable, TimedOut, Failed: as the predictor's answer, or its absence,
-                says.
+            Overloaded, Unavailable, TimedOut, Failed: depending on the predictor's answer, or
+                why there is none.
         """
 
     async def close(self) -> None:
@@ -52,7 +52,7 @@ def client_for(config: PredictorConfig, model_name: str) -> PredictorClient:
     """The client for the protocol that ``config`` names.
 
     Raises:
-        ValueError: the protocol is V1, which has no raw tensors.
+        ValueError: it names V1, which has no raw tensors.
     """
     if config.predictor_protocol == "v2":
         return RESTPredictor(config, model_name)
@@ -108,7 +108,7 @@ class RESTPredictor:
                 raise TimedOut(PREDICTOR_SLOW) from None
             except OSError as error:
                 metrics.count_call(None, ok=False)
-                # A call changes nothing, so it may be made again.
+                # A call changes nothing, so it is safe to repeat.
                 log.warning("call %d of %d failed: %s", attempt, self._attempts, error)
         raise Unavailable(AWAY)
 
@@ -123,14 +123,14 @@ class GRPCPredictor:
 
     async def score(self, images: Images) -> Scores:
         """See ``PredictorClient``."""
-        if self._client is None:  # grpc.aio wants to be inside the event loop
+        if self._client is None:  # grpc.aio needs a running event loop
             self._client = InferenceGRPCClient(
                 self._config.predictor_host,
                 use_ssl=self._config.use_ssl,
                 timeout=self._config.timeout,
-                # The SDK hands it on as gRPC's maxAttempts, which counts the first one too.
+                # The SDK passes it on as gRPC's maxAttempts, which counts the first attempt too.
                 retries=self._config.retries and self._config.retries + 1,
-                # One connection would take every call to the same pod.
+                # By default one connection takes every call to the same pod.
                 channel_args=[
                     ("grpc.lb_policy_name", "round_robin"),
                     ("grpc.enable_http_proxy", 0),
@@ -147,7 +147,7 @@ class GRPCPredictor:
             metrics.count_call(dict(error.trailing_metadata() or ()).get(VERSION_HEADER), ok=False)
             log.warning("the predictor answered %s: %.200r", error.code().name, error.details())
             raise _error_of(_HTTP_STATUS.get(error.code(), 500)) from None
-        except (IndexError, ValueError, struct.error) as error:  # of the SDK, which cannot read it
+        except (IndexError, ValueError, struct.error) as error:  # the SDK cannot read the answer
             metrics.count_call(None, ok=False)
             log.warning("the predictor answered what is no V2: %.200r", error)
             raise Unavailable(AWAY) from None
@@ -173,23 +173,23 @@ _HTTP_STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 _DTYPES: dict[str, type[Any]] = {"FP32": np.float32, "BOOL": np.bool_}
-"""Those of the outputs that are asked for."""
+"""By the V2 datatypes of the outputs that are read."""
 
 
 def _error_of(status: int) -> ServingError:
-    """What the caller is told when the predictor, or a proxy before it, answers ``status``."""
+    """The error for the caller when the predictor, or a proxy before it, answers ``status``."""
     if status == 429:
         return Overloaded(BUSY)
     if status == 504:
         return TimedOut(PREDICTOR_SLOW)
-    # 200: not by the predictor. 404: a proxy knows no such host, or not yet.
+    # 200 with another body is not from the predictor. 404: a proxy does not know the host (yet).
     if status in (200, 404, 502, 503):
         return Unavailable(AWAY)
     return Failed(DEFECT)
 
 
 def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores | None:
-    """The scores of ``count`` images; ``None`` if the answer has not got them."""
+    """The scores of ``count`` images; ``None`` if the answer does not contain them."""
     tensors = {}
     try:
         position = int(headers[v2.HEADER_LENGTH])
@@ -208,7 +208,7 @@ def _read_scores(headers: Mapping[str, str], body: bytes, count: int) -> Scores 
 
 
 def _scores(tensors: Mapping[str, NDArray[Any]], version: Any, count: int) -> Scores | None:
-    """The scores of ``count`` images; ``None`` if the answer is not the contract's."""
+    """The scores of ``count`` images; ``None`` if the answer is not as the contract says."""
     probabilities, accepted = tensors.get("probabilities"), tensors.get("accepted")
     if probabilities is None or accepted is None:
         return None

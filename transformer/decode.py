@@ -26,24 +26,24 @@ Grey = npt.NDArray[np.uint8]
 MAX_PIXELS = 51_200_000
 """Default limit on width × height: the largest phone photos have 50 megapixels."""
 MIN_SIDE = 8
-"""Shortest side, in pixels, on which a digit can be told."""
+"""Shortest side, in pixels, at which a digit can be recognised."""
 MAX_SIDE = 1024
-"""A larger picture is reduced, by a whole number, until its longer side is at most this."""
+"""A larger picture is reduced by a whole factor, to a longer side of at most this."""
 PLAIN_BYTES = 5 * MAX_SIDE**2
-"""A plain PNG of that size has more bytes than pixels need."""
+"""Most bytes of a plain PNG: the pixels of the largest picture need fewer."""
 MAX_SCANS = 64
-"""Scans of a JPEG: each is a pass over all pixels. Progressive ones have about ten; a phone
-photo may hold two or three more pictures."""
+"""Most scans of a JPEG: each is a pass over all pixels. A progressive one has about ten, and a
+phone photo may contain two or three more pictures."""
 MAX_RUNS = 4_000_000
-"""Pixels of a BMP in run lengths: Pillow reads it in Python, a tenth of a microsecond each."""
+"""Most pixels of a run-length encoded BMP: Pillow, in Python, takes 0.1 µs for each."""
 MAX_EXIF_BYTES = 2**20
-"""Larger metadata are not looked at: each number in them may become an object."""
+"""Larger Exif metadata are ignored: each number in them may become a Python object."""
 COUNTABLE = 100_000
-"""Bytes up to which frames are counted for the error message: counting can be slow."""
+"""Largest file, in bytes, whose frames are counted for the error: counting can be slow."""
 
-# By its first bytes, not by `Image.open`: what has the signature of a format and cannot be
-# read is damaged, what has none is no image; an MPO of a phone is read as the JPEG it begins
-# with; and `Image.open` checks sizes against a limit of the whole process.
+# A file's format is told by its first bytes, not by `Image.open`: so a file that cannot be read
+# is damaged if it has a signature, and no image if it has none; a phone's MPO is read as the
+# JPEG it begins with; and the size limit of `Image.open`, global to the process, does not apply.
 _SIGNATURES: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
     (b"\xff\xd8\xff", JpegImageFile),
@@ -75,24 +75,25 @@ _PNG_MODES = {
     b"\x08\x02\x00\x00\x00": ("rgb", cv2.COLOR_RGB2GRAY),
     b"\x08\x06\x00\x00\x00": ("rgba", cv2.COLOR_RGBA2GRAY),
 }
-"""Modes by what a PNG's header says of depth, colour, compression, filters and interlacing."""
+"""kornia's mode and OpenCV's conversion, by the last five bytes of a PNG's header: depth, colour
+type, compression, filter and interlacing."""
 
-# Pillow warns of metadata that it skips. The caller cannot be told, and a log fills.
+# Pillow warns of metadata that it skips: that cannot reach the caller, and would fill the log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     """The picture in ``data``, a file in PNG, JPEG, WebP, BMP, GIF or TIFF, of any mode.
 
-    It is turned upright as its EXIF orientation says. Where it is transparent it shows the
-    opposite of its ink. Deep pixels (16 and 32 bits, float) are scaled, not clipped. Its longer
-    side has at most 1,024 pixels.
+    It is turned upright by its EXIF orientation. Transparent parts get a background that contrasts
+    with the ink. Deep pixels (16 and 32 bits, float) are scaled, not clipped. The longer side has
+    at most 1,024 pixels.
 
     Raises:
         NotAnImage: the bytes are in none of these formats.
-        TooLarge: more pixels than ``max_pixels``, or more parts than are read; nothing is decoded.
-        InvalidInput: no bytes, a damaged image, one under 8×8, several frames, too many scans of a
-            JPEG, or pixels that are no finite numbers.
+        TooLarge: more pixels than ``max_pixels``, or too many parts; nothing has been decoded.
+        InvalidInput: no bytes, a damaged image, one under 8×8, several frames, a JPEG with too many
+            scans, or pixels that are not finite numbers.
     """
     if not data:
         raise InvalidInput("the image is empty: 0 bytes")
@@ -113,19 +114,19 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         raise
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the image has more than the limit of {max_pixels:,} pixels") from error
-    # Pillow's readers raise whatever a damaged file leads them to: OSError, SyntaxError,
-    # ValueError, KeyError, struct.error, OverflowError and more.
+    # On a damaged file Pillow's readers may raise anything: OSError, SyntaxError, ValueError,
+    # KeyError, struct.error, OverflowError and more.
     except Exception as error:
         name = reader.format
         raise InvalidInput(f"the {name} image is damaged or truncated") from error
 
 
 def decode_plain(data: bytes, *, max_pixels: int) -> Grey | None:
-    """The picture of a plain PNG: 8 bits a channel, not interlaced, no chunks that not all have.
+    """The picture of a plain PNG: 8 bits per channel, not interlaced, only the mandatory chunks.
 
-    Most PNGs are such, and this takes a fifth of the time, milliseconds at most. None for all other
-    files, for large ones, which would hold other threads up, and for damaged ones: :func:`decode`
-    sees to them.
+    Most PNGs are plain, and this takes a fifth of the time, milliseconds at most. None for all
+    other files, for large ones, which would hold up other threads, and for damaged ones: these are
+    left to :func:`decode`.
     """
     mode, to_grey = _PNG_MODES.get(data[24:29], (None, None))
     if mode is None or len(data) > PLAIN_BYTES or data[:16] != _PNG_START:
@@ -142,7 +143,7 @@ def decode_plain(data: bytes, *, max_pixels: int) -> Grey | None:
         return None
     try:
         pixels = kornia_rs.io.decode_image_png_u8(data, (height, width), mode)
-    except Exception:  # It raises just that.
+    except Exception:  # Nothing more specific is raised.
         return None
     if to_grey is None:
         return np.asarray(pixels[..., 0], np.uint8)
@@ -169,7 +170,7 @@ def _number(data: bytes, at: int) -> int:
 
 
 def _check(image: ImageFile, data: bytes, max_pixels: int) -> None:
-    """Refuse by the header alone what should not be decoded."""
+    """Refuse, before decoding, what should not be decoded."""
     _check_size(image.size, max_pixels)
     if getattr(image, "is_animated", False):
         frames = getattr(image, "n_frames", 2) if len(data) <= COUNTABLE else "several"
@@ -225,7 +226,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Any, as above. The metadata is damaged, the pixels are not.
+    except Exception:  # Any, as above. Only the metadata are damaged.
         return None
 
 
@@ -234,10 +235,10 @@ def _step(image: Image.Image) -> int:
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-    """Pixels of 16 or 32 bits; their full scale is the least 2ⁿ − 1 that holds them all.
+    """Scale pixels of 16 or 32 bits to 8 bits; full scale is the least 2ⁿ − 1 that holds them all.
 
-    So a mask of 0 and 1 and a picture of 12 bits keep their contrast, and a blank page
-    with a little noise stays blank, as it would not if its range were stretched.
+    So a mask of 0 and 1 and a picture of 12 bits keep their contrast, and a blank page with a
+    little noise stays blank; stretching its range would make the noise look like ink.
     """
     pixels = np.asarray(image).astype(np.float32, copy=False)
     low, high = float(pixels.min()), float(pixels.max())
@@ -250,10 +251,10 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Put what is transparent on the opposite of the ink.
+    """Fill the transparent parts with a grey that contrasts with the ink.
 
-    A page that is mostly opaque and has two tones shows its own background; otherwise
-    the opaque part is the ink.
+    A picture that is mostly opaque and has two tones is a page: its median is the background, and
+    fills the rest. In any other the opaque part is the ink, and black or white fills the rest.
     """
     if image.mode not in ("LA", "RGBA"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as a caller of one host: a POST takes a kept connection, or a new one.
+"""An HTTP/1.1 client for one host: a POST uses an idle connection, or opens a new one.
 
-A general client costs a call more than all else that the transformer does for it
-(docs/decisions/calls.md). What is left out: redirects, cookies, proxies, compression, and answers
-that do not say how long they are.
+With a general client, a call costs more time than all else that the transformer does for it
+(docs/decisions/calls.md). This one leaves out redirects, cookies, proxies, compression, and
+answers that end only with the connection.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ import httptools
 from serving.message import Response, write_headers
 
 LONGEST = 2**20
-"""Bytes of an answer. The scores of 256 images are a hundredth of it."""
+"""Largest answer, in bytes. The scores of 256 images take a hundredth of it."""
 
 
 class Client:
-    """Connections to one host, as many as there are requests at a time."""
+    """Connections to one host, as many as there are concurrent requests."""
 
     def __init__(self, url: str, *, timeout: float) -> None:
-        """Post to ``url``; an answer takes at most ``timeout`` seconds.
+        """Post to ``url``; a call may take ``timeout`` seconds.
 
-        Over TLS the host's certificate is checked with the bundle that ``REQUESTS_CA_BUNDLE``
-        names, as KServe's controller sets it, or else with the system's.
+        Over TLS the host's certificate is checked with the bundle in ``REQUESTS_CA_BUNDLE``, which
+        KServe's controller sets, or else with the system's.
         """
         parts = urlsplit(url)
         self._timeout = timeout
@@ -40,13 +40,13 @@ class Client:
         self._idle: list[_Connection] = []
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> Response:
-        """The answer to a POST of ``body``.
+        """POST ``body`` and return the answer.
 
         Raises:
-            ValueError: a header would end before its value does.
-            TimeoutError: it did not come in time.
-            OSError: there was no connection, or it broke. ``ConnectionError``, which is one, also
-                where what came was no HTTP, or too long.
+            ValueError: a header contains a line break.
+            TimeoutError: the answer did not come in time.
+            OSError: there was no connection, or it broke; as ``ConnectionError`` also if the
+                answer was not HTTP, or too long.
         """
         head = f"{self._start}{write_headers(headers)}content-length: {len(body)}\r\n\r\n"
         try:
@@ -55,17 +55,17 @@ class Client:
                 try:
                     response = await connection.ask(head.encode("latin-1") + body)
                 except BaseException:
-                    connection.close()  # what is left of the answer must not answer another
+                    connection.close()  # the rest of the answer must not be taken for the next one
                     raise
         except TimeoutError:
-            self.close()  # a host that has vanished leaves all of them open
+            self.close()  # if the host has vanished, the idle ones are dead too
             raise
         if connection.is_open:
             self._idle.append(connection)
         return response
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the idle connections."""
         for connection in self._idle:
             connection.close()
 
@@ -123,7 +123,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._answer is None:
-            self.close()  # nobody has asked
+            self.close()  # an answer to no request
         self._headers: dict[str, str] = {}
         self._chunks: list[bytes] = []
 
@@ -136,7 +136,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
-            return  # the answer proper follows
+            return  # an interim answer: the real one follows
         if not self._parser.should_keep_alive():
             self.close()
         answer, self._answer = self._answer, None

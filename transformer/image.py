@@ -1,8 +1,8 @@
-"""Any image file → the 28×28 picture that the model knows: the recipe of MNIST.
+"""Any image file → the 28×28 picture that the model knows, made as MNIST's were.
 
-MNIST's digits are white on black, fitted into 20×20 keeping their aspect, and centred by
-their mass in 28×28 (http://yann.lecun.com/exdb/mnist/). Whoever brings another model
-replaces ``picture``.
+MNIST's digits are white on black, fitted into 20×20 with their aspect ratio kept, and centred in
+28×28 by their centre of mass (http://yann.lecun.com/exdb/mnist/). For a model of other pictures,
+replace ``picture``.
 """
 
 import math
@@ -17,18 +17,18 @@ from transformer.ink import Strength, find
 SIDE = 28
 BOX = 20
 THINNEST = 2.0
-"""Thinner strokes, in pixels of the picture, are thickened. MNIST's median is 2.5."""
+"""Strokes thinner than this, in pixels of the picture, are thickened. MNIST's median is 2.5."""
 
 _POWERS = np.array([np.ones(BOX), np.arange(BOX)], np.float32)
-"""Places in a line to the powers 0 and 1: their products with masses are moments."""
+"""Positions along a side to the powers 0 and 1, which times the ink give its moments."""
 _PLACES = np.array([(1, x, y) for y in range(SIDE) for x in range(SIDE)], np.float32)
-"""The same for the pixels of 28×28, row by row; float32 holds all sums of their products."""
+"""The same for all pixels of 28×28, row by row; in float32 their moments are exact."""
 
 Status = Literal["ok", "no_digit", "multiple"]
 
 
 class Picture(NamedTuple):
-    """What the model sees, and whether there was one digit to see."""
+    """What the model sees, and whether there is a digit, or several."""
 
     pixels: Grey
     """uint8 [28, 28], 0 background to 255 ink; all 0 with ``no_digit``."""
@@ -37,18 +37,18 @@ class Picture(NamedTuple):
 
 
 def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The digit in an image file, as the model knows it.
+    """The model's picture of the digit in an image file.
 
     Raises:
-        ServingError: as ``transformer.decode.decode`` does, and nothing else.
+        ServingError: as ``transformer.decode.decode`` does; nothing else is raised.
     """
     return picture(decode(data, max_pixels=max_pixels))
 
 
 def picture(grey: Grey) -> Picture:
-    """The digit in a grey picture (uint8 [height, width], any polarity), as the model knows it.
+    """The model's picture of the digit in a grey one (uint8 [height, width], any polarity).
 
-    What is in MNIST's format already is not changed.
+    A picture that is already in MNIST's format is only inverted, if it is dark on light.
     """
     if grey.shape == (SIDE, SIDE):
         if _is_mnist(grey):
@@ -63,10 +63,10 @@ def picture(grey: Grey) -> Picture:
 
 
 def _is_mnist(grey: Grey) -> bool:
-    """Whether 28×28 pixels have what all of MNIST's 70,000 digits have.
+    """Whether 28×28 pixels have the properties that all of MNIST's 70,000 digits have.
 
-    These are: an ink of 254 at least; no ink outside a box of 20×20 that one side fills, or
-    lacks a pixel of (16 of the 70,000); and the centre of mass at pixel 14, rounded.
+    These are: a maximum of at least 254; a box around the ink whose longer side is 20 pixels (in 16
+    of the 70,000, 19); and a centre of mass at pixel 14, rounded.
     """
     *_, width, height = cv2.boundingRect(grey)
     if not BOX - 1 <= max(width, height) <= BOX or cv2.minMaxLoc(grey)[1] < 254:
@@ -78,7 +78,7 @@ def _is_mnist(grey: Grey) -> bool:
 
 
 def _thickened(strength: Strength) -> Strength:
-    """Strokes that would be hairlines in the picture, made two pixels wide there."""
+    """Thicken strokes that would be hairlines in the picture, to two pixels there."""
     wanted = THINNEST / BOX
     if _stroke(strength) >= wanted * max(strength.shape):
         return strength
@@ -97,19 +97,19 @@ def _thickened(strength: Strength) -> Strength:
 def _stroke(strength: Strength) -> float:
     """The mean width of the strokes, in pixels: twice their area over their circumference.
 
-    Counted in edges between pixels, a circumference is 4/π too long on the mean over all
-    directions, so that the width is 8/π × area / edges.
+    A circumference counted in edges between pixels is too long by a factor of 4/π, averaged over
+    all directions; so the width is 8/π × area / edges.
     """
     inside = (strength > 0.5).view(np.uint8)
     ink = np.asarray(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0))
     across, down = (ink[:, 1:], ink[:, :-1]), (ink[1:], ink[:-1])
     edges = cv2.norm(*across, cv2.NORM_L1) + cv2.norm(*down, cv2.NORM_L1)
-    # Dots may vanish when they are enlarged.
+    # A dot may vanish when it is enlarged, and then has no edges.
     return 8 / math.pi * cv2.countNonZero(ink) / max(1, edges)
 
 
 def _scaled(strength: Strength, longer: int) -> Strength:
-    """The same ink with a longer side of ``longer`` pixels: each is the mean of what it covers."""
+    """Resize to a longer side of ``longer`` pixels; reduced, they are means of what they cover."""
     height, width = strength.shape
     scale = longer / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,12 +1,12 @@
 """Find the digit in a grey picture: where it is, and how much ink is at each pixel.
 
-The picture is looked at small, at most 256 pixels a side. Its *background* is one grey
-where the border is one grey; otherwise the light is uneven, and a running median of the
-picture is tried as well, in a narrow and in a wide window. What differs from the
-background, by Otsu's threshold, is ink; its largest part, with what is near it, is the
-digit (``transformer.parts``). Of several backgrounds the right one is that on which the
-digit's outline is *sharpest*: ink has an edge, a shadow fades, paper and noise are the
-same all over. The same number tells a digit from none.
+The search is in a small copy, at most 256 pixels a side. If the border is one grey, that grey
+is the *background*; otherwise the light is uneven, and running medians of the picture, with a
+narrow and with a wide window, are tried as well. What differs from the background, by Otsu's
+threshold, is ink; its largest part, with what is near it, is the digit (``transformer.parts``).
+Of several backgrounds the best is the one on which the digit's outline is *sharpest*: ink has an
+edge, a shadow fades, and paper and noise are the same all over. If even that outline is not sharp,
+there is no digit.
 """
 
 from bisect import bisect_left, bisect_right
@@ -25,32 +25,32 @@ Strength = npt.NDArray[np.float32]
 LOOK = 256
 """Longest side, in pixels, of the small copy in which the digit is looked for."""
 FINE = 60
-"""Longest side, in pixels, at which a digit's ink is measured: three times the model's. One that is
-longer in the small copy is measured there."""
+"""A digit's ink is measured at a longer side of this many pixels, three times the model's; a digit
+that has more in the small copy is measured in that."""
 
 EVEN = 6
-"""A border is one grey if four fifths of it are within so many levels of its median."""
+"""A border is one grey if four fifths of it are within this many levels of its median."""
 WINDOWS = (0.27, 0.7)
-"""Sides of the windows of the running median, as shares of the longer side. The narrow one
-follows the edge of a shadow, the wide one looks past the strokes of a marker."""
+"""Window sizes of the running median, as shares of the picture's longer side. The narrow one
+follows the edge of a shadow, the wide one ignores the strokes of a marker."""
 
 CONTRAST = 12
-"""Ink differs from its background by at least so many of 255 levels …"""
+"""Ink differs from its background by at least this many of 255 levels …"""
 SHARPNESS = 5.0
-"""… and its outline is so many times as steep as the rest of the picture. Blank paper, with
-noise and shadows, reaches 3 to 5, and photos of digits begin at 9 (``benchmarks.image``)."""
+"""… and its outline is at least this many times as steep as the rest of the picture. Blank paper,
+with noise and shadows, reaches 3 to 5, and photos of digits begin at 9 (``benchmarks.image``)."""
 
 SMALL = 6
-"""A digit has this size at least, in pixels of the small copy; a speck is smaller."""
+"""Smallest size of a digit, in pixels of the small copy; anything smaller is a speck."""
 FULL = 0.45
 SOLID = 0.85
-"""What covers these shares of the square around it and of its convex hull is a sheet of paper,
-a blot, or ink all over; of MNIST's digits about 1 in 2,000 is so bold."""
+"""Ink that covers more than these shares of its square and of its convex hull is not a digit, but a
+sheet of paper or a blot; about 1 in 2,000 of MNIST's digits is that bold."""
 
 _SQUARE = np.ones((3, 3), np.uint8)
 _LEVELS = np.arange(256, dtype=np.float32)
 
-# These pictures are small: threads of OpenCV's own would only compete with the server's.
+# These pictures are small: OpenCV's own threads would only compete with the server's.
 cv2.setNumThreads(1)
 
 
@@ -62,7 +62,7 @@ class Ink(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What is seen on a page, on the assumption of a background."""
+    """What is found on a page, given one of the possible backgrounds."""
 
     background: Grey
     light: bool
@@ -76,7 +76,7 @@ class _Look(NamedTuple):
 def find(grey: Grey, *, on_sheet: bool = True) -> Ink | None:
     """The largest digit in ``grey``, dark on light or light on dark; None if there is none.
 
-    What covers its square may be a sheet of paper on a table: ``on_sheet`` looks on it.
+    What fills its square may be a sheet of paper on a table: with ``on_sheet``, look on that sheet.
     """
     step = -(-max(grey.shape) // LOOK)
     height, width = (max(1, side // step) for side in grey.shape)
@@ -101,7 +101,7 @@ def _resized(image: Grey, size: tuple[int, int]) -> Grey:
     """``image`` with (width, height) ``size``."""
     if image.shape == (size[1], size[0]):
         return image
-    # Up to a half, no pixel is skipped linearly, which takes a sixth of the time.
+    # Down to half the size, linear interpolation skips no pixel, and takes a sixth of the time.
     method = cv2.INTER_AREA if max(image.shape) >= 2 * max(size) else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
@@ -111,7 +111,7 @@ def _border(image: Grey) -> Grey:
 
 
 def _backgrounds(page: Grey) -> list[Grey]:
-    """What the page may be without its ink."""
+    """What the page may look like without its ink; the first is one grey."""
     border = np.sort(_border(page)).tobytes()
     middle = len(border) // 2
     level = (border[middle - 1] + border[middle]) // 2
@@ -120,7 +120,7 @@ def _backgrounds(page: Grey) -> list[Grey]:
     if even / len(border) >= 0.8:
         return [flat]
     height, width = page.shape
-    # The median is wide, so a small copy does: 64 pixels.
+    # The windows are wide, so a copy of 64 pixels is enough.
     scale = 64 / max(height, width)
     small = _resized(page, (max(1, round(width * scale)), max(1, round(height * scale))))
     medians = []
@@ -131,13 +131,13 @@ def _backgrounds(page: Grey) -> list[Grey]:
 
 
 def _residual(page: Grey, background: Grey, light: bool) -> Grey:
-    """By how much the page is lighter than its background, or darker; 0 where it is not."""
+    """By how much the page is lighter (or else darker) than its background; 0 where it is not."""
     less, more = (background, page) if light else (page, background)
     return np.asarray(cv2.subtract(more, less), np.uint8)
 
 
 def _looks(page: Grey) -> list[_Look]:
-    """What is seen on the page, on each of its backgrounds; nothing on a blank page."""
+    """What is found on the page with each possible background; nothing on a blank page."""
     soft = np.asarray(cv2.blur(page, (3, 3)), np.uint8)
     slope = np.asarray(cv2.morphologyEx(soft, cv2.MORPH_GRADIENT, _SQUARE), np.uint8)
     looks = (_look(page, soft, slope, background) for background in _backgrounds(page))
@@ -147,7 +147,7 @@ def _looks(page: Grey) -> list[_Look]:
 def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None:
     """The largest digit on the page, or what is most like one; None on a blank page.
 
-    Given with the page: a ``soft`` copy, without its noise, and how steep that is at each pixel.
+    ``soft`` is a copy of the page without its noise, and ``slope`` how steep that is at each pixel.
     """
     lighter, darker = (cv2.norm(_residual(soft, background, light)) for light in (True, False))
     light = lighter > darker
@@ -159,33 +159,33 @@ def _look(page: Grey, soft: Grey, slope: Grey, background: Grey) -> _Look | None
     if digit is None:
         return None
     sharpness = _sharpness(slope, digit)
-    # Ink seldom runs along the border, as a shadow or a table does.
+    # A shadow or a table often runs along the border, ink seldom.
     border = _border(digit.ink)
     sharpness *= 1 - cv2.countNonZero(border) / border.size
     return _Look(background, light, level, digit, sharpness)
 
 
 def _sharpness(slope: Grey, digit: Digit) -> float:
-    """How steep the digit's outline is, against what is further than a pixel from it."""
+    """How steep the digit's outline is, relative to all that is more than a pixel from it."""
     left, top, right, bottom = digit.box
     around = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
     inner, steep = digit.ink[around], slope[around]
     near = cv2.dilate(inner, _SQUARE)
     outline, wide = cv2.subtract(near, inner), cv2.dilate(near, _SQUARE)
-    # Sums over a mask, as norms: a fifth of the time of ``cv2.mean``.
+    # Norms as sums over a mask take a fifth of the time of ``cv2.mean``.
     edge = cv2.norm(steep, cv2.NORM_L1, outline) / max(1, cv2.countNonZero(outline))
     rest = cv2.norm(slope, cv2.NORM_L1) - cv2.norm(steep, cv2.NORM_L1, wide)
     return edge / (rest / max(1, slope.size - cv2.countNonZero(wide)) + 0.5)
 
 
 def _hull(mask: Grey) -> Grey:
-    """The convex hull of what is 1, filled."""
+    """The filled convex hull of all pixels that are 1."""
     corners = cv2.convexHull(cv2.findNonZero(mask))
     return np.asarray(cv2.fillConvexPoly(np.zeros_like(mask), corners, 1), np.uint8)
 
 
 def _sheet(grey: Grey, hull: Grey, step: int) -> Grey | None:
-    """The sheet of paper in ``hull``, less its edge, and paper all around it."""
+    """The sheet of paper in ``hull`` without its edge, surrounded by the sheet's median grey."""
     edge = max(3, max(cv2.boundingRect(hull)[2:]) // 16)
     inside = np.asarray(cv2.erode(hull, np.ones((edge, edge), np.uint8)), np.uint8)
     x, y, width, height = cv2.boundingRect(inside)
@@ -198,7 +198,7 @@ def _sheet(grey: Grey, hull: Grey, step: int) -> Grey | None:
 
 
 def _strength(grey: Grey, page: Grey, look: _Look, step: int) -> Strength:
-    """How much ink is in the digit's box, measured on the page, or finer, in ``grey``; see FINE."""
+    """The digit's ink, cut to its box, measured on the page or, finer, on ``grey``; see FINE."""
     (height, width), box = page.shape, look.digit.box
     left, top = max(0, box[0] - 1), max(0, box[1] - 1)
     right, bottom = min(width, box[2] + 1), min(height, box[3] + 1)
@@ -212,7 +212,7 @@ def _strength(grey: Grey, page: Grey, look: _Look, step: int) -> Strength:
     residual *= _resized(near, size)
     ink = cv2.threshold(residual, look.level, 0, cv2.THRESH_TOZERO)[1]
     full = cv2.sumElems(ink)[0] / max(1, cv2.countNonZero(ink)) or 255
-    # The contrast is stretched so that 10 % of the ink's mean is nothing, and 90 % is all.
+    # Stretch the contrast: 10 % of the ink's mean becomes 0, and 90 % becomes 1.
     stretched = (_LEVELS * (1.25 / full) - 0.125).clip(0, 1)
     strength = np.asarray(cv2.LUT(residual, stretched), np.float32)
     x, y, width, height = cv2.boundingRect((strength > 0.5).view(np.uint8))

@@ -1,4 +1,4 @@
-"""What the transformer counts beyond ``serving.metrics``: images, pictures, digits, its calls."""
+"""The transformer's metrics besides ``serving.metrics``: images, pictures, digits, calls."""
 
 from functools import cache
 
@@ -46,13 +46,13 @@ CONFIDENCE = Histogram(
 )
 PREDICTOR_CALLS = Counter(
     "mnist_predictor_calls_total",
-    "Calls to the predictor, each attempt one: ok; failed, an error that the version named has "
-    "answered; lost, no answer from the predictor itself.",
+    "Attempts to call the predictor: ok; failed, answered with an error by the version named; "
+    "lost, not answered by any version.",
     ("model_version", "outcome"),
 )
 
 
-# What `labels` looks up under a lock, with its arguments checked, costs more than the counting.
+# `labels` takes a lock and checks its arguments, which costs more than the counting.
 _images = cache(IMAGES.labels)
 _predictions = cache(PREDICTIONS.labels)
 _confidence = cache(CONFIDENCE.labels)
@@ -83,7 +83,7 @@ def count_answer(answer: Answer, model_version: str) -> None:
 
 
 def count_call(model_version: str | None, *, ok: bool) -> None:
-    """Count an attempt to call the predictor; ``None``, or what is no version, where none has."""
+    """Count an attempt to call the predictor; an invalid version counts as none, like ``None``."""
     version = model_version if model_version and VERSION.fullmatch(model_version) else ""
     outcome = "ok" if ok else "failed" if version else "lost"
     PREDICTOR_CALLS.labels(version, outcome).inc()

@@ -25,11 +25,11 @@ from transformer.payload import Payload, Upload, read_files
 DECODE_SECONDS = STAGE_SECONDS.labels("decode")
 INLINE_BYTES = 64 * 1024
 INLINE_PIXELS = 64 * 64
-"""A plain PNG within both limits is decoded at once: a thread would cost more than it saves, …"""
+"""A plain PNG within both limits is decoded in the event loop: a thread would cost more."""
 INLINE_PIXELS_ALONE = 320 * 320
-"""… and so is a larger one where there is one thread: it would be no faster than this one."""
+"""Instead of ``INLINE_PIXELS`` if there is only one thread, which would be no faster."""
 TURN = 0.005
-"""Seconds after which others have their turn between the images of a request."""
+"""Seconds after which other requests have their turn, before the next image of this one."""
 LATE = "the images took too long to decode"
 
 
@@ -67,16 +67,16 @@ class Transformer(ServedModel):
         """Transform for the model ``name``.
 
         Args:
-            name: of the model, here and at the predictor.
+            name: the model's name, here and at the predictor.
             client: scores pictures.
-            max_instances: images in one request.
-            max_pixels: pixels of one image.
-            max_pending: images being decoded, and again images waiting for the predictor.
-            max_batch: images in one call to the predictor.
-            max_wait: seconds that a request is held back for company while a call is out.
-            max_calls: calls to the predictor at a time.
+            max_instances: most images in one request.
+            max_pixels: most pixels in one image.
+            max_pending: most images being decoded, and most images waiting for scores.
+            max_batch: most images that share one call to the predictor.
+            max_wait: seconds that a request waits to be merged while a call is under way.
+            max_calls: most calls to the predictor at a time.
             timeout: seconds for a request, from its decoding to the scores.
-            decode_threads: images being decoded at a time.
+            decode_threads: images decoded at a time.
         """
         super().__init__(name)
         self._client = client
@@ -115,7 +115,7 @@ class Transformer(ServedModel):
         Raises:
             InvalidInput, TooLarge, NotAnImage: the message names the instance.
             Overloaded: too many images are being decoded.
-            TimedOut: there is no time left for the rest.
+            TimedOut: not all could be decoded in time.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
@@ -137,11 +137,12 @@ class Transformer(ServedModel):
         headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> tuple[Job, Scores]:
-        """Have the predictor score the pictures, in one call with those of other requests.
+        """Have the predictor score the pictures, in a call that other requests may share.
 
         Raises:
-            Overloaded, Unavailable, TimedOut, Failed: as the predictor's answer, or its absence,
-                says.
+            Overloaded: too many images are waiting for scores, here or at the predictor.
+            Unavailable, TimedOut, Failed: depending on the predictor's answer, or why there is
+                none.
         """
         pixels = np.array([picture.pixels for picture in job.pictures])
         return job, await self._batcher.submit(pixels, job.deadline)
@@ -152,7 +153,7 @@ class Transformer(ServedModel):
         headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> dict[str, Any] | InferResponse:
-        """Word the answer in the protocol of the request."""
+        """Format the answer in the protocol of the request."""
         job, scores = result
         answer = make_answer(job.pictures, scores)
         metrics.count_answer(answer, scores.model_version)
@@ -179,7 +180,7 @@ class Transformer(ServedModel):
         await super().close()
 
     async def _decode(self, file: bytes, i: int, deadline: float) -> Picture:
-        """One image, so that a request that is given up stops after it."""
+        """Decode one image; a request that is given up stops after it."""
         try:
             with DECODE_SECONDS.time(), tracing.stage("decode"):
                 picture = await self._read(file, deadline)
@@ -197,11 +198,11 @@ class Transformer(ServedModel):
             return await self._read_in_thread(file, deadline)
         picture = image.picture(grey)
         if grey.size > INLINE_PIXELS:
-            await asyncio.sleep(0)  # it took so long that others are let in
+            await asyncio.sleep(0)  # this took long enough: let others in
         return picture
 
     async def _read_in_thread(self, file: bytes, deadline: float) -> Picture:
-        # A call that is given up stays with the threads until one is free; its file shall not.
+        # If the call is given up, `read` stays queued until a thread is free; its file must not.
         held = [file]
 
         def read() -> Picture:

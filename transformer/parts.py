@@ -1,7 +1,7 @@
-"""The parts that the ink on a page is in: which of them are the digit, and if there are more.
+"""Which parts of the ink on a page are the digit, and whether there are more digits.
 
-Connected components are parts. The largest one, with what is near it, is the digit. Another that is
-about as high is one more digit, if it is not so near that it may be a stroke that broke off.
+A part is a connected component. The largest one, with those near it, is the digit. Another one of
+about the same height is one more digit, unless it is so near that it may be a stroke of this one.
 """
 
 from typing import NamedTuple
@@ -15,29 +15,29 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom; right and bottom are outside."""
 
 SPECK = 0.1
-"""Parts under this share of the largest part's size are dropped; sizes are longer sides."""
+"""Parts up to this share of the largest part's size are dropped; the size is the longer side."""
 MOST = 50
-"""So many parts, the largest, are looked at; more there are in noise only."""
+"""Only this many parts are looked at, the largest; only noise has more."""
 ACROSS = 0.9
-"""A line that reaches across this share of the page is ruled, and dropped."""
+"""A line that is longer than this share of the page's width is a ruled one, and dropped."""
 NEAR = 0.25
 """A part belongs to the digit if the gap between them is at most this share of its size …"""
 OTHER = 0.6
-"""… but one that is so high, against the digit's size, may be another digit, …"""
+"""… but one at least this high, as a share of the same, may be another digit, …"""
 BESIDE = 0.1
-"""… and belongs to it with a gap of at most this share: strokes break, too."""
+"""… and belongs to it only if the gap is at most this share: strokes may break, too."""
 FLAT = 4.0
-"""What is so many times as wide as high is a line across; MNIST's flattest digits reach 2.5."""
+"""What is more than this many times as wide as high is a line; MNIST's digits reach 2.5."""
 
 
 class Digit(NamedTuple):
-    """What is taken for one digit."""
+    """The parts that are taken for one digit."""
 
     ink: Grey
-    """1 where it has ink, 0 elsewhere on the page."""
+    """1 where the digit has ink, 0 elsewhere on the page."""
     box: Box
     multiple: bool
-    """Whether there are more."""
+    """Whether there are more digits on the page."""
 
 
 def size_of(box: Box) -> int:
@@ -46,16 +46,16 @@ def size_of(box: Box) -> int:
 
 
 def largest(ink: Grey) -> Digit | None:
-    """The largest digit on a page, whose ``ink`` is 1, all else 0; None if there is but a line."""
+    """The largest digit on a page, where ``ink`` is 1; None if there are only ruled lines."""
 
     def ruled(wide: int, high: int) -> bool:
         return wide > FLAT * high and wide > ACROSS * ink.shape[1]
 
     x, y, width, height = cv2.boundingRect(ink)
-    # In the ink's box alone: labelling a whole page costs as much as all the rest.
+    # Only in the ink's box: labelling a whole page costs as much as all the rest.
     inner = ink[y : y + height, x : x + width]
     count, _ = cv2.connectedComponents(inner, ltype=cv2.CV_16U)
-    if count == 2:  # One part, as most digits are: to measure it takes twice as long again.
+    if count == 2:  # One part, as in most digits: measuring it would take twice as long again.
         box = x, y, x + width, y + height
         return None if ruled(width, height) else Digit(ink, box, False)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(inner, ltype=cv2.CV_16U)
@@ -83,7 +83,7 @@ def largest(ink: Grey) -> Digit | None:
 
 
 def _near(boxes: dict[int, Box]) -> tuple[list[int], Box]:
-    """The first part, all that belong to it, and the box around them."""
+    """The first part with all that belong to it, and the box around them."""
     first, *rest = boxes
     members, box, size = [first], boxes[first], size_of(boxes[first])
 

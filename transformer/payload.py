@@ -13,7 +13,7 @@ FORMS = 'expected {"instances": [{"image": {"b64": "…"}}, …]} with at least 
 
 
 class Upload(NamedTuple):
-    """Files of a form."""
+    """Files of an upload form."""
 
     files: list[bytes]
     show_picture: bool
@@ -21,7 +21,7 @@ class Upload(NamedTuple):
 
 
 Payload: TypeAlias = Any
-"""What a request holds: V1 JSON (anything), an image as it is (``bytes``), an ``Upload``, or an
+"""What a request holds: V1 JSON (any value), an image file (``bytes``), an ``Upload``, or an
 ``InferRequest``."""
 
 
@@ -29,13 +29,13 @@ def read_files(payload: Payload, *, max_instances: int) -> list[bytes]:
     """The image files in ``payload``, in order, at least one; not yet decoded.
 
     Args:
-        payload: V1 JSON ``{"instances": [{"image": {"b64": "…"}}, …]}``; an image as it is; an
-            upload; or V2 with one input ``images``, BYTES [N] (base64 text where it is JSON).
-        max_instances: images that one request may hold.
+        payload: V1 JSON ``{"instances": [{"image": {"b64": "…"}}, …]}``; an image file; an upload;
+            or V2 with one input ``images``, BYTES [N] (base64 text if it is JSON).
+        max_instances: most images in one request.
 
     Raises:
-        InvalidInput: anything else; the message names the instance and what was expected.
-        TooLarge: more than ``max_instances``.
+        InvalidInput: the payload is anything else; the message says where, and what was expected.
+        TooLarge: more than ``max_instances`` images.
     """
     if isinstance(payload, bytes):
         return [payload]
@@ -80,7 +80,7 @@ def _from_v2(request: InferRequest, max_instances: int) -> list[Any]:
 
 
 def _unpack(raw: bytes, count: int) -> list[bytes]:
-    """The items of a BYTES tensor, each with its length in front; none if they do not add up."""
+    """The items of a BYTES tensor, each after its length; empty if the lengths do not add up."""
     files = []
     position = 0
     for _ in range(count):
@@ -93,7 +93,7 @@ def _unpack(raw: bytes, count: int) -> list[bytes]:
 def _to_bytes(file: Any, i: int) -> bytes:
     try:
         return file if isinstance(file, bytes) else binascii.a2b_base64(file, strict_mode=True)
-    except (TypeError, ValueError):  # no text; no base64, or not ASCII
+    except (TypeError, ValueError):  # not text; not base64, or not ASCII
         raise InvalidInput(
             f"instance {i}: expected the file as base64 text, without 'data:…' in front"
         ) from None

@@ -1,4 +1,4 @@
-"""What the transformer answers beyond the inference protocols: upload form and playground."""
+"""Routes besides the inference protocols: the upload form and the playground."""
 
 import re
 from collections.abc import AsyncGenerator
@@ -19,7 +19,7 @@ from serving.inference import v1_response
 from transformer.payload import Upload
 
 PLAYGROUND = Path(__file__).with_name("playground.html").read_text(encoding="utf-8")
-# The page is one file and talks to this host alone.
+# The page is one file and talks only to this host.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src 'self' data: blob:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
@@ -49,7 +49,7 @@ def add_routes(app: App) -> None:
 
 
 async def root(request: Request) -> Response:
-    """The health check; a browser is shown the way to the playground."""
+    """The health check; browsers are redirected to the playground."""
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("playground")
     return JSONResponse({"status": "alive"})
@@ -64,9 +64,9 @@ async def playground(_: Request) -> Response:
 
 
 class FormParser(MultiPartParser):
-    """Starlette's parser, with the files kept in memory: the body is there already."""
+    """Starlette's parser, but files stay in memory, where the body is already."""
 
-    spool_max_size = 0  # Python's SpooledTemporaryFile: never on disk
+    spool_max_size = 0  # so Python's SpooledTemporaryFile never writes to disk
     is_complete = False
 
     def on_headers_finished(self) -> None:
@@ -76,7 +76,7 @@ class FormParser(MultiPartParser):
         super().on_headers_finished()
 
     def on_end(self) -> None:
-        """The closing boundary is there; Starlette does without."""
+        """The closing boundary has come; Starlette does not require it."""
         self.is_complete = True
 
 
@@ -84,9 +84,9 @@ async def read_form(content_type: str, body: bytes) -> list[bytes]:
     """The files of a multipart form, in order, at least one.
 
     Raises:
-        HTTPException: 415, the body is no multipart form.
-        InvalidInput: it is a broken one, or has no file.
-        TooLarge: it has more files or fields than Starlette reads, a thousand each.
+        HTTPException: 415, the body is not a multipart form.
+        InvalidInput: the form is malformed, or has no file.
+        TooLarge: it has more than a thousand files or fields, the most that Starlette reads.
     """
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -105,8 +105,8 @@ async def read_form(content_type: str, body: bytes) -> list[bytes]:
     boundary = parameters.get(b"boundary", b"").decode("latin-1")
     if not BOUNDARY.fullmatch(boundary):
         raise InvalidInput("not a valid form: its boundary is missing or not as in RFC 2046")
-    # Not the client's charset: nobody reads the texts of the form, and Python has codecs that
-    # take a quarter of a minute for a megabyte.
+    # Without the client's charset: the form's texts are not used, and some of Python's codecs take
+    # a quarter of a minute for a megabyte.
     headers = Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
     parser = FormParser(headers, stream())
     try:

@@ -1,6 +1,6 @@
-"""The parts of an image file, looked at before a reader goes through them one by one.
+"""Checks the parts of an image file, before Pillow goes through them one by one.
 
-A few megabytes may hold millions, each of which costs Pillow microseconds, memory, or both.
+A few megabytes may hold millions of parts, each of which costs Pillow microseconds, memory or both.
 """
 
 import struct
@@ -12,27 +12,27 @@ from PIL.JpegImagePlugin import MARKER
 from serving.errors import TooLarge
 
 MAX_PARTS = 65_536
-"""Chunks of a PNG, markers of a JPEG before its pixels, tiles or strips of a TIFF, blocks of a GIF,
-fractions in a tag of a TIFF."""
+"""Most chunks of a PNG, markers of a JPEG before its pixels, tiles or strips of a TIFF, blocks of a
+GIF, or fractions in a tag of a TIFF."""
 MAX_PACKED = 64
-"""Compressed profiles and texts of a PNG, each of which Pillow inflates to a megabyte."""
+"""Most compressed profiles and texts of a PNG: Pillow inflates each to up to a megabyte."""
 MAX_EXIF = 16
-"""Exif segments of a JPEG, which Pillow joins again for each. A photo has one."""
+"""Most Exif segments of a JPEG: at each, Pillow joins all so far. A photo has one."""
 
 _START_OF_SCAN, _APP1 = 0xFFDA, 0xFFE1
 _STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
 _FRACTIONS = 5, 10
-"""The types of tags whose values are fractions, unsigned and signed."""
+"""Types of tags whose values are fractions, unsigned and signed."""
 _EXTENSION, _IMAGE, _TRAILER = b"!,;"
-"""What blocks of a GIF begin with; what follows the last one nobody reads."""
+"""First bytes of a GIF's blocks; nothing behind the trailer is read."""
 
 
 def check_parts(data: bytes, kind: str | None) -> None:
-    """See that a file in the format ``kind``, as Pillow names it, has no more parts than it may.
+    """Check that a file in the format ``kind``, as Pillow names it, does not have too many parts.
 
     Raises:
         TooLarge: it has.
-        struct.error, IndexError: it is cut off.
+        struct.error, IndexError: it is truncated.
     """
     match kind:
         case "GIF":
@@ -50,10 +50,10 @@ def check_parts(data: bytes, kind: str | None) -> None:
 
 
 def check_sums(png: bytes) -> None:
-    """See that the pixels of a PNG are those that were written, which Pillow does not.
+    """Check the checksums of a PNG's pixels, which Pillow does not.
 
     Raises:
-        ValueError: they are not.
+        ValueError: one is wrong.
     """
     view = memoryview(png)
     for kind, start, end in _chunks(png):
@@ -64,7 +64,7 @@ def check_sums(png: bytes) -> None:
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each, and where it begins and ends; what follows the last one nobody reads."""
+    """The kind of each chunk, and where it begins and ends; nothing behind the last is read."""
     at, kind = 8, b""
     while at + 8 <= len(png) and kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", png, at)
@@ -85,7 +85,7 @@ def _count_chunks(data: bytes) -> int:
 
 
 def _blocks(data: bytes) -> int:
-    """Those that are not full, and the bytes between them, each of which Pillow looks at."""
+    """Count the blocks, their parts that are not full, and stray bytes: Pillow looks at each."""
     at, found = 13 + _palette(data[10]), 0
     while at + 10 < len(data) and data[at] != _TRAILER and found <= MAX_PARTS:
         found += 1
@@ -104,12 +104,12 @@ def _blocks(data: bytes) -> int:
 
 
 def _palette(flags: int) -> int:
-    """The bytes of a GIF's colours, as the flags before them say."""
+    """The size of a GIF's palette in bytes, by the flags before it."""
     return 3 * (2 << (flags & 7)) if flags & 128 else 0
 
 
 def _markers(data: bytes) -> int:
-    """Those before the first scan, and the bytes between them, each of which Pillow looks at."""
+    """Count the markers before the first scan, and stray bytes: Pillow looks at each."""
     at, found, exif = 2, 0, 0
     while at + 4 <= len(data) and found <= MAX_PARTS:
         found += 1
@@ -129,7 +129,7 @@ def _markers(data: bytes) -> int:
 
 
 def _tiles(data: bytes) -> int:
-    """Those, or the fractions in a tag, whichever are more."""
+    """Count the tiles or strips, or the fractions in a tag, whichever are more."""
     order = "<" if data[:2] == b"II" else ">"
     if 43 in data[2:4]:  # BigTIFF
         (at,) = struct.unpack_from(f"{order}Q", data, 8)

@@ -1,6 +1,6 @@
-"""What is counted of pictures and answers to see drift, and in which buckets.
+"""The features of pictures and answers that are counted to detect drift, and their buckets.
 
-The evaluation counts the same of the validation set: a version carries it as its reference.
+The evaluation counts the same in the validation set, and a version has that as its reference.
 """
 
 import cv2
@@ -13,7 +13,7 @@ AREA_BOUNDS = tuple(each / 20 for each in range(1, 12))
 
 
 def ink_ratio(pixels: Grey) -> float:
-    """The mean brightness of a picture as the model sees it, from 0 to 1 for all ink."""
+    """The mean brightness of a picture as the model sees it: 0 is blank, 1 is all ink."""
     return cv2.mean(pixels)[0] / 255
 
 
