@@ -1,4 +1,4 @@
-"""The API of ``standalone``, with a webhook that fills in defaults, and no controller behind it."""
+"""The API of ``standalone``, with a webhook that fills in defaults, and simulated controllers."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ SERVICE = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/mnist
 
 
 def default(made: Object) -> Object:
-    """What a webhook adds."""
+    """Fill in what a webhook would add."""
     made = admit(made)
     if made["kind"] == "InferenceService":
         for name in ("predictor", "transformer"):
@@ -33,23 +33,23 @@ def default(made: Object) -> Object:
 class Controller(Objects):
     """Objects with KServe's and Knative's controllers behind them.
 
-    They look at the InferenceService after every second time that somebody has read it: what is
-    read is as old as their last look, a status that lags, as in a cluster.
+    They look at the InferenceService after every second time that somebody has read it, so its
+    status lags behind, as in a cluster.
     """
 
     def __init__(self, path: str, slowness: int = 2) -> None:
-        """``slowness``: looks that a revision takes to get ready."""
+        """``slowness``: number of looks until a revision is ready."""
         super().__init__(default)
         self._path = path
         self._slowness = slowness
         self._age: Counter[str] = Counter()
         self._reads = 0
         self.never_ready: set[str] = set()
-        """Values of MODEL_VERSION."""
+        """Values of MODEL_VERSION whose revisions never get ready."""
         self.refused: set[str] = set()
-        """Values of MODEL_VERSION with which Knative's webhook takes no change of its service."""
+        """Values of MODEL_VERSION with which Knative's webhook refuses changes of its service."""
         self.traffic: list[dict[str, int]] = []
-        """The percentages by version, after each look."""
+        """The percentage of traffic for each version, after each look."""
         self.components = {
             name: canary.Component(f"mnist-{name}") for name in ("predictor", "transformer")
         }
@@ -63,14 +63,14 @@ class Controller(Objects):
         return found
 
     def patch(self, path: str, patch: Any, manager: str, *, dry: bool = False) -> Object:
-        self._reads = -2  # the two reads inside are none of a client
+        self._reads = -2  # the two reads inside are not a client's
         try:
             return super().patch(path, patch, manager, dry=dry)
         finally:
             self._reads = 0
 
     def look(self) -> None:
-        """What a controller does when it is woken."""
+        """Do what the controllers do when they are woken."""
         service = super().get(self._path)
         for name, component in self.components.items():
             if version(service["spec"][name]) not in self.refused:
@@ -100,7 +100,7 @@ def version(component: Object) -> str:
 
 @contextmanager
 def serve(objects: Objects, folder: Path, *middlewares: Middleware) -> Iterator[Path]:
-    """Serve ``objects`` on loopback until the end of the block; gives a kubeconfig."""
+    """Serve ``objects`` on loopback until the end of the block; yields a kubeconfig's path."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

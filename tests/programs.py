@@ -32,7 +32,7 @@ class Program:
     grpc_port: int
     metrics_port: int = 0
     context: ssl.SSLContext | None = None
-    """What its clients trust, if it speaks TLS."""
+    """The TLS context for its clients, if it serves TLS."""
 
     @property
     def url(self) -> str:
@@ -69,7 +69,7 @@ class Program:
 
 
 def handles(pid: int, number: int) -> bool:
-    """Whether a process handles a signal; process 1 gets no other."""
+    """Whether a process handles a signal; process 1 gets only signals that it handles."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
     return bool(int(mask, 16) >> (number - 1) & 1)
@@ -77,13 +77,13 @@ def handles(pid: int, number: int) -> bool:
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PORTS = range(10_000, 20_000)[_WORKER::10]
-"""Of the processes that run tests at the same time, each takes some of its own: none that
-``standalone`` chooses from, nor the system."""
+"""Each of pytest's workers has ports of its own, from a range that neither ``standalone`` nor the
+system uses."""
 _ports = itertools.cycle(random.sample(_PORTS, k=len(_PORTS)))
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that nobody was given lately."""
+    """A free port, and one that was not returned recently."""
     for port in _ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -99,14 +99,14 @@ def program(
     env: Mapping[str, str] | None = None,
     http_port: int | None = None,
 ) -> Iterator[Program]:
-    """Run ``python -m module`` until the end of the block, its output going to ``folder``."""
+    """Run ``python -m module`` until the end of the block, with its output in ``folder``."""
     http_port, grpc_port, metrics_port = http_port or free_port(), free_port(), free_port()
     port_flag = "--port" if module == "standalone" else "--http_port"
     log = folder / f"{module}-{http_port}.log"
     ports = [f"{port_flag}={http_port}", f"--grpc_port={grpc_port}"]
     if module == "standalone":
         ports.append(f"--api_port={free_port()}")
-    elif not module.startswith("benchmarks."):  # a peer has no such port
+    elif not module.startswith("benchmarks."):  # those have no such port
         ports.append(f"--metrics_port={metrics_port}")
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -150,7 +150,7 @@ def transformer(
 
 @contextmanager
 def service(folder: Path, *args: str) -> Iterator[Program]:
-    """The whole InferenceService, from its manifest."""
+    """The whole InferenceService, run by ``standalone`` from its manifest."""
     with program("standalone", folder, *args) as running:
         deadline = time.monotonic() + START_TIMEOUT
         while "The service is ready" not in running.output():

@@ -41,7 +41,7 @@ class World:
         return self.run("start", *(arguments or ("2", "--percent=10")), "--timeout=20")
 
     def record(self) -> Record:
-        """What the command remembers."""
+        """The record that the command keeps."""
         return API("mnist", "default", server=self.server).record()
 
     @property
@@ -49,11 +49,11 @@ class World:
         return self.api.get(PATH)
 
     def patch(self, **predictor: Any) -> None:
-        """What somebody else does with kubectl."""
+        """Change the predictor as somebody else would, with kubectl."""
         self.api.patch(PATH, {"spec": {"predictor": predictor}}, "somebody")
 
     def served(self, since: int = 0) -> set[str]:
-        """The versions that had traffic from a look of the controller on."""
+        """The versions that had traffic at look ``since`` of the controller or later."""
         return {
             name
             for shares in self.api.traffic[since:]
@@ -62,12 +62,12 @@ class World:
         }
 
     def taken_away(self, since: int) -> int:
-        """The look at which the canary had nothing for the first time after ``since``."""
+        """The number of the first look, from ``since`` on, at which the canary had no traffic."""
         looks = enumerate(self.api.traffic[since:], since)
         return next(look for look, shares in looks if not shares.get("2"))
 
     def make_again(self, service: dict[str, Any]) -> None:
-        """What ``kubectl delete`` and ``kubectl apply`` do: the revisions get the same names."""
+        """Delete and create the service as with kubectl; the revisions get the same names."""
         self.api.delete(PATH)
         for name in self.api.components:
             self.api.components[name] = canary.Component(f"mnist-{name}")
@@ -75,27 +75,28 @@ class World:
         self.look()
 
     def look(self) -> None:
-        """Give the controller time for all that it has to do."""
+        """Let the controller do all that it has to do."""
         for _ in range(5):
             self.api.look()
 
 
 class Traffic:
-    """A source of evidence: calls come in whenever one looks, and the live split routes them."""
+    """A source of evidence: each look makes calls, which the live split routes."""
 
     def __init__(self, world: World) -> None:
         self.calls = 200
-        """At each look."""
+        """Calls at each look."""
         self.canary: Callable[[], Counts] = dict
-        """What a call does when the canary has it."""
+        """The counts that a call adds if the canary answers it."""
         self.both: Callable[[], Counts] = dict
-        """What a call does, whoever has it."""
+        """The counts that a call adds wherever it goes."""
         self.away = False
+        """Whether there is no evidence."""
         self.lost = 0.0
-        """Of the canary's calls, those that nobody answers."""
+        """The share of the canary's calls that nobody answers."""
         self.looks = 0
         self.sent = 0
-        """Calls that the canary has had."""
+        """Calls that went to the canary."""
         self._world = world
         self._random = random.Random(0)
         self._counted: dict[str, Counter[str]] = {"t": Counter()}
@@ -133,7 +134,7 @@ class Traffic:
 
 
 def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
-    """Let the revision's pods not answer at these looks."""
+    """Make the revision's pods not answer at these looks."""
     read = traffic.read
     labels = {REVISION_LABEL: revision}
     metadata = {"name": "silent", "namespace": "default", "labels": labels}
@@ -153,7 +154,7 @@ def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
 
 
 def follow(world: World, patch: pytest.MonkeyPatch) -> Traffic:
-    """The traffic of ``world``, from which the command then takes its evidence."""
+    """Make traffic for ``world``, and let the command take its evidence from it."""
     made = Traffic(world)
     patch.setattr(command, "source_of", lambda *_: made)
     return made
@@ -178,7 +179,7 @@ def world(folder: Path, patch: pytest.MonkeyPatch, *middlewares: Middleware) -> 
 
 @contextmanager
 def interrupted(patch: pytest.MonkeyPatch, moment: int, *names: str) -> Iterator[None]:
-    """Stop at the call number ``moment`` of the methods ``names`` of the API, as by Ctrl-C."""
+    """Interrupt call number ``moment``, from 0, of the API's methods ``names``, as Ctrl-C does."""
     calls = iter(range(10_000))
 
     def interrupt(method: Any) -> Any:
@@ -197,7 +198,7 @@ def interrupted(patch: pytest.MonkeyPatch, moment: int, *names: str) -> Iterator
 
 @contextmanager
 def serving(page: Callable[[], str], status: int = 200) -> Iterator[int]:
-    """A server that answers everything with ``page``; gives its port."""
+    """A server that answers everything with ``page``; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -22,22 +22,22 @@ GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def post(body: bytes, *headers: str, url: str = "/b", version: str = "1.1") -> bytes:
-    """An inference at ``/b``; elsewhere it is none."""
+    """A POST request; it is an inference only at ``/b``."""
     lines = (f"POST {url} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}", *headers)
     return "\r\n".join((*lines, "", "")).encode() + body
 
 
 class Asked(NamedTuple):
-    """What an inference came with."""
+    """The query and headers of an inference."""
 
     query: str
     headers: Mapping[str, str]
 
 
 class Service:
-    """A server on loopback that answers with path and body, a POST when it is let.
+    """A server on loopback that answers with path and body; a POST waits until ``let`` is set.
 
-    A POST to ``/b`` is an inference, all else goes to an ASGI app.
+    A POST to ``/b`` is an inference; all else goes to an ASGI app.
     """
 
     def __init__(self, *, most: int = 256, keep_alive: float = 60, max_body: int = 2**20) -> None:
@@ -46,7 +46,7 @@ class Service:
         self.given_up = 0
         """Inferences that were cancelled."""
         self.headers: dict[str, str] = {}
-        """Of all answers to inferences."""
+        """The headers of all answers to inferences."""
         self.state = ServerState()
         self.let = asyncio.Event()
         self.let.set()
@@ -126,7 +126,7 @@ class Service:
 
 
 class Client:
-    """A connection."""
+    """A connection of a client."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -140,7 +140,7 @@ class Client:
         return int(head[9:12]), await self.reader.readexactly(length)
 
     async def ask(self, *pieces: bytes) -> tuple[int, bytes]:
-        """Send a request in pieces, for its answer."""
+        """Send a request in pieces, and return its answer."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
