@@ -1,4 +1,4 @@
-"""An inference as seen from outside, over REST and gRPC alike: its count, line and span."""
+"""Observation of each inference, the same for REST and gRPC: its metrics, log line and span."""
 
 import logging
 from time import perf_counter
@@ -10,13 +10,13 @@ from serving.metrics import observe
 log = logging.getLogger(__name__)
 
 SLOW = 1
-"""Seconds from which an answer is worth a line although nothing is wrong with it."""
+"""Seconds from which a successful answer is logged as slow."""
 CHOICES = {"all": logging.INFO, "errors": logging.WARNING, "none": logging.CRITICAL}
-"""Which inferences are logged: all; errors and slow ones; none."""
+"""The lowest level logged for each choice: all inferences; errors and slow ones; none."""
 
 
 def begin(protocol: str, request_id: str, traceparent: str, tracestate: str) -> RequestContext:
-    """Enter the context of an inference with these headers, see ``context.receive``."""
+    """Begin to observe an inference: enter its context, see ``context.receive``; open its span."""
     request = receive(request_id, traceparent, tracestate)
     tracing.begin(request, f"infer {protocol}")
     enter(request)
@@ -27,7 +27,7 @@ def begin(protocol: str, request_id: str, traceparent: str, tracestate: str) -> 
 def end(
     request: RequestContext, protocol: str, status: int, model_version: str, seconds: float
 ) -> None:
-    """Record an inference that has been answered with an HTTP status, 0 for none."""
+    """Count, log and trace an inference that ended with this HTTP status, 0 for no answer."""
     outcome = observe(protocol, status, model_version, seconds)
     level = logging.INFO if outcome == "ok" and seconds < SLOW else logging.WARNING
     is_logged = log.isEnabledFor(level)

@@ -1,7 +1,7 @@
-"""What both programs answer: inferences here, all else by KServe's app.
+"""The app of both programs: it answers inferences itself and leaves the rest to KServe's app.
 
-FastAPI's layers and its routing cost an inference more than reading and writing it
-(docs/decisions/speed.md).
+FastAPI's layers and routing would cost an inference more than reading the request and writing the
+answer (docs/decisions/speed.md).
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class Found(NamedTuple):
-    """What a path means."""
+    """The inference that a path asks for."""
 
     endpoint: Endpoint
     protocol: str
@@ -40,15 +40,15 @@ class Found(NamedTuple):
 
 
 class App:
-    """Times each inference, names it and the version, and tells errors in one form."""
+    """Answers inferences: measures each, adds its id and the version, turns errors into JSON."""
 
     def __init__(self, model: ServedModel, kserve: FastAPI) -> None:
-        """Serve ``model``, whose version is named on answers that name none, errors above all.
+        """Serve ``model``; ``kserve`` answers everything that is not an inference.
 
-        What is no inference ``kserve`` answers.
+        Answers that name no version, such as errors, get the model's.
         """
         self.kserve = kserve
-        kserve.router.redirect_slashes = False  # which goes to whatever host a caller names
+        kserve.router.redirect_slashes = False  # it would redirect to any host a caller names
         rest.add_routes(kserve, model)
         self.endpoints = Endpoints(model)
         self._version = model.version or ""
@@ -59,7 +59,7 @@ class App:
             TOO_MANY,
             {"retry-after": "1", **named},
         ).encode()
-        """What a request is answered that is one too many."""
+        """The answer to a request that exceeds the limit, encoded once."""
         self._inferences: list[tuple[re.Pattern[str], str, Endpoint]] = []
         self.find = lru_cache(maxsize=32)(self._find)
         self.add(r"/v1/models/(?P<name>[^/]+):predict", "v1", self.endpoints.predict)
@@ -70,23 +70,23 @@ class App:
         )
 
     def add(self, path: str, protocol: str, endpoint: Endpoint) -> None:
-        """Have ``endpoint`` answer a POST to ``path``, a regular expression, as an inference.
+        """Let ``endpoint`` answer POSTs to ``path``, a regular expression, as inferences.
 
-        What its groups find becomes the request's ``parameters``; ``protocol`` is a label of the
+        Its named groups become the request's ``parameters``; ``protocol`` is a label of the
         metrics.
         """
         self._inferences.append((re.compile(path), protocol, endpoint))
         self.find.cache_clear()
 
     def _find(self, path: str) -> Found | None:
-        """The inference that a POST to ``path`` asks for."""
+        """The inference that a POST to ``path`` asks for, if any."""
         for pattern, protocol, endpoint in self._inferences:
             if match := pattern.fullmatch(path):
                 return Found(endpoint, protocol, match.groupdict())
         return None
 
     async def answer(self, found: Found, request: Request) -> Response:
-        """Answer an inference; only being cancelled is raised."""
+        """Answer an inference. Errors become answers; only ``CancelledError`` is raised."""
         protocol, headers = found.protocol, request.headers
         named = (context.REQUEST_ID, context.TRACEPARENT, context.TRACESTATE)
         observed = access.begin(protocol, *[headers.get(name, "") for name in named])
@@ -106,12 +106,12 @@ class App:
             access.end(observed, protocol, status, version, perf_counter() - observed.arrived)
 
     def refused(self, path: str) -> None:
-        """Count a request that was refused before it got here."""
+        """Count an inference that was refused with 429 before it got here."""
         if found := self.find(path):
             observe(found.protocol, HTTPStatus.TOO_MANY_REQUESTS, self._version, 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is no inference, as an ASGI app."""
+        """Answer everything that is not an inference, as an ASGI app."""
         if scope["type"] == "http" and self.find(scope["path"]):
             await rest.error_response(ONLY_POST)(scope, receive, send)
         else:

@@ -1,7 +1,6 @@
-"""Requests that arrive together share one run.
+"""Batching: requests that arrive together share one run.
 
-The predictor uses it to share a forward pass, the transformer to share a call to the
-predictor.
+In the predictor a run is a forward pass, in the transformer a call to the predictor.
 """
 
 import asyncio
@@ -33,16 +32,16 @@ class _Request:
 
 
 class Batcher:
-    """Merges requests into batches, runs the batches, hands every request its own rows.
+    """Merges requests into batches, runs the batches, and gives each request its own rows.
 
-    A request is never spread over two runs, since two model versions could answer it;
-    one with more than ``max_batch`` images makes a batch of its own.
+    A request is never split between runs, since two model versions could answer it. One with
+    more than ``max_batch`` images gets a batch of its own.
 
-    While a run is under way, requests gather until they fill a batch or the oldest has
-    waited ``max_wait``; then a further run starts if fewer than ``concurrency`` are under
-    way. When a run has ended, who was answered is likely to ask again: the next one waits
-    until there are as many requests as there were, for ``max_linger`` at most. So a caller
-    who was alone in the last run does not wait.
+    While a run is under way, requests wait until they fill a batch or the oldest has waited
+    ``max_wait``; then another run starts, if fewer than ``concurrency`` are under way. When the
+    last run ends, its callers are likely to call again. So the next one waits, for at most
+    ``max_linger``, until as many requests are queued as that run answered and left waiting. A
+    caller who was alone does not wait.
     """
 
     def __init__(
@@ -60,18 +59,18 @@ class Batcher:
 
         Args:
             run: scores a batch, uint8 [N, 28, 28].
-            stage: what a run is called in the metrics.
-            max_batch: images in one run.
-            max_pending: images waiting and running, beyond which requests are refused.
-            max_wait: seconds that a request is held back at most while a run is under way.
-            max_linger: seconds after a run that the next one is held back at most.
-            concurrency: runs under way at a time.
+            stage: name of a run in metrics and traces.
+            max_batch: most images that share a run.
+            max_pending: images waiting or running, beyond which requests are refused.
+            max_wait: most seconds that a request is held back while a run is under way.
+            max_linger: most seconds that the next run is held back after one has ended.
+            concurrency: most runs at a time.
         """
         self._run = run
         self._max_batch = max_batch
         self._max_wait = max_wait
         self._max_linger = max_linger
-        self._expected = 0  # requests
+        self._expected = 0  # requests that the next run waits for
         self._ended = 0.0  # loop time of the end of the last run
         self._gate = Gate(max_pending)
         self._concurrency = concurrency
@@ -85,16 +84,16 @@ class Batcher:
         PENDING_IMAGES.set_function(lambda: self._gate.inside)
 
     async def submit(self, images: Images, deadline: float | None = None) -> Scores:
-        """Score ``images``, uint8 [N, 28, 28], together with whoever else is waiting.
+        """Score ``images``, uint8 [N, 28, 28], in a batch with other requests.
 
         Cancelling the caller takes the request out of the queue.
 
         Args:
             images: at least one.
-            deadline: loop time, in seconds, by which it is given up.
+            deadline: loop time, in seconds, at which the request is given up.
 
         Raises:
-            Overloaded: others are pending, and with these there would be more than
+            Overloaded: other images are pending, and with these there would be more than
                 ``max_pending``.
             TimedOut: there were no scores by the deadline.
             Exception: whatever the run raised.
@@ -105,7 +104,7 @@ class Batcher:
             self._queue[request] = None
             self._queued += len(images)
             self._start_runs()
-            # Like asyncio.timeout, for a quarter of the time.
+            # Like asyncio.timeout, but four times as fast.
             timer = None if deadline is None else loop.call_at(deadline, _give_up, request)
             try:
                 return await request.scores
@@ -150,7 +149,7 @@ class Batcher:
         self._start_runs()
 
     def _take_batch(self) -> list[_Request]:
-        """The oldest requests that fit into one run."""
+        """Remove from the queue the oldest requests that fit into one run, and return them."""
         batch: list[_Request] = []
         size = 0
         for request in list(self._queue):
@@ -177,7 +176,7 @@ class Batcher:
             with self._ran.time(), tracing.run(self._stage, context, members):
                 try:
                     scores = await self._run(images)
-                finally:  # before anyone who is answered can ask again
+                finally:  # before any caller has its answer and can call again
                     self._expected = len(batch) + len(self._queue)
                     self._ended = asyncio.get_running_loop().time()
         except ServingError as error:
@@ -186,7 +185,7 @@ class Batcher:
             if len(batch) == 1:
                 _fail(batch, error)
                 return
-            # One of them may be the culprit: the others shall not suffer for it.
+            # One of them may be the cause; the others should not fail with it.
             log.exception("a run for %d requests failed; each runs alone now", len(batch))
             for request in batch:
                 if not request.scores.done():

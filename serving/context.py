@@ -1,4 +1,4 @@
-"""Which request this is: the ids in every line logged for it and in every call made for it."""
+"""The request being handled, whose ids are in every line logged and every call made for it."""
 
 import logging
 import random
@@ -16,13 +16,13 @@ TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
 
 _SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
-"""A request id that is taken over: nothing that could break a line of a log or a header."""
+"""A request id that is kept: it cannot break a log line or a header."""
 _VALID = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """A ``traceparent`` of https://www.w3.org/TR/trace-context/, version 00."""
 
 
 _STATE = re.compile(r"[\t -~]{0,512}")
-"""A ``tracestate`` that is carried on: nothing that could end a header."""
+"""A ``tracestate`` that is passed on: it cannot end a header early."""
 
 
 @dataclass(slots=True)
@@ -33,20 +33,20 @@ class RequestContext:
     traceparent: str = ""
     tracestate: str = ""
     images: int | None = None
-    """Images in it; ``None`` until they are counted."""
+    """Number of images in it; ``None`` until they are counted."""
     span: Span | None = None
-    """Where it is traced, the span that it is in."""
+    """The span that it is in, with tracing."""
     arrived: float = 0
-    """When a request was there as a whole, by the clock of ``time.perf_counter``: how long a client
-    takes to send it is not our time."""
+    """When the whole request had arrived, by ``time.perf_counter``: the time that a client takes to
+    send it does not count."""
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits; empty where there is no trace."""
+        """32 hexadecimal digits; empty without a trace."""
         return self.traceparent[3:35]
 
     def headers(self) -> dict[str, str]:
-        """The headers by which a call carries it on, as gRPC's metadata too."""
+        """The headers, or gRPC metadata, that pass the context on with a call."""
         named = {
             REQUEST_ID: self.request_id,
             TRACEPARENT: self.traceparent,
@@ -59,24 +59,24 @@ _current: ContextVar[RequestContext] = ContextVar("request")
 
 
 def current() -> RequestContext:
-    """The context of the request that is being handled; one without ids where none is."""
+    """The context of the request being handled, or one without ids if there is none."""
     return _current.get(None) or RequestContext()
 
 
 def enter(context: RequestContext) -> None:
-    """Let what follows in this task belong to ``context``.
+    """Make ``context`` the current one for the rest of this task.
 
-    There is no way out: the servers handle each request in a task of its own, and what they log
-    after us, such as the traceback of a defect, belongs to it too.
+    It is never left: each request has a task of its own, and what the server logs there after us,
+    such as the traceback of a defect, belongs to the request too.
     """
     _current.set(context)
 
 
 def receive(request_id: str, traceparent: str, tracestate: str) -> RequestContext:
-    """The context of a request with these headers, each empty where it is missing.
+    """The context of a request with these headers; a missing one is the empty string.
 
-    The caller's id is taken over if it is sane, its trace if it is valid, and the vendors' part of
-    that if it can stand in a header.
+    A request id that is missing or could do harm is replaced by a new one. An invalid
+    ``traceparent`` is dropped together with the ``tracestate``, an invalid ``tracestate`` alone.
     """
     if not _SANE.fullmatch(request_id):
         request_id = new_id()
@@ -88,10 +88,10 @@ def receive(request_id: str, traceparent: str, tracestate: str) -> RequestContex
 
 
 def share(requests: Sequence[RequestContext]) -> RequestContext:
-    """Enter the context of a run for ``requests``.
+    """Enter the context of a run for ``requests``, and return it.
 
-    A request that has a run to itself goes on in it. A run for several is none of them, and in none
-    of their traces: it has an id of its own, and a line at level DEBUG says whose it is.
+    A run for one request has its ids. A run for several has an id of its own and is in none of
+    their traces; a line at level DEBUG names the requests.
     """
     run = replace(requests[0]) if len(requests) == 1 else RequestContext(new_id())
     enter(run)
@@ -101,5 +101,5 @@ def share(requests: Sequence[RequestContext]) -> RequestContext:
 
 
 def new_id() -> str:
-    """A request id that nobody else has, 32 hexadecimal digits."""
+    """A unique request id, 32 hexadecimal digits."""
     return f"{random.getrandbits(128):032x}"

@@ -10,10 +10,11 @@ def cpu_limit(cgroup: Path = CGROUP) -> int:
     """The CPU limit of the container, rounded down, at least 1.
 
     Kubernetes' CPU limit shows only in the cgroup: ``os.cpu_count()`` counts the node's
-    processors. Read from ``cpu.max`` (cgroup v2) or ``cpu.cfs_quota_us`` and
-    ``cpu.cfs_period_us`` (v1); without a limit, the processors of the process's affinity.
+    processors. It is read from ``cpu.max`` (cgroup v2) or ``cpu.cfs_quota_us`` and
+    ``cpu.cfs_period_us`` (v1). The processors that the process may run on are an upper bound, and
+    the result if there is no limit.
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = _quota(cgroup)
     return cpus if quota is None else max(1, min(cpus, int(quota)))

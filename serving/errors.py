@@ -6,22 +6,22 @@
     ├── InvalidInput   400  INVALID_ARGUMENT    what the client sent is wrong
     ├── NotFound       404  NOT_FOUND           no such model or version here
     ├── TooLarge       413  INVALID_ARGUMENT    more than the limits allow
-    ├── NotAnImage     415  INVALID_ARGUMENT    bytes that are no image we read
-    ├── Overloaded     429  RESOURCE_EXHAUSTED  the queue is full, come back later
-    ├── Unavailable    503  UNAVAILABLE         the predictor is away or not ready
+    ├── NotAnImage     415  INVALID_ARGUMENT    not an image in a supported format
+    ├── Overloaded     429  RESOURCE_EXHAUSTED  too much is in hand, try again later
+    ├── Unavailable    503  UNAVAILABLE         the predictor cannot be reached or is not ready
     ├── TimedOut       504  DEADLINE_EXCEEDED   it took too long
     └── Failed         500  INTERNAL            the predictor failed, which is a defect
 
-The message goes to the caller as it is: it names the instance and what was expected,
-and never an internal address. What is not a ``ServingError`` is a defect of ours and
-reaches the caller as a bare 500.
+The caller gets the message unchanged: it names the instance and what was expected, and never
+an internal address. Any other exception is a defect of ours: the caller gets a 500 without
+details.
 """
 
 from http import HTTPStatus
 
 LONGEST = 500
-"""Characters of a message. It may repeat what the caller sent, but not all of it: gRPC sends it
-in the trailers, which clients limit."""
+"""Most characters in a message. It may quote what the caller sent, and gRPC sends it in the
+trailers, whose size clients limit."""
 
 
 class ServingError(Exception):
@@ -44,7 +44,7 @@ class InvalidInput(ServingError):
 
 
 class NotFound(ServingError):
-    """No model, or no version of it, by that name is served here."""
+    """This service has no model, or no version of it, by that name."""
 
     http_status = HTTPStatus.NOT_FOUND
     grpc_status = "NOT_FOUND"
@@ -59,7 +59,7 @@ class TooLarge(ServingError):
 
 
 class NotAnImage(ServingError):
-    """The bytes are not an image in a format that is read here."""
+    """The bytes are not an image in a supported format."""
 
     http_status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     grpc_status = "INVALID_ARGUMENT"
@@ -82,7 +82,7 @@ class Unavailable(ServingError):
 
 
 class Failed(ServingError):
-    """The predictor answered what it never should."""
+    """The predictor answered with a status that it never should."""
 
     http_status = HTTPStatus.INTERNAL_SERVER_ERROR
     grpc_status = "INTERNAL"

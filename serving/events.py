@@ -79,15 +79,15 @@ def reply(
 ) -> tuple[dict[str, str], bytes]:
     """The event that answers ``event``.
 
-    It keeps the subject and the partition key, names the event it answers in ``correlationid``,
-    and has an ``id`` made of that one's source and id: who asks twice gets the same event twice,
-    and whoever reads the answers can tell.
+    It keeps the subject and the partition key. Its ``correlationid`` is that of ``event`` or, if
+    there is none, the id of ``event``. Its ``id`` is derived from the source and id of ``event``:
+    if an event is sent again, its answer has the same id, and a reader can tell.
 
     Args:
-        event: what is answered.
-        content: the answer, JSON.
+        event: the event to answer.
+        content: the answer, as JSON.
         model_name: becomes part of ``source``, as in KServe.
-        structured: the mode; the same as that of ``event``.
+        structured: whether to answer in structured mode, as ``event`` was sent.
 
     Returns:
         Headers and body.

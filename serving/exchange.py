@@ -1,8 +1,8 @@
-"""One inference on a connection of uvicorn's, from its head to its answer.
+"""One inference on one of uvicorn's connections, from its head to its answer.
 
-It stands where uvicorn has a cycle for an ASGI app, which is told a request in dictionaries, piece
-by piece, and answers in others. Those, and what wraps and unwraps them, cost a small inference a
-seventh of its time (docs/decisions/speed.md).
+It takes the place of uvicorn's ``RequestResponseCycle``, which passes the request to an ASGI app,
+and gets the answer, piece by piece in dictionaries. These, and the code that packs and unpacks
+them, would take a seventh of the time of a small inference (docs/decisions/speed.md).
 """
 
 import asyncio
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BODIES = 4
-"""Bodies of the largest size that may be held at a time; smaller ones as many as fit. Each is in
-memory up to three times: as it came, its tensors, and their items."""
+"""How many bodies of the largest size may be held at a time, or as many smaller ones as take the
+same room. Each is in memory up to three times: as it came, its tensors, and their items."""
 STOPPING = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops", {"retry-after": "1"})
 
 
 def _encoded(encoding: str) -> HTTPException:
-    # A few bytes may hold gigabytes, and images are compressed as they are.
+    # A few compressed bytes can become gigabytes, and images are compressed anyway.
     return HTTPException(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content-Encoding: expected none, got '{encoding:.20}'",
@@ -39,22 +39,22 @@ def _encoded(encoding: str) -> HTTPException:
 
 
 class Bodies:
-    """What is held of the bodies of all requests."""
+    """Limits the memory for the bodies of all requests."""
 
     def __init__(self, largest: int) -> None:
-        """Of one request at most ``largest`` bytes are taken."""
+        """Allow ``largest`` bytes for one body, and ``BODIES`` times as many for all."""
         self.largest = largest
         self.held = 0
-        """Bytes, until their requests are answered."""
+        """Bytes of bodies whose requests are not answered yet."""
         self.arriving: set[Exchange] = set()
-        """Those whose bodies have begun and are not whole."""
+        """Requests of whose bodies a part has arrived, but not all."""
 
     def hold(self, exchange: "Exchange", size: int) -> None:
-        """Hold ``size`` more bytes of ``exchange``.
+        """Count ``size`` more bytes of ``exchange``; while there is no room, refuse requests.
 
-        Where there is no room, those give way who announce the most: else a few large bodies that
-        do not come would shut out the small ones. Among equals it is the one that needs the room,
-        so that some of them get to their end.
+        The one that announces the largest body is refused first: otherwise a few large bodies that
+        never arrive would shut out the small ones. Among equals it is ``exchange``, so that some
+        of the others can be completed.
         """
         self.held += size
         self.arriving.add(exchange)
@@ -66,7 +66,7 @@ class Bodies:
 class Exchange:
     """A request, whose body may still be on its way, and its answer.
 
-    Where uvicorn's connection asks something of a cycle, the names are uvicorn's.
+    What uvicorn's connection uses of a cycle has uvicorn's names here.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class Exchange:
         keep_alive: bool,
         expects_continue: bool,
     ) -> None:
-        """Take the head that ``connection`` has read.
+        """Begin with the head that ``connection`` has just read.
 
         Args:
-            connection: where the answer goes.
-            app: answers.
-            bodies: counts this one too.
-            found: what the path means.
-            query: what follows it.
-            keep_alive: whether the client may ask again.
-            expects_continue: it waits to be told that its body is wanted.
+            connection: gets the answer.
+            app: computes the answer.
+            bodies: counts the bytes of the body.
+            found: the inference that the path asks for.
+            query: the query string, without the question mark.
+            keep_alive: whether the connection may stay open after the answer.
+            expects_continue: whether the client waits for ``100 Continue`` before the body.
         """
         self._headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in connection.headers
@@ -108,13 +108,13 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self.works = True
-        """Whether it does not wait for the client to read an answer before."""
+        """Whether we are at work on it; ``False`` once it waits for its client to read."""
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
 
     def receive(self, chunk: bytes) -> None:
-        """Take a piece of the body; what is too much, or comes after the answer, is not kept."""
+        """Take a piece of the body; drop it if the request has been refused or answered."""
         if self._error or self.response_complete:
             return
         self._body += chunk
@@ -124,33 +124,33 @@ class Exchange:
             self.refuse(self._too_large())
 
     def complete(self) -> None:
-        """The body is there."""
+        """The body is complete."""
         self._is_whole = True
         self._bodies.arriving.discard(self)
         self._arrive()
 
     def announced(self) -> int:
-        """The bytes that its body will have, as far as is known."""
+        """The ``Content-Length`` in bytes; without one, the largest that is allowed."""
         length = self._headers.get("content-length")
         if length is None:
             return self._bodies.largest
-        return int(length.strip()[-20:])  # below 2**64, behind any number of zeros
+        return int(length.strip()[-20:])  # below 2**64, after any number of zeros
 
     def refuse(self, error: ServingError) -> None:
-        """Keep nothing of the body, and answer with ``error``."""
+        """Drop the body, and answer with ``error``."""
         self._error = error
         self._release()
         self._arrive()
 
     def hang_up(self) -> None:
-        """The client has gone: give up what is being done for it."""
+        """The client has gone: cancel the work for it."""
         self.disconnected = True
         if self._task:
             self._task.cancel()
         self._release()
 
     async def run_asgi(self, _: object) -> None:
-        """Answer; uvicorn would have it done by an ASGI app."""
+        """Answer the request; uvicorn's own cycle would run an ASGI app here."""
         if self.disconnected:
             return
         self._task = asyncio.current_task()
@@ -163,7 +163,7 @@ class Exchange:
             if self._connection.flow.write_paused:
                 self.works = False
                 self._connection.count()
-                await self._connection.flow.drain()  # until its last answer has been read
+                await self._connection.flow.drain()  # until the client has read the last answer
             self._write(response)
         except asyncio.CancelledError:
             if not self.disconnected:
@@ -184,7 +184,7 @@ class Exchange:
         fixed = connection.server_state.default_headers
         connection.transport.write(response.encode(fixed, keep_alive=self.keep_alive))
         self.response_started = self.response_complete = True
-        if not self.keep_alive and self._is_whole:  # else the rest of the body would reset it
+        if not self.keep_alive and self._is_whole:  # with unread data it would be reset
             connection.transport.close()
         connection.on_response_complete()
 

@@ -1,4 +1,4 @@
-"""What is taken on: how much work at a time, and how large a request."""
+"""Limits: how much work is accepted at a time, and how large a request may be."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,20 +7,20 @@ from serving.errors import Overloaded, TooLarge
 
 
 class Gate:
-    """Admits images up to a limit, or bytes, counted until their work is done."""
+    """Admits images, or bytes, up to a limit; they count until their work is done."""
 
     def __init__(self, limit: int, unit: str = "images") -> None:
         self._limit = limit
         self._unit = unit
         self.inside = 0
-        """Those whose work is not done."""
+        """How many are admitted whose work is not done."""
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
-        """Count them in, and out at the end of the block.
+        """Count ``count`` in, and out at the end of the block.
 
         Raises:
-            Overloaded: it would be more than the limit; a request that is larger than the
+            Overloaded: there would be more than the limit. A request that is larger than the
                 limit is admitted when nothing else is inside.
         """
         if self.inside and self.inside + count > self._limit:
@@ -33,31 +33,31 @@ class Gate:
 
 
 TOO_MANY = "overloaded; try again later"
-"""What a request is told that is one more than may be in hand."""
+"""The error of a request that exceeds the limit of ``InHand``."""
 
 
 class InHand:
-    """The requests of all connections, up to a limit.
+    """The requests in hand over all connections, and their limit.
 
-    Those that wait for their client, to send a body or to read, are not counted: else a few slow
-    clients would shut everybody out.
+    Requests that wait for their client, to send a body or to read, do not count: otherwise a few
+    slow clients would shut everybody out.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.busy: set[object] = set()
-        """Connections with a request that waits for us, of which each answers one at a time."""
+        """Connections on whose request we are at work; each has one at a time."""
 
     def is_full(self) -> bool:
-        """Whether they are as many as there may be."""
+        """Whether the limit is reached."""
         return len(self.busy) >= self._limit
 
 
 def check_instances(count: int, limit: int) -> None:
-    """See that one request holds no more images than it may.
+    """Check the number of images in one request.
 
     Raises:
-        TooLarge: it does.
+        TooLarge: it is over the limit.
     """
     if count > limit:
         raise TooLarge(f"{count} images in one request; the limit is {limit}")

@@ -30,18 +30,19 @@ from serving.model import ServedModel
 from serving.rest import model_metadata
 
 CONCURRENT = 80
-"""Calls at a time, beyond which more get RESOURCE_EXHAUSTED, and their message is not received."""
+"""Most calls at a time; further ones get RESOURCE_EXHAUSTED before their message is received."""
 MESSAGES = 8
-"""Messages of the largest size that may be held at a time; smaller ones as many as fit. Each is in
-memory three times over: as it came, parsed, and as tensors."""
+"""How many messages of the largest size may be held at a time, or as many smaller ones as take the
+same room. Each is in memory three times: as it came, parsed, and as tensors."""
 
 AGE = 60
-"""Seconds, give or take a tenth, after which a connection takes no more calls; its client makes
-another. For want of a limit on a call: an answer that is not read holds one for so long."""
+"""Seconds, give or take a tenth, after which a connection accepts no more calls; its client opens
+another. gRPC has no time limit for a call, so a client that does not read its answer would
+otherwise hold one for ever."""
 AGE_GRACE = 30
-"""Seconds that its calls have to end."""
+"""Seconds that the calls of such a connection have to end."""
 TIMEOUT = 10
-"""Seconds for a call's message to arrive: until then it is one of the ``CONCURRENT``."""
+"""Seconds that a client has to send a call's message; the call is one of the ``CONCURRENT``."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
 
 
 def _tells(method: Method) -> Method:
-    """The method, with what it raises told as a status."""
+    """The method, with its exceptions turned into statuses."""
 
     @functools.wraps(method)
     async def telling(self: "Servicer", request: Any, context: Any) -> Any:
@@ -75,7 +76,7 @@ def _tells(method: Method) -> Method:
 class Servicer(InferenceServicer):  # type: ignore[misc]
     """The SDK's, with versions, our errors and observation, and without unloading.
 
-    What goes through the SDK's ``ModelInfer`` takes half as long again.
+    It does not use the SDK's ``ModelInfer``, with which an inference takes half as long again.
     """
 
     def __init__(self, model: ServedModel, dataplane: DataPlane, *, max_message: int) -> None:
@@ -85,7 +86,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         self.version = model.version or ""
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Score, observed as REST's are; the trailing metadata name version and request."""
+        """Answer an inference; the trailing metadata have the version and the request id."""
         status: int = HTTPStatus.OK
         metadata = dict(context.invocation_metadata() or ())
         named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
@@ -126,7 +127,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     ServerMetadata = _tells(InferenceServicer.ServerMetadata)
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
-        """Not for callers: any of them could take the model away."""
+        """Refused: otherwise any caller could take the model away."""
         code = grpc.StatusCode.UNIMPLEMENTED
         _fail(context, code, "models are not managed here", version=self.version)
 
@@ -134,9 +135,9 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
 
 def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """The servicer's methods, each as one that takes a stream, of which it waits for one message.
+    """The servicer's methods, each as one that takes a stream and reads one message from it.
 
-    On the wire that is the same. But gRPC waits without end for the message of any other method.
+    On the wire this is the same, but for the message of a unary method gRPC waits without limit.
     """
 
     def received(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
@@ -173,7 +174,7 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
 
 
 def _message(response: InferResponse) -> Any:
-    """An answer whose tensors are arrays, as ``ModelInferResponse`` with raw contents."""
+    """``response``, whose tensors are arrays, as a ``ModelInferResponse`` with raw contents."""
     return pb.ModelInferResponse(
         id=response.id,
         model_name=response.model_name,
@@ -189,7 +190,10 @@ def _message(response: InferResponse) -> Any:
 
 
 def _fail(context: Any, code: grpc.StatusCode, message: str, *, version: str) -> None:
-    """End a call. What ``abort`` raises would hold the request until the garbage is collected."""
+    """End a call with an error.
+
+    What ``context.abort`` raises would keep the request in memory until a garbage collection.
+    """
     context.set_code(code)
     context.set_details(message)
     context.set_trailing_metadata(_trailing(version))
@@ -219,8 +223,8 @@ async def start(
 ) -> grpc.aio.Server:
     """Start the gRPC server on ``address`` (host:port), over TLS with ``credentials``.
 
-    Messages may have ``max_receive`` and ``max_send`` bytes; gRPC itself refuses larger ones, with
-    RESOURCE_EXHAUSTED.
+    Requests may have ``max_receive`` bytes, answers ``max_send``; gRPC itself refuses larger ones
+    with RESOURCE_EXHAUSTED.
     """
     server = grpc.aio.server(
         maximum_concurrent_rpcs=CONCURRENT,
@@ -229,9 +233,9 @@ async def start(
             ("grpc.max_receive_message_length", max_receive),
             ("grpc.max_connection_age_ms", AGE * 1000),
             ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
-            # A second process on the port is an error, not a partner.
+            # A second process on the port must fail, not share it.
             ("grpc.so_reuseport", 0),
-            # Else megabytes of a message are received before its call is taken on.
+            # Otherwise megabytes of a message are received before its call is accepted.
             ("grpc.http2.bdp_probe", 0),
         ),
     )

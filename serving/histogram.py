@@ -1,4 +1,4 @@
-"""A Prometheus histogram that costs a request little."""
+"""A Prometheus histogram that takes little of a request's time."""
 
 from threading import Lock
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 import prometheus_client
 
 NOTED = 1000
-"""Values that are noted before they are counted."""
+"""Values that are collected before they are counted."""
 
 
 class Histogram(prometheus_client.Histogram):
-    """Notes what it observes, and counts it together when there is much of it, or when it is read.
+    """Collects what it observes, and counts it when there are ``NOTED`` values, or when it is read.
 
-    One by one, in Python, that costs five times as much. There are no exemplars. It relies on
-    methods and attributes of prometheus-client 0.26 that are not public.
+    Counting one by one takes five times as long. Exemplars are ignored. It relies on methods and
+    attributes of prometheus-client 0.26 that are not public.
     """
 
     def _metric_init(self) -> None:
@@ -23,7 +23,7 @@ class Histogram(prometheus_client.Histogram):
         self._counting = Lock()
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Note ``amount``."""
+        """Observe ``amount``."""
         self._noted.append(amount)
         if len(self._noted) >= NOTED:
             self._count()

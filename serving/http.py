@@ -1,10 +1,10 @@
-"""uvicorn's HTTP/1.1, with the limits that it lacks, and a short way to the inferences.
+"""uvicorn's HTTP/1.1 with the limits that it lacks, and a shortcut for inferences.
 
-What a connection costs before there is a request: a head (request line and headers) is held to a
-size and a time, a body to a time, and so is a connection that sends nothing. What a request costs
-before it is known to be one too many: it is refused as soon as its head is there, without a task of
-its own, so that a service that is asked for ten times what it can do still does what it can.
-An inference goes to our app straight from here (``serving.exchange``), all else by ASGI.
+The size of a head (request line and headers) is limited, and the time to send a head, to send a
+body, and to begin with a request. A request beyond the limit of requests in hand is refused as soon
+as its head has arrived, without a task of its own, so that refusals take little from the requests
+that are answered. Inferences go straight to our app (``serving.exchange``), everything else goes
+through ASGI.
 
 Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn 0.54.
 """
@@ -27,16 +27,16 @@ from serving.message import refusal
 from serving.upgrade import feed
 
 LONGEST_HEAD = 64 * 1024
-"""Bytes of request line and headers. What stands before us in a cluster has the same limit (Envoy)
-or a higher one (Go)."""
+"""Most bytes of request line and headers. The proxies in front of us in a cluster have the same
+limit (Envoy) or a higher one (Go)."""
 TIMEOUT = 30
-"""Seconds that a client has to send a head that it has begun, and again the body."""
+"""Seconds that a client has to complete a head that it has begun, and again for the body."""
 UNREAD = 30
 """Seconds that a client has to read what it is sent."""
 PIPELINED = 64
 """Requests that a client may have waiting behind the one that is being answered."""
 GOODBYE = 1
-"""Seconds that an idle client has to end TLS when the program stops."""
+"""Seconds that an idle client has to close TLS when the program stops."""
 
 INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=False)
 TOO_LARGE = refusal(
@@ -69,15 +69,16 @@ class Protocol(HttpToolsProtocol):
         bodies: Bodies,
         **kwargs: Any,
     ) -> None:
-        """Limit the requests in hand, over all connections; the rest is uvicorn's.
+        """Set up one connection.
 
         Args:
-            args: as uvicorn gives them.
-            listener: brings further connections.
-            app: answers the inferences.
-            in_hand: counts the requests; a POST beyond its limit is refused, a health check never.
-            bodies: those of all connections.
-            kwargs: as uvicorn gives them.
+            args: from uvicorn.
+            listener: accepts further connections.
+            app: answers inferences.
+            in_hand: the requests of all connections; a POST beyond the limit is refused, a health
+                check never.
+            bodies: the bodies of all connections.
+            kwargs: from uvicorn.
         """
         super().__init__(*args, **kwargs)
         self._listener = listener
@@ -85,23 +86,23 @@ class Protocol(HttpToolsProtocol):
         self._in_hand = in_hand
         self._bodies = bodies
         self._overhead = 0
-        """Bytes so far of a head that is not complete, or of what is between a body's chunks."""
+        """Bytes so far of an incomplete head, or of what is between a body's chunks."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._running: Exchange | RequestResponseCycle | None = None
-        """The request that is being answered; ``cycle`` is the last one that has come."""
+        """The request being answered; ``cycle`` is the last one received."""
         self._in_head = False
         self._advances = False
-        """Whether a head begins or ends in the piece at hand, or some of a body is in it."""
+        """Whether a head begins or ends in the data just received, or they hold part of a body."""
         self._in_body = False
         self._is_refused = False
         self._last_answer: bytes | None = None
-        """What ends the connection, once all that is in hand is answered."""
+        """An error to send, before closing, once the requests before it are answered."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a first request as long as for a further one."""
+        """Accept further connections; wait for the first request as long as for the next ones."""
         super().connection_made(transport)
-        # Whatever is not read is noticed. Of 0 bytes, uvloop's TLS would take 0 for too many.
+        # So that we notice any unread byte. With 0, uvloop's TLS would find 0 bytes too many.
         transport.set_write_buffer_limits(1)
         if self._listener.is_closed:
             transport.close()
@@ -112,13 +113,13 @@ class Protocol(HttpToolsProtocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer, and what was on its way; give up what is being answered."""
+        """Cancel the timers and the requests that are not answered yet."""
         unanswered: list[Any] = [self._running, *[cycle for cycle, _ in self.pipeline]]
         for each in unanswered:
             if isinstance(each, Exchange):
                 each.hang_up()
         if isinstance(self._running, RequestResponseCycle):
-            self.cycle = self._running  # who is told by uvicorn
+            self.cycle = self._running  # uvicorn tells this one
         elif isinstance(self.cycle, Exchange):
             self.cycle = None
         self._unset_keepalive_if_required()  # uvicorn does so only without an error
@@ -129,20 +130,20 @@ class Protocol(HttpToolsProtocol):
         self._end_unread()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, which calls the methods below; see what is left without an end."""
+        """Feed the parser, which calls the methods below; limit what is still incomplete."""
         if self._is_ending():
             return
         overhead, self._advances = self._overhead + len(data), False
         try:
             feed(self, data)
         except httptools.HttpParserError as error:
-            raised = error.__context__  # by a method below
+            raised = error.__context__  # what a method below raised
             if raised and not isinstance(raised, (httptools.HttpParserError, UnicodeError)):
                 raise  # a defect, which the loop logs
             self.logger.warning("what came was not HTTP")
             self._close(INVALID)
         in_part = self._in_head or self._in_body or self._is_refused
-        # An empty line is neither: the client has its time for a request all the same.
+        # An empty line does not begin a request: the keep-alive timer goes on.
         if in_part or not self._is_answered():
             self._unset_keepalive_if_required()
         if not in_part or self._is_ending():
@@ -159,14 +160,14 @@ class Protocol(HttpToolsProtocol):
         self._in_head = self._advances = True
 
     def on_headers_complete(self) -> None:
-        """A request is there, its body aside: answer it, or refuse it at once."""
+        """A head is complete: begin to answer the request, or refuse it at once."""
         if self.parser.should_upgrade() or self._is_ending():
-            return  # it comes again, see `serving.upgrade`; or never mind
+            return  # an upgrade is parsed again without it, see `serving.upgrade`
         self._end_part()
         self._advances = True
         path, query = _split(self.url)
         is_post = self.parser.get_method() == b"POST"
-        is_next = self._is_answered()  # of pipelined requests the answers must come in order
+        is_next = self._is_answered()  # pipelined requests must be answered in order
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if size > LONGEST_HEAD:
             self._close(TOO_LARGE)
@@ -182,7 +183,7 @@ class Protocol(HttpToolsProtocol):
                 super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Drop what belongs to a refused request."""
+        """Pass on a piece of a body, or drop it if its request is refused."""
         self._advances = True
         if self._is_refused or self._is_ending():
             return
@@ -192,7 +193,7 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is in hand; a refused one is over."""
+        """A request has arrived completely, or a refused one is over."""
         if self.parser.should_upgrade():
             return
         self._in_body = False
@@ -212,7 +213,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request; read on only once there is none."""
+        """Go on with the next pipelined request; read on only once there is none."""
         is_last = not self.pipeline
         self._running = None
         self.count()
@@ -228,7 +229,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def pause_writing(self) -> None:
-        """The client does not read; it has some time to."""
+        """The client does not read: give it ``UNREAD`` seconds."""
         super().pause_writing()
         self.count()
         self._unread = self.loop.call_later(UNREAD, self.transport.abort)
@@ -240,14 +241,14 @@ class Protocol(HttpToolsProtocol):
         self._end_unread()
 
     def shutdown(self) -> None:
-        """Close what is idle, over TLS without waiting for the client's goodbye."""
+        """Close if idle; over TLS, wait at most ``GOODBYE`` seconds for the client to close too."""
         super().shutdown()
         has_unsent = self.transport.get_write_buffer_size() > 0
         if self.transport.is_closing() and self.config.ssl and not has_unsent:
             self.loop.call_later(GOODBYE, self.transport.abort)
 
     def count(self) -> None:
-        """Count the request that is being answered, unless it waits for its client."""
+        """Count the request being answered as in hand, unless it waits for its client."""
         running = self._running
         is_whole = bool(self.pipeline) or not self._in_body
         is_read = not self.flow.write_paused or (isinstance(running, Exchange) and running.works)
@@ -270,7 +271,7 @@ class Protocol(HttpToolsProtocol):
         return protocol
 
     def _begin(self, found: Found, query: str, *, is_next: bool) -> None:
-        """Answer an inference, in its turn."""
+        """Answer an inference, at once or after those before it."""
         version = self.parser.get_http_version()
         exchange = Exchange(
             self,
@@ -285,14 +286,14 @@ class Protocol(HttpToolsProtocol):
         if is_next:
             self._start_asgi_task(exchange, self.app)
         else:
-            # As uvicorn does it. While nothing is read, a client that hangs up is not noticed.
+            # As uvicorn does. While reading is paused, we do not notice that a client hangs up.
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
 
     def _refuse(self, path: str) -> None:
         self._is_refused = True
         self._inferences.refused(path)
-        if self.flow.write_paused:  # it has not read its last answer
+        if self.flow.write_paused:  # the client has not read its last answer
             self.transport.abort()
         else:
             self.transport.write(self._inferences.overloaded)
@@ -315,7 +316,7 @@ class Protocol(HttpToolsProtocol):
 
     def _time_out(self) -> None:
         self._timer = None
-        if self.flow.read_paused:  # it is for us to read
+        if self.flow.read_paused:  # we are the ones who do not read
             self._timer = self.loop.call_later(TIMEOUT, self._time_out)
         else:
             self._close(TOO_SLOW)
@@ -324,7 +325,7 @@ class Protocol(HttpToolsProtocol):
         return self._last_answer is not None or self.transport.is_closing()
 
     def _close(self, answer: bytes) -> None:
-        """Close with an answer to what is on its way, once what came before has its own."""
+        """Answer what is being received once all before it is answered, and close."""
         is_next = not self.pipeline if self._in_body else self._is_answered()
         if is_next:
             has_answer = self.cycle.response_started if self._in_body else self._is_refused
@@ -339,4 +340,4 @@ class Protocol(HttpToolsProtocol):
                 exchange.hang_up()
         self._in_body = False
         self._end_part()
-        self.flow.resume_reading()  # what is not read when it closes would cost the client answers
+        self.flow.resume_reading()  # closing with unread data could lose answers to the client

@@ -1,8 +1,8 @@
-"""The endpoints that infer: V1, with CloudEvents, and V2 over REST.
+"""The endpoints for inference over REST: V1, with CloudEvents, and V2.
 
-They stand in for the SDK's own on the same paths, because those have no limits, take
-malformed input for a failure of the server, and cannot name the model's version. What they
-call is the same: the ``kserve.Model``, with its preprocess, predict and postprocess.
+They replace the SDK's own on the same paths, which have no limits, treat malformed input as
+a failure of the server, and cannot name the model's version. They call the same
+``kserve.Model``, with its preprocess, predict and postprocess.
 """
 
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from serving.model import ServedModel
 VERSION_HEADER = "x-model-version"
 
 Answer: TypeAlias = Any
-"""What a model answers: a dictionary to V1, an ``InferResponse`` to V2."""
+"""A model's answer: a dictionary for V1, an ``InferResponse`` for V2."""
 
 
 class Endpoints:
@@ -27,7 +27,7 @@ class Endpoints:
         self._model = model
 
     async def predict(self, request: Request) -> Response:
-        """V1: JSON, any other body as it is, or a CloudEvent with either in it."""
+        """V1: the body is JSON, raw bytes, or a CloudEvent with either in it."""
         self._check_served(request)
         body = await request.read()
         event = events.read(request.headers, body)
@@ -59,7 +59,7 @@ class Endpoints:
         return Response(200, {"content-type": "application/octet-stream", **headers}, content)
 
     async def ask(self, request: Request, payload: Any) -> Answer:
-        """What the model answers."""
+        """The model's answer to ``payload``."""
         answer, _ = await self._model(payload, request.headers)
         return answer
 

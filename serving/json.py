@@ -7,10 +7,10 @@ import orjson
 from serving.errors import InvalidInput, TooLarge
 
 UNSAID = ("", "application/x-www-form-urlencoded", "text/plain")
-"""What a body is called if nobody tells: by curl the second, by a browser's ``fetch`` the third."""
+"""Content types if the caller sets none: curl sends the second, a browser's ``fetch`` the third."""
 MOST_VALUES = 500_000
-"""Values in one body; 256 images as numbers have 200,704, in 7,425 lists. An empty list takes two
-bytes of a body, but 56 of memory."""
+"""Most values in one body; 256 images as numbers have 200,704, in 7,425 lists. An empty list takes
+two bytes of a body, but 56 of memory."""
 
 
 def read_json(body: bytes) -> Any:
@@ -28,13 +28,13 @@ def read_json(body: bytes) -> Any:
 
 
 def _check_count(body: bytes) -> None:
-    """See that a JSON body holds no more than ``MOST_VALUES``.
+    """Check that a JSON body holds no more than ``MOST_VALUES`` values.
 
-    Every value but the first of a list or an object follows a comma, every first one a bracket: no
-    body has more values than bytes, and a small one need not be gone through.
+    The first value of a list or an object follows a bracket, every other one a comma, so these are
+    counted. A body with no more bytes than ``MOST_VALUES`` need not be searched.
 
     Raises:
-        TooLarge: it does.
+        TooLarge: it holds more.
     """
     marks = (b",", b"[", b"{")
     if len(body) > MOST_VALUES and sum(map(body.count, marks)) > MOST_VALUES:
@@ -47,7 +47,7 @@ def write_json(value: Any) -> bytes:
 
 
 def is_json(content_type: str, body: bytes) -> bool:
-    """Whether a body is meant as JSON; if it does not say, whether it looks like it."""
+    """Whether a body is JSON by its content type or, if that is ``UNSAID``, by how it begins."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in UNSAID:
         return body.lstrip()[:1] in (b"{", b"[")

@@ -1,4 +1,4 @@
-"""Connections that wait to be taken."""
+"""Accepting many connections quickly."""
 
 import asyncio
 import socket
@@ -8,27 +8,27 @@ from typing import Any
 
 
 class Listener:
-    """Takes connections as they bring each other.
+    """Accepts two further connections for each that is made.
 
-    uvloop takes one in a turn of the loop, and under load a turn is long: who connects then waits
-    for seconds, a health probe for instance. As each that is taken here brings the next two,
-    thousands are taken in a dozen turns.
+    uvloop accepts one in each turn of the event loop, and under load a turn is long: a new
+    connection, such as a health probe's, would wait for seconds. With two more for each, thousands
+    are accepted in a dozen turns.
     """
 
     def __init__(self, listening: socket.socket) -> None:
-        """Take those of ``listening``, which does not block."""
+        """Accept connections from ``listening``, which must not block."""
         self._socket = listening
         self.is_closed = False
-        """Whether the program stops: what is connected from now on is not answered."""
-        self._taking: set[asyncio.Task[Any]] = set()  # the loop itself would forget them
+        """Whether the program is stopping: new connections are closed at once."""
+        self._taking: set[asyncio.Task[Any]] = set()  # the loop holds only weak references
 
     def take(self, make: Callable[[], asyncio.Protocol], ssl: SSLContext | None) -> None:
-        """Take the next two, if so many wait, each for a protocol that ``make`` makes."""
+        """Accept up to two waiting connections, each with a protocol from ``make``."""
         loop = asyncio.get_running_loop()
         for _ in range(2):
             try:
                 connection, _ = self._socket.accept()
-            except OSError:  # none waits, or no file may be opened for it
+            except OSError:  # none is waiting, or too many files are open
                 return
             task = loop.create_task(loop.connect_accepted_socket(make, connection, ssl=ssl))
             self._taking.add(task)
@@ -37,4 +37,4 @@ class Listener:
     def _taken(self, task: asyncio.Task[Any]) -> None:
         self._taking.discard(task)
         if not task.cancelled():
-            task.exception()  # is the client's matter, such as one that has hung up
+            task.exception()  # not logged: the client's fault, which may have hung up

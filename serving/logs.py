@@ -1,4 +1,4 @@
-"""Logging of both programs: a line an event, with the ids of the request that it belongs to."""
+"""Logging of both programs: one line per event, with the ids of the request it belongs to."""
 
 import logging
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from serving import access, context
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What a line says beside its message: the ids of the request, and ``extra["fields"]``."""
+    """What a line has besides its message: the ids of the request, and ``extra["fields"]``."""
     request = context.current()
     ids = {"request_id": request.request_id, "trace_id": request.trace_id}
     return {name: value for name, value in ids.items() if value} | getattr(record, "fields", {})
@@ -47,12 +47,12 @@ FORMATS = {
 
 
 def configure(level: str = "INFO", style: str = "text", inferences: str = "errors") -> None:
-    """Log to stderr in one of ``FORMATS``, our libraries' chatter left out.
+    """Log to stderr in one of ``FORMATS``; some libraries log only warnings and errors.
 
     Args:
-        level: the least that is logged.
+        level: the lowest level that is logged.
         style: a key of ``FORMATS``.
-        inferences: which of them are logged, a key of ``access.CHOICES``, whatever the level.
+        inferences: which inferences are logged, a key of ``access.CHOICES``, whatever the level.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATS[style])
@@ -62,7 +62,7 @@ def configure(level: str = "INFO", style: str = "text", inferences: str = "error
     # The SDK's client has a traceback for each call by gRPC that fails; ours says that in a line.
     logging.getLogger("kserve.trace").setLevel(logging.CRITICAL)
     access.log.setLevel(access.CHOICES[inferences])
-    # uvicorn asks once whether this logger has handlers, and if not spares the line per request.
+    # uvicorn checks once whether this logger has handlers; if not, it logs no line per request.
     logging.getLogger("uvicorn.access").propagate = False
-    # What neither format shows need not be found out for every line.
+    # Neither format shows these, so they need not be looked up for every line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

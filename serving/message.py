@@ -1,4 +1,4 @@
-"""HTTP as our endpoints, and our calls, see it: what is asked, and what is answered."""
+"""HTTP requests and answers, as our endpoints and our calls see them."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -14,18 +14,18 @@ class Request(NamedTuple):
     """A POST to the path of an inference."""
 
     parameters: Mapping[str, str | None]
-    """What stands in the path, by name."""
+    """The variable parts of the path, by name."""
     query: str
-    """What follows the path's question mark."""
+    """The query string, without the question mark."""
     headers: Mapping[str, str]
-    """Names are in lower case; of several with one name, the last."""
+    """Names are in lower case; of several with the same name, the last counts."""
     read: Callable[[], Awaitable[bytes]]
-    """Gives the body, once.
+    """Returns the body; may be called once.
 
     Raises:
-        HTTPException: 415, it is encoded.
+        HTTPException: 415, it has a Content-Encoding.
         TooLarge: it is over the limit.
-        Overloaded: the bodies of all requests are too much.
+        Overloaded: the bodies of all requests take too much room.
     """
     is_gone: Callable[[], bool]
     """Whether the client has hung up; then the answer is cancelled."""
@@ -36,20 +36,20 @@ class Response(NamedTuple):
 
     status: int
     headers: dict[str, str]
-    """Names are in lower case; of several with one name, the last."""
+    """Names are in lower case; of several with the same name, the last counts."""
     body: bytes
 
     def encode(
         self, fixed: Iterable[tuple[bytes, bytes]] = (), *, keep_alive: bool = True
     ) -> bytes:
-        """The whole answer, as it goes over the wire; its length must not be among the headers.
+        """The whole answer as it is sent. ``content-length`` is added here, and not in ``headers``.
 
         Args:
-            fixed: the headers of all answers.
+            fixed: headers that every answer has.
             keep_alive: whether the connection stays open.
 
         Raises:
-            ValueError: a header would end before its value does.
+            ValueError: a header has a line break in it.
         """
         close = "" if keep_alive else "connection: close\r\n"
         fields = f"{write_headers(self.headers)}content-length: {len(self.body)}\r\n{close}"
@@ -62,7 +62,7 @@ def write_headers(headers: Mapping[str, str]) -> str:
     """The headers, each on a line.
 
     Raises:
-        ValueError: a header would end before its value does.
+        ValueError: one has a line break in it.
     """
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not fields.count("\r") == fields.count("\n") == len(headers):
@@ -71,8 +71,8 @@ def write_headers(headers: Mapping[str, str]) -> str:
 
 
 def refusal(status: int, error: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as KServe tells it: ``{"error": "…"}``."""
+    """An error in KServe's form: ``{"error": "…"}``."""
     text = json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":"))
-    # Half a surrogate pair, which UTF-8 cannot hold, becomes JSON's escape of it.
+    # A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape.
     body = text.encode(errors="backslashreplace")
     return Response(status, {"content-type": "application/json", **(headers or {})}, body)

@@ -1,7 +1,7 @@
-"""What both programs count, by Prometheus's conventions, on a port of its own.
+"""The metrics of both programs, for Prometheus, on a port of their own.
 
-A request to the predictor is a *call* that the traffic split has routed, whoever's images are in
-it; ``rollout`` judges a canary by these.
+A request to the predictor is a *call* of the transformer, which may hold the images of several
+clients. The traffic split routes calls, and ``rollout`` judges a canary by them.
 """
 
 import sys
@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, start_http_server
 from serving.histogram import Histogram
 
 TIMEOUT = 10
-"""Seconds that a connection to the metrics may be silent: each has a thread."""
+"""Seconds that a connection to the metrics may be silent, since each takes a thread."""
 CLIENT_GONE = 499
 """nginx's status for a client that hung up before it was answered."""
 
@@ -24,8 +24,8 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 """``protocol`` is v1, v2, grpc or form; ``outcome`` ok, invalid (the client's fault), overloaded
-(429), failed (ours), or cancelled (the client had gone); ``model_version`` is empty where none has
-answered."""
+(429), failed (our fault), or cancelled (the client had gone); ``model_version`` is empty if no
+version has answered."""
 UNSURE = Counter(
     "mnist_unsure_requests_total",
     "Answers with an image that is not taken for one sure digit.",
@@ -50,16 +50,16 @@ BATCH_IMAGES = Histogram(
 PENDING_IMAGES = Gauge("mnist_pending_images", "Images waiting for a batch or in one.")
 
 
-# What `labels` looks up under a lock, with its arguments checked, costs more than the counting.
+# `labels` checks its arguments and takes a lock, which takes longer than the counting.
 _request_seconds = cache(REQUEST_SECONDS.labels)
 _first_digits = cache(FIRST_DIGITS.labels)
 
 
 def export_zeros(model_version: str) -> None:
-    """Show what alerts go by while it is still 0.
+    """Export the series that alerts use as 0 before their first event.
 
-    A series that begins with its first event hides that one from Prometheus's ``rate``, and with it
-    all that happens before the next scrape.
+    Prometheus's ``rate`` does not see the first value of a series: without the 0 it would miss the
+    events before the first scrape.
     """
     for protocol in ("v1", "v2", "grpc", "form"):
         for outcome in ("failed", "overloaded"):
@@ -67,7 +67,7 @@ def export_zeros(model_version: str) -> None:
 
 
 def observe(protocol: str, status: int, model_version: str, seconds: float) -> str:
-    """Count a request that has been answered with an HTTP status, 0 for none.
+    """Count a request that ended with this HTTP status, 0 for no answer.
 
     Returns:
         The outcome, see ``REQUEST_SECONDS``.
@@ -85,7 +85,7 @@ def observe(protocol: str, status: int, model_version: str, seconds: float) -> s
 
 
 def count_answer(model_version: str, *, unsure: bool, first_digit: int) -> None:
-    """Count what an answer says; ``first_digit`` is -1 where there is none."""
+    """Count the content of an answer; ``first_digit`` is -1 if there is none."""
     _first_digits(digit_label(first_digit), model_version).inc()
     if unsure:
         UNSURE.labels(model_version).inc()
@@ -97,7 +97,7 @@ def digit_label(digit: int) -> str:
 
 
 def serve(host: str, port: int) -> None:
-    """Serve the metrics, in a thread: they are answered while the event loop is busy, too."""
+    """Serve the metrics in threads, so that a busy event loop does not delay them."""
     try:
         server, _ = start_http_server(port, host)
     except OSError as error:

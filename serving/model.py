@@ -17,26 +17,26 @@ class ServedModel(Model):  # type: ignore[misc]
     version: str | None = None
     """The version served; ``None`` where each answer names its own."""
     threads: Threads
-    """Where what takes long is done."""
+    """For work that takes long."""
 
     async def __call__(
         self, body: Any, headers: Mapping[str, str] | None = None, verb: object = None
     ) -> tuple[Any, dict[str, str]]:
-        """The answer to ``body``, and no headers: preprocess, predict, postprocess, each awaited.
+        """The answer to ``body``, by preprocess, predict and postprocess; and no headers.
 
-        All have the SDK's signatures, so that a model that was written for it can be served here.
-        This one stands for the SDK's, whose histograms and log cost a request as much as reading
-        and writing it, and which takes raw bytes for a failure of the server.
+        All have the SDK's signatures, so that a model written for it can be served here. This one
+        replaces the SDK's, whose histograms and log take as long as reading the request and writing
+        the answer, and which treats raw bytes as a failure of the server.
         """
         payload = await self.preprocess(body, headers)
         result = await self.predict(payload, headers)
         return await self.postprocess(result, headers), {}
 
     def check_served(self, name: str, version: str | None) -> None:
-        """See that a caller means this model, and this version of it if it names one.
+        """Check that a caller asks for this model, and for this version if it names one.
 
         Raises:
-            NotFound: it means another.
+            NotFound: it asks for another.
         """
         if name != self.name:
             raise NotFound(f"there is no model '{name}'; this service has '{self.name}'")

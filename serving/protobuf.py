@@ -1,6 +1,6 @@
-"""Messages of Protocol Buffers that are looked at before they are parsed.
+"""Parsing Protocol Buffers, with a limit on the fields that is checked before.
 
-A field takes two bytes on the wire, and a hundred in memory. Wire format:
+A field may take two bytes on the wire and a hundred in memory. Wire format:
 https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -8,19 +8,19 @@ from google.protobuf.message import DecodeError, Message
 
 NO_MESSAGE = "not a message of V2"
 MOST_FIELDS = 100
-"""Top-level fields of a message: model, id and parameters, and at most three of each tensor."""
+"""Most top-level fields of a message: model, id, parameters, and up to three for each tensor."""
 
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}
-"""Wire types, and the bytes of two. The others are groups, which V2 has not got, and which would
-hide fields."""
+"""Wire types, the last two with their sizes in bytes. The others are groups, which V2 does not
+have, and which would hide fields."""
 
 
 def parse(kind: type[Message], data: bytes) -> Message:
-    """The message of that ``kind``.
+    """Parse ``data`` as a message of that ``kind``.
 
     Raises:
-        DecodeError: it is none, or it has more fields than it may.
+        DecodeError: it is not one, or has more than ``MOST_FIELDS`` fields.
     """
     at = fields = 0
     while at < len(data):
@@ -43,7 +43,7 @@ def parse(kind: type[Message], data: bytes) -> Message:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of up to 64 bits, seven in a byte, the least first; and where it ends."""
+    """The number at ``at``, of up to 64 bits, seven to a byte, lowest first; and where it ends."""
     number = 0
     for i, byte in enumerate(data[at : at + 10]):
         number |= (byte & 127) << 7 * i

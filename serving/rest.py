@@ -1,6 +1,6 @@
-"""What both programs answer in KServe's app beyond inferences: metadata, and every error.
+"""Our routes in KServe's app besides inferences, such as metadata, and our form of errors.
 
-They stand in for the SDK's own on the same paths, because those cannot name the model's version.
+The routes replace the SDK's own on the same paths, which cannot name the model's version.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ CLOSED = (
     "/v2/repository/models/{name}/load",
     "/v2/repository/models/{name}/unload",
 )
-"""Paths of the SDK that no caller shall reach: metrics have a port of their own, there is no
-explainer, and whoever may unload a model takes it away from everyone else."""
+"""Paths of the SDK that are closed: metrics have a port of their own, there is no explainer, and a
+caller who unloads a model takes it away from everyone else."""
 ANSWERED = (
     "/v1/models/{name}:predict",
     "/v2/models/{name}/infer",
@@ -34,7 +34,7 @@ but still one of the SDK's."""
 
 
 def add_routes(app: FastAPI, model: ServedModel) -> None:
-    """Add what is no inference; of two routes with one path, the one added first answers."""
+    """Add our routes before the SDK's: of two with the same path, the first one answers."""
 
     def check_served(request: Request) -> None:
         parameters = request.path_params
@@ -63,7 +63,7 @@ def add_routes(app: FastAPI, model: ServedModel) -> None:
 
 
 async def closed(_: Request) -> Response:
-    """What an endpoint of the SDK answers that is not offered here."""
+    """Answer 404 for a path of the SDK that is not offered here."""
     raise HTTPException(HTTPStatus.NOT_FOUND)
 
 
@@ -111,13 +111,13 @@ def told(error: Exception) -> tuple[int, str, Mapping[str, str] | None]:
 
 
 def error_response(error: Exception) -> Response:
-    """The same as KServe tells it: ``{"error": "…"}``."""
+    """The answer to an error, in KServe's form: ``{"error": "…"}``."""
     status, message, headers = told(error)
     return JSONResponse({"error": message}, status, headers)
 
 
 def tell_errors(app: FastAPI) -> None:
-    """Have ``app`` answer what is raised in it by ``error_response``."""
+    """Have ``app`` answer exceptions with ``error_response``."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return error_response(error)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 DIGITS = 10
-"""That the model tells apart."""
+"""How many the model tells apart."""
 VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
-"""What a version may be called: it stands in headers, in lines of the log, and in labels."""
+"""Allowed names of a version, which appear in headers, log lines and labels."""
 Images = NDArray[np.uint8]
 """uint8 [N, 28, 28], 0 is background, 255 is ink."""
 
@@ -20,7 +20,7 @@ class Scores(NamedTuple):
     probabilities: NDArray[np.float32]
     """float32 [N, 10], calibrated; each row sums to 1."""
     accepted: NDArray[np.bool_]
-    """bool [N]: whether the model takes the image for a digit it is sure of."""
+    """bool [N]: whether the model is sure that the image is one of the digits."""
     model_version: str
 
     def rows(self, start: int, stop: int) -> "Scores":

@@ -1,4 +1,4 @@
-"""The model server of both programs: KServe's, on an address of our choice."""
+"""The model server of both programs: KServe's, with our flags, limits and HTTP protocol."""
 
 import argparse
 import asyncio
@@ -44,7 +44,7 @@ UNUSED = {
     "access_log_format", "enable_docs_url", "enable_latency_logging", "event_loop",
     "max_asyncio_workers", "max_threads", "protocol",
 }  # fmt: skip
-"""KServe's flags that change nothing here; the controller may give them all the same."""
+"""KServe's flags that have no effect here; its controller may pass them all the same."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -52,7 +52,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 def parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """KServe's standard flags, under the names its controller relies on, and those we add."""
+    """A parser of KServe's standard flags, with the names its controller uses, and of our own."""
     flags = argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=description,
@@ -73,32 +73,32 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
         "--log_level",
         default="INFO",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
-        help="The least that is logged.",
+        help="The lowest level that is logged.",
     )
     flags.add_argument(
-        "--log_format", default="text", choices=logs.FORMATS, help="For a person, or a machine."
+        "--log_format", default="text", choices=logs.FORMATS, help="For people, or for machines."
     )
     flags.add_argument(
         "--access_log",
         default="errors",
         choices=access.CHOICES,
-        help="Inferences that are logged; slow ones are among the errors.",
+        help="Which inferences are logged; errors includes slow ones, of a second or more.",
     )
     flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
     flags.add_argument(
-        "--metrics_port", default=0, type=int, help="The port for Prometheus; 0 for none."
+        "--metrics_port", default=0, type=int, help="The port of the metrics; 0 for none."
     )
     flags.add_argument(
         "--max_requests",
         default=80,
         type=positive,
-        help="Requests over HTTP in hand, beyond which more are refused with 429.",
+        help="HTTP requests being handled, beyond which a POST gets 429.",
     )
     flags.add_argument(
-        "--max_instances", default=256, type=positive, help="Images that one request may hold."
+        "--max_instances", default=256, type=positive, help="Most images in a request, else 413."
     )
     flags.add_argument(
-        "--max_body", default=32 * 2**20, type=positive, help="Bytes that a body may have."
+        "--max_body", default=32 * 2**20, type=positive, help="Largest body in bytes, else 413."
     )
     return flags
 
@@ -112,12 +112,12 @@ def positive(text: str) -> int:
 
 
 class Server(ModelServer):  # type: ignore[misc]
-    """Serves one model over REST and gRPC until SIGTERM or SIGINT, then finishes what it began."""
+    """Serves one model over REST and gRPC until SIGTERM or SIGINT, then lets requests finish."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Take the address and the limits from ``args``, see ``parser``."""
         if args.workers != 1:
-            sys.exit("--workers: one to a container, which shares its batches; scale by replicas")
+            sys.exit("--workers: must be 1, since requests share batches; scale by replicas")
         super().__init__(
             http_port=args.http_port,
             grpc_port=args.grpc_port,
@@ -132,19 +132,19 @@ class Server(ModelServer):  # type: ignore[misc]
     def start(self, model: ServedModel, add_routes: Callable[[App], None] | None = None) -> None:
         """Serve ``model`` until SIGTERM or SIGINT, then end the process.
 
-        ``add_routes`` adds what the program has beyond the protocols.
+        ``add_routes`` adds endpoints of the program's own.
         """
         self.register_model(model)
         model.start()
         rest = kserve.model_server.app
-        rest.router.routes.clear()  # FastAPI's description of endpoints: the SDK's, not ours
+        rest.router.routes.clear()  # FastAPI's docs, which describe the SDK's endpoints, not ours
         app = App(model, rest)
         if add_routes:
             add_routes(app)
         with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
             runner.run(self._serve_model(model, app))
             logging.shutdown()
-            # A thread that hangs, in a decoder or a resolver of names, would be waited for.
+            # Python would wait for a thread that hangs, in a decoder or a look-up of a name.
             os._exit(0)
 
     async def _serve_model(self, model: ServedModel, app: App) -> None:
@@ -163,9 +163,9 @@ class Server(ModelServer):  # type: ignore[misc]
                 credentials=grpc.credentials(self.ssl_certfile, self.ssl_keyfile),
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
-        # uvicorn takes the signals: it stops listening, lets requests finish, then raises them
-        # again, by when there is nothing left for them to do. One that comes before stops it when
-        # it has started.
+        # uvicorn handles the signals: it stops listening, lets requests finish, then raises them
+        # again for these handlers, which have nothing left to do. A signal that comes earlier
+        # stops uvicorn as soon as it has started.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: rest.stop())
         await rest.start(grpc_server)
@@ -194,7 +194,7 @@ class DataPlane(SDKDataPlane):  # type: ignore[misc]
 
 
 class RESTServer(SDKRESTServer):  # type: ignore[misc]
-    """The SDK's REST server with what it does not let one choose.
+    """The SDK's REST server, with settings that it does not offer.
 
     Overrides hooks of kserve 0.21.0 (``protocol/rest/server.py``) that are not public:
     ``start``, ``_add_middlewares`` and ``_add_exception_handlers``.
@@ -215,8 +215,8 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         self._socket = self.config.bind_socket()
         self._socket.setblocking(False)
         self._listener = Listener(self._socket)
-        self.config.proxy_headers = False  # nothing here asks where a request came from
-        self.config.ws = "none"  # a WebSocket would leave `http.Protocol` and its limits
+        self.config.proxy_headers = False  # the client's address is not used
+        self.config.ws = "none"  # a WebSocket would bypass `http.Protocol` and its limits
         self.config.http = functools.partial(
             http.Protocol,
             listener=self._listener,
@@ -226,7 +226,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         )
 
     async def start(self, grpc_server: GRPCServer | None) -> None:
-        """Serve until a signal, on a socket that ``http.Protocol`` knows; ``grpc_server`` too."""
+        """Serve until a signal, from the socket of the ``Listener``; stop ``grpc_server`` too."""
         self.create_application()
         shutdown = self._server.shutdown
 

@@ -1,4 +1,4 @@
-"""A quick start: nearly all of it is imports (docs/decisions/coldstart.md)."""
+"""A quick start: nearly all of its time goes into imports (docs/decisions/coldstart.md)."""
 
 import gc
 import importlib
@@ -13,9 +13,9 @@ from types import ModuleType
 
 UNUSED = (
     "fastapi.openapi.models",  # for FastAPI's description of endpoints
-    "kserve.api.kserve_client",  # for who talks to Kubernetes
-    "kserve.models",  # what it would talk about
-    "pandas",  # for who wants requests as data frames
+    "kserve.api.kserve_client",  # a client of Kubernetes
+    "kserve.models",  # that client's objects
+    "pandas",  # for requests as data frames
     "torch._higher_order_ops",  # for compilers: control flow
     "torch._meta_registrations",  # for compilers: operators on tensors without data
     "torch.ao",  # for quantization
@@ -27,16 +27,16 @@ UNUSED = (
     "torch.optim",  # for training
     "torch.profiler",
     "torch.utils.data",  # for training
-    "torchgen",  # for who builds torch
+    "torchgen",  # for building torch
     "unittest",
-    "urllib3",  # for who talks to Kubernetes
+    "urllib3",  # for the client of Kubernetes
 )
 """Modules that the SDK and torch import, and that no request needs."""
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 class _StandIn(ModuleType):
-    """Has a class of every name: enough to annotate with, and nothing is an instance of it."""
+    """A module with a class of any name: enough for annotations; nothing is an instance of it."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -45,7 +45,7 @@ class _StandIn(ModuleType):
 
 
 class _StandIns(MetaPathFinder, Loader):
-    """Finds one for each of ``UNUSED`` that is not there yet, and for what is in it."""
+    """Provides stand-ins for the modules of ``UNUSED``, and those in them, not yet imported."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -63,7 +63,7 @@ class _StandIns(MetaPathFinder, Loader):
         """Nothing is in it."""
 
     def forget(self) -> None:
-        """Take them all away again."""
+        """Remove all stand-ins from the imported modules."""
         for name in self.made:
             module = sys.modules.pop(name)
             package, _, attribute = name.rpartition(".")
@@ -74,23 +74,23 @@ class _StandIns(MetaPathFinder, Loader):
 
 @contextmanager
 def quick_imports(importer: str) -> Iterator[None]:
-    """Import what is in the block without ``UNUSED``, and without garbage collection.
+    """Run the imports in the block without the modules of ``UNUSED`` and garbage collection.
 
-    After the block whoever imports one of ``UNUSED`` gets it. SIGTERM ends the program at once,
-    until the server handles it.
+    After the block these modules can be imported as usual. SIGTERM ends the program at once, until
+    the server handles it.
 
     Args:
-        importer: ``__name__`` of the caller. Unless it is run as a program, nothing is left out.
+        importer: ``__name__`` of the caller; if it is not run as a program, nothing is changed.
     """
     if importer != "__main__":
         yield
         return
-    # Process 1, as in a container, gets only those signals that it handles.
+    # In a container we are process 1, which gets only the signals that it handles.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     gc.disable()
     if BLAS_THREADS not in os.environ:
-        # NumPy's threads for linear algebra spin while they have nothing to do, and no request
-        # has work for them. Torch, where it has an OpenBLAS of its own, is not told.
+        # NumPy's threads for linear algebra spin while idle, and no request uses them. An OpenBLAS
+        # of torch's own is not limited.
         os.environ[BLAS_THREADS] = "1"
         importlib.import_module("numpy")
         del os.environ[BLAS_THREADS]
@@ -99,8 +99,8 @@ def quick_imports(importer: str) -> Iterator[None]:
     yield
     sys.meta_path.remove(stand_ins)
     stand_ins.forget()
-    # What the imports left is there to stay: no collection need look through it. What a request
-    # leaves is seldom a cycle.
+    # The imported objects stay, so no collection need look through them; and collections may be
+    # rare, since requests seldom leave cycles.
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()

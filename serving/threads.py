@@ -1,4 +1,4 @@
-"""Threads for what takes long, and whether one of them hangs."""
+"""Threads for work that takes long, and a check whether one of them hangs."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 HANGING = 60
-"""Seconds after which work is thought to have no end. No caller has waited so long for it."""
+"""Seconds after which work is thought to hang. No caller waits that long for it."""
 
 Result = TypeVar("Result")
 
@@ -20,19 +20,19 @@ class Threads:
         """Do ``count`` pieces of work at a time."""
         self._pool = ThreadPoolExecutor(count, name)
         self._began: dict[int, float] = {}
-        """When each thread that works began."""
+        """When each busy thread began its work, by ``time.monotonic``."""
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """What ``work`` returns or raises; who is cancelled does not wait for it."""
+        """Run ``work`` in a thread; a caller that is cancelled does not wait for it."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._timed, work)
 
     def hang(self) -> bool:
-        """Whether one is at work for longer than any work should take."""
+        """Whether a thread has been busy for longer than any work should take."""
         now = time.monotonic()
         return any(now - began > HANGING for began in tuple(self._began.values()))
 
     def close(self) -> None:
-        """Begin nothing more; for what has begun nobody waits."""
+        """Begin no more work, and do not wait for what has begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _timed(self, work: Callable[[], Result]) -> Result:

@@ -1,7 +1,7 @@
-"""Where the time of a request goes, in both programs; off unless a collector is named.
+"""Traces of both programs, which show where the time goes; off unless a collector is set.
 
-It is named as OpenTelemetry has it, by ``OTEL_EXPORTER_OTLP_ENDPOINT``. The tracers are ours, not
-the process's: where those are set, FastAPI makes spans of its own.
+It is set by OpenTelemetry's variable ``OTEL_EXPORTER_OTLP_ENDPOINT``. Our tracers are not made the
+global ones: with those, FastAPI would make spans of its own.
 """
 
 import logging
@@ -35,17 +35,17 @@ log = logging.getLogger(__name__)
 FLUSH = 3
 """Seconds that the last spans have to reach the collector when the program ends."""
 SELDOM = 60
-"""Seconds between two lines about a collector that is away."""
+"""Seconds between two log lines about a collector that cannot be reached."""
 W3C = TraceContextTextMapPropagator()
 _NOTHING = nullcontext()
 
 
 class _Tracers(NamedTuple):
     requests: Tracer
-    """Samples by ``OTEL_TRACES_SAMPLER``; by default what the caller samples, and what none has
-    decided about."""
+    """Samples by ``OTEL_TRACES_SAMPLER``; by default all but the requests whose caller has decided
+    not to sample."""
     shared: Tracer
-    """Samples always: for what a sampled request shares with others."""
+    """Always samples: for a run that a sampled request shares with others."""
     unsampled: Tracer
     """Never samples."""
     processor: "SpanProcessor"
@@ -55,7 +55,7 @@ _on: _Tracers | None = None
 
 
 def configure(service: str) -> None:
-    """Begin to trace if the environment says where to; ``service`` is the name if it has none."""
+    """Start tracing if the environment names a collector; ``service`` is our name by default."""
     global _on
     if _is_wanted(os.environ):
         try:
@@ -74,7 +74,7 @@ def _is_wanted(environ: Mapping[str, str]) -> bool:
 
 
 def _tracers(service: str) -> _Tracers:
-    # Half of the transformer's imports again: only for who traces.
+    # They make the transformer's imports half as long again, so only for tracing.
     from opentelemetry.exporter.otlp.proto.http import trace_exporter
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -96,9 +96,9 @@ def _tracers(service: str) -> _Tracers:
 
 
 def close() -> None:
-    """Send what is left, if there is a collector to take it."""
+    """Send the remaining spans, within ``FLUSH`` seconds."""
     if _on:
-        # The SDK would wait half a minute for one that is away.
+        # The SDK would wait half a minute for a collector that cannot be reached.
         sending = Thread(target=_on.processor.shutdown, daemon=True)
         sending.start()
         sending.join(FLUSH)
@@ -112,7 +112,7 @@ def begin(request: RequestContext, name: str) -> None:
 
 
 def end(request: RequestContext, fields: Mapping[str, str | int | float]) -> None:
-    """Close it, with what the log says about it."""
+    """Close the span of a request, with the fields of its log line as attributes."""
     if request.span:
         request.span.set_attributes({f"mnist.{name}": value for name, value in fields.items()})
         if fields["outcome"] == "failed":
@@ -121,12 +121,12 @@ def end(request: RequestContext, fields: Mapping[str, str | int | float]) -> Non
 
 
 def stage(name: str) -> AbstractContextManager[None]:
-    """A span around the block, in the one of the request that is being handled."""
+    """A span around the block, inside that of the request being handled."""
     return _open(_on.requests.start_span(name, _inside(current()))) if _on else _NOTHING
 
 
 def waited(request: RequestContext, seconds: float) -> None:
-    """The span of a wait that has just ended."""
+    """Record the span of a wait that has just ended."""
     if _on:
         stop = time.time_ns()
         start = stop - int(seconds * 1e9)
@@ -136,10 +136,10 @@ def waited(request: RequestContext, seconds: float) -> None:
 def run(
     name: str, context: RequestContext, members: Sequence[RequestContext]
 ) -> AbstractContextManager[None]:
-    """Spans around the block, a run for ``members`` that goes on in ``context``.
+    """Spans around the block, which is a run for ``members`` in ``context``.
 
-    A request that has the run to itself has it in its own trace. A run for several begins a trace:
-    it links to theirs, and in each of theirs a span links to it.
+    The run of one request is a span in its trace. A run for several begins a trace of its own: its
+    span links to theirs, and in each of their traces a span links to it.
     """
     if not _on:
         return _NOTHING
@@ -159,7 +159,7 @@ def run(
 
 
 def _carry(request: RequestContext, span: Span) -> None:
-    """Let what is logged and called for ``request`` belong to ``span``."""
+    """Make the log lines and calls of ``request`` belong to ``span``."""
     headers: dict[str, str] = {}
     W3C.inject(headers, set_span_in_context(span, Context()))
     request.span = span
@@ -189,7 +189,7 @@ def _open(*spans: Span) -> Iterator[None]:
 
 
 class _Seldom(logging.Filter):
-    """Lets a line pass in ``SELDOM`` seconds: each export that fails has several."""
+    """Lets one line pass in ``SELDOM`` seconds, since each failed export logs several."""
 
     _next = 0.0
 

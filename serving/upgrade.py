@@ -1,7 +1,7 @@
 """Requests that ask to upgrade the connection, answered as if they did not.
 
-A server may ignore that (RFC 9110, 7.8), and Java's client asks for HTTP/2 each time. But httptools
-ends such a request with its head, and would lose its body.
+A server may ignore an upgrade (RFC 9110, 7.8), and Java's client asks for HTTP/2 each time. But to
+httptools such a request ends after its head, and its body would be lost.
 """
 
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import httptools
 
 
 class Connection(Protocol):
-    """What its parser calls back, and has read a head of."""
+    """What the parser calls back, with the head that it has read."""
 
     parser: Any
     url: bytes
@@ -18,7 +18,7 @@ class Connection(Protocol):
 
 
 def feed(connection: Connection, data: bytes) -> None:
-    """Have the connection's parser read ``data``, and each head that asks to upgrade once more.
+    """Feed ``data`` to the connection's parser, and each head with an upgrade again without it.
 
     Raises:
         httptools.HttpParserError: it is not HTTP, or a CONNECT.
@@ -30,7 +30,7 @@ def feed(connection: Connection, data: bytes) -> None:
             return
         except httptools.HttpParserUpgrade as upgrade:
             rest = rest[upgrade.args[0] :]
-        if connection.parser.get_method() == b"CONNECT":  # an upgrade, to the parser
+        if connection.parser.get_method() == b"CONNECT":  # an upgrade too, for the parser
             raise httptools.HttpParserInvalidMethodError("CONNECT")
         head = _head_without_upgrade(connection)
         connection.parser = httptools.HttpRequestParser(connection)

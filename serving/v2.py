@@ -1,7 +1,7 @@
 """The V2 inference protocol over REST: bodies to ``InferRequest``, ``InferResponse`` to bodies.
 
-The SDK has both ways too, but turns every tensor into a list of Python numbers, and takes
-a body that lies about its lengths for a crash of its own. Protocol:
+The SDK does this too, but turns every tensor into a list of Python numbers, and treats a
+body with wrong lengths as a failure of the server. Protocol:
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol and its
 binary tensor data extension.
 """
@@ -19,11 +19,11 @@ from serving.errors import InvalidInput
 from serving.json import read_json, write_json
 
 MOST_TENSORS = 16
-"""Inputs and outputs that one request may name."""
+"""Most inputs, and most outputs, that one request may name."""
 MOST_DIMENSIONS = 16
-"""Sizes in the shape of an input."""
+"""Most sizes in the shape of an input."""
 MOST_PARAMETERS = 16
-"""Parameters of an input or output by gRPC, each of which the SDK takes a microsecond for."""
+"""Most parameters of an input or output by gRPC; the SDK takes a microsecond for each."""
 HEADER_LENGTH = "inference-header-content-length"
 """The header that gives the bytes of JSON in front of the binary tensor data."""
 
@@ -32,7 +32,7 @@ def read_request(body: bytes, header_length: str | None, model_name: str) -> Inf
     """Read the body of ``POST /v2/models/{model_name}/infer``.
 
     Args:
-        body: JSON, followed by the binary data of the inputs that say ``binary_data_size``.
+        body: JSON, followed by the binary data of the inputs with a ``binary_data_size``.
         header_length: value of the header ``Inference-Header-Content-Length``, if any.
         model_name: the model asked for.
 
@@ -78,10 +78,10 @@ def read_request(body: bytes, header_length: str | None, model_name: str) -> Inf
 
 
 def check_message(request: Any) -> None:
-    """See that a ``ModelInferRequest`` of gRPC has no more than :func:`read_request` would take.
+    """Check a ``ModelInferRequest`` of gRPC against the limits above.
 
     Raises:
-        InvalidInput: it has.
+        InvalidInput: it exceeds one.
     """
     if max(len(request.inputs), len(request.outputs)) > MOST_TENSORS:
         raise InvalidInput(f"expected at most {MOST_TENSORS} inputs and {MOST_TENSORS} outputs")
@@ -102,13 +102,13 @@ def make_response(
     """Answer ``request`` with the outputs it asks for, or with all if it asks for none.
 
     Args:
-        request: what is answered.
+        request: the request to answer.
         outputs: the tensors by name; BYTES are object arrays of ``str``.
         model_name: name of the model that answers.
         model_version: its version.
 
     Raises:
-        InvalidInput: the request asks for an output that is not there.
+        InvalidInput: the request asks for an output twice, or for one that there is not.
     """
     wanted = [output.name for output in request.request_outputs or ()] or list(outputs)
     if len(set(wanted)) < len(wanted):
@@ -127,10 +127,10 @@ def make_response(
 
 
 def only_input(request: InferRequest, name: str, datatype: str) -> InferInput:
-    """The one input of a request to a model that has one.
+    """The one input of a request, which must have this name and datatype.
 
     Raises:
-        InvalidInput: there are others, or it is of another datatype.
+        InvalidInput: there are others, or its name or datatype differs.
     """
     if len(request.inputs) != 1 or request.inputs[0].name != name:
         names = [tensor.name for tensor in request.inputs]
@@ -157,7 +157,7 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
     ``binary_data_output`` of all) follow the JSON.
 
     Returns:
-        The body, and the bytes of JSON in it if binary data follow.
+        The body, and the length of the JSON in bytes if binary data follow it.
     """
     all_binary = (request.parameters or {}).get("binary_data_output")
     wants_binary = {output.name: output.binary_data for output in request.request_outputs or ()}
@@ -171,7 +171,7 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
             entry["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
-            # orjson writes numbers straight from the array, but no array of objects.
+            # orjson writes an array of numbers as it is, but not one of objects.
             flat = output.data.ravel()
             entry["data"] = flat.tolist() if flat.dtype == object else flat
         entries.append(entry)
@@ -187,7 +187,7 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:
-    """A tensor as binary data; items of BYTES are texts, each with its length in front."""
+    """A tensor as binary data; each text of a BYTES tensor has its length in front."""
     if array.dtype != object:
         return array.tobytes()
     texts = [text.encode() for text in array.ravel()]
