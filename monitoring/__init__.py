@@ -1,1 +1,1 @@
-"""Monitoring: a Prometheus over the service on one machine (``python -m monitoring``)."""
+"""``python -m monitoring``: the service on one machine, monitored by a Prometheus."""

@@ -1,4 +1,4 @@
-"""Run the service and a Prometheus over it on this machine: ``python -m monitoring --help``."""
+"""Run the service on this machine, monitored by a Prometheus: ``python -m monitoring --help``."""
 
 import argparse
 import asyncio
@@ -18,10 +18,10 @@ from standalone.processes import ProcessDied, Processes
 EPILOG = """\
 examples:
   python -m monitoring
-  python -m monitoring --port=9091 -- --models_dir=models    # what follows is for standalone
+  python -m monitoring --port=9091 -- --models_dir=models    # flags after -- are standalone's
 """
 BANNER = """
-Prometheus is started, too.
+Prometheus has started, too.
 
   Dashboard:  http://127.0.0.1:{port}/consoles/index.html
   Alerts:     http://127.0.0.1:{port}
@@ -36,7 +36,7 @@ def main() -> int:
     if not shutil.which("prometheus"):
         print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops it like Ctrl-C
     try:
         asyncio.run(_run(args))
     except (OSError, ProcessDied) as error:
@@ -50,15 +50,15 @@ def main() -> int:
 def _flags() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="python -m monitoring",
-        description="Run the service and a Prometheus over it on this machine.",
+        description="Run the service on this machine, monitored by a Prometheus.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flags.add_argument("--port", type=int, default=9090, help="The port of Prometheus (9090).")
     flags.add_argument(
-        "--api_port", type=int, default=8001, help="The port for kubectl, of standalone (8001)."
+        "--api_port", type=int, default=8001, help="Standalone's port for kubectl (8001)."
     )
-    flags.add_argument("--interval", default="5s", help="Between two looks at a metric (5s).")
+    flags.add_argument("--interval", default="5s", help="Time between two scrapes (5s).")
     flags.add_argument("standalone", nargs="*", help="Flags for python -m standalone.")
     return flags
 
@@ -90,7 +90,7 @@ async def _run(args: argparse.Namespace) -> None:
                     status = processes.ended(process)
                     if status is not None:
                         raise ProcessDied(f"{process} has ended with status {status}")
-                # It is not there yet; or another program is, and the service will say so.
+                # The API is not up yet, or another program has its port: the service will say so.
                 with suppress(httpx.TransportError, ValueError, LookupError):
                     pods = await client.get("/api/v1/namespaces/default/pods")
                     prometheus.write_targets(folder, pods.json()["items"])

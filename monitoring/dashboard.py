@@ -1,4 +1,4 @@
-"""The panels of the dashboard, and a page of them that Prometheus serves itself."""
+"""The panels of the dashboard, and a page with them that Prometheus serves."""
 
 import html
 import json
@@ -32,7 +32,7 @@ HEAD = """<!doctype html>
 
 
 class Panel(NamedTuple):
-    """A panel: each of its queries by the name that is shown of what it finds."""
+    """A panel, with its queries by their legends."""
 
     row: str
     title: str
@@ -43,8 +43,8 @@ def panels(*, namespace: str, interval: str) -> Iterator[Panel]:
     """The panels, with Grafana's variables replaced as Grafana would.
 
     Args:
-        namespace: that is looked at.
-        interval: over which a rate is taken, such as ``1m``.
+        namespace: the namespace to show.
+        interval: the time over which rates are taken, such as ``1m``.
     """
     row = ""
     text = (COMPONENT / "dashboard.json").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def write_console(folder: Path, *, namespace: str, interval: str) -> None:
             row = panel.row
         graph = {
             "expr": list(panel.queries.values()),
-            # Mustache, with brackets where Grafana has braces.
+            # Mustache, but with brackets in place of Grafana's braces.
             "name": [re.sub(r"{{(\w+)}}", r"[[ \1 ]]", name) for name in panel.queries],
             "duration": 900,
         }

@@ -1,7 +1,7 @@
-"""What a Prometheus reads on this machine, made of the manifests that a cluster gets.
+"""The files for a Prometheus on this machine, made from the manifests for a cluster.
 
-prometheus-operator makes its configuration of the PodMonitor and the PrometheusRules; this does the
-same with the few of their fields that ours have (``pkg/prometheus/promcfg.go`` there).
+In a cluster, prometheus-operator makes the configuration from the PodMonitor and the
+PrometheusRules (in ``pkg/prometheus/promcfg.go``). This does the same for the few fields we use.
 """
 
 import json
@@ -16,7 +16,7 @@ RULES = "rules"
 TARGETS = "targets.json"
 """Folder of the rules, and file of the targets, beside the configuration."""
 PORT = "__port"
-"""The label of a target that has its port for metrics, on this machine."""
+"""The label that holds a target's metrics port on this machine."""
 
 Object = dict[str, Any]
 
@@ -25,8 +25,8 @@ def write(folder: Path, *, interval: str) -> Path:
     """Write configuration and rules to ``folder``; returns the path of the configuration.
 
     Args:
-        folder: exists.
-        interval: between two scrapes, and between two evaluations of the rules, such as ``5s``.
+        folder: a folder that exists.
+        interval: time between two scrapes, and two evaluations of the rules, such as ``5s``.
     """
     (folder / RULES).mkdir(exist_ok=True)
     for path in (COMPONENT / "rules").glob("*.yaml"):
@@ -43,10 +43,10 @@ def write(folder: Path, *, interval: str) -> Path:
 
 
 def write_targets(folder: Path, pods: list[Object]) -> None:
-    """Write the targets that Prometheus would find in Kubernetes, where these are the pods.
+    """Write the targets that Prometheus would find in a cluster with these pods.
 
-    Debian's Prometheus is built without the discovery of Kubernetes; the labels are those of its
-    role ``pod``, as far as they are used.
+    Debian's Prometheus is built without Kubernetes discovery. The labels are those of its role
+    ``pod``, as far as they are used.
     """
     groups = [_target(pod, container) for pod in pods for container in pod["spec"]["containers"]]
     draft = folder / "targets.draft"
@@ -66,17 +66,17 @@ def _target(pod: Object, container: Object) -> Object:
             "__meta_kubernetes_pod_phase": pod["status"]["phase"],
             "__meta_kubernetes_pod_ip": pod["status"]["podIP"],
             "__meta_kubernetes_pod_container_name": container["name"],
-            # Of a flag that is given twice, the later one counts.
+            # If a flag is given twice, the last one counts.
             PORT: [value for flag, _, value in args if flag == "--metrics_port"][-1],
         },
     }
 
 
 def scrape_config(monitor: Object) -> Object:
-    """How to scrape the pods that a PodMonitor selects.
+    """The configuration to scrape the pods that a PodMonitor selects.
 
-    In a cluster all pods have the same port for metrics, and addresses of their own; here they have
-    one address and ports of their own.
+    In a cluster the pods have different addresses and the same metrics port; here they have the
+    same address and different ports.
     """
     spec = monitor["spec"]
     (endpoint,) = spec["podMetricsEndpoints"]
@@ -123,7 +123,7 @@ def _label(of_pod: str) -> str:
 
 
 def _name(label: str) -> str:
-    """A label of Kubernetes under the name that Prometheus gives it."""
+    """The name that Prometheus gives to a label of Kubernetes."""
     return re.sub(r"\W", "_", label)
 
 
