@@ -1,1 +1,1 @@
-"""The images: what they are made of, and ``python3 -m containers`` that makes them."""
+"""The container images: their Dockerfiles, and ``python3 -m containers``, which builds them."""

@@ -1,6 +1,6 @@
 """``python3 -m containers``: build, push, scan and sign the images, pin their base.
 
-It needs the standard library alone, since a CI runner has no virtual environment.
+It needs only the standard library, since a CI runner has no virtual environment.
 """
 
 import argparse
@@ -21,7 +21,7 @@ BUILD = Path("build")
 PUSHED = BUILD / "images.env"
 BASE = re.compile(r"^(ARG BASE=)([^\s@]+)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
 IDENTITIES = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
-"""Variables by which cosign finds the identity that a CI system lends to a job."""
+"""Variables from which cosign gets the identity that a CI system gives to a job."""
 
 EPILOG = """\
 variables:
@@ -39,11 +39,11 @@ examples:
 
 
 class Problem(Exception):
-    """It cannot be done; the message says what to do."""
+    """A command cannot be carried out; the message says why."""
 
 
 def run(*command: str) -> None:
-    """Run a command whose output is shown; raises Problem if it fails."""
+    """Run a command and show its output; raises Problem if it fails."""
     print(shlex.join(command), flush=True)
     status = subprocess.run(command, check=False).returncode  # noqa: S603
     if status:
@@ -59,7 +59,7 @@ def ask(*command: str) -> str:
 
 
 def require(tool: str, where: str) -> None:
-    """See that a tool is installed; raises Problem."""
+    """Raise Problem unless a tool is installed; ``where`` is the URL that says how."""
     if shutil.which(tool) is None:
         raise Problem(f"{tool} is not installed: see {where}")
 
@@ -74,11 +74,11 @@ class Images:
         self.engine = _engine(environ.get("ENGINE", ""))
 
     def reference(self, name: str) -> str:
-        """Registry, name and tag of one."""
+        """Registry, name and tag of an image."""
         return f"{self._repository(name)}:{self._tag}"
 
     def build(self) -> None:
-        """Build all of them."""
+        """Build all images."""
         labels = {
             "REVISION": ask("git", "rev-parse", "HEAD"),
             "SOURCE": self._environ.get("SOURCE", ""),
@@ -93,7 +93,7 @@ class Images:
             )
 
     def push(self) -> None:
-        """Push all of them, then write ``build/images.env`` with their digests."""
+        """Push all images, then write their digests to ``build/images.env``."""
         if not self._registry:
             raise Problem("REGISTRY is not set: where shall the images go? Such as ghcr.io/owner")
         lines = [
@@ -105,12 +105,12 @@ class Images:
         print(f"{PUSHED}:", *lines, sep="\n")
 
     def scan(self) -> None:
-        """Look for vulnerabilities in all of them; raises Problem if one can be repaired."""
+        """Scan all images; raises Problem if there is a serious vulnerability with a fix."""
         require("trivy", "https://trivy.dev")
         BUILD.mkdir(exist_ok=True)
         vulnerable = []
         for name in NAMES:
-            # Trivy reads the images of a daemon only; a file can come from every engine.
+            # Trivy reads images from a daemon or from a file, which every engine can write.
             archive = BUILD / f"{name}.tar"
             archive.unlink(missing_ok=True)
             try:
@@ -126,15 +126,15 @@ class Images:
             finally:
                 archive.unlink(missing_ok=True)
         if vulnerable:
-            raise Problem(f"known and repaired vulnerabilities in {', '.join(vulnerable)}: update")
+            raise Problem(f"{', '.join(vulnerable)}: vulnerabilities with a known fix: update")
 
     def _push(self, reference: str) -> str:
-        """Push one; returns the digest under which the registry has it."""
+        """Push an image; returns its digest in the registry."""
         if self.engine == "docker":
             run("docker", "push", reference)
             form = "{{json .RepoDigests}}"
             known = json.loads(ask("docker", "image", "inspect", "--format", form, reference))
-            # Docker leaves its own registry out of the names.
+            # Docker omits its own registry from the names.
             repository = reference.rpartition(":")[0].removeprefix("docker.io/")
             for found in known:
                 if found.startswith(f"{repository}@"):
@@ -156,7 +156,7 @@ class Images:
 
 
 def sign(environ: Mapping[str, str]) -> None:
-    """Sign what was pushed, and attest what is in it; raises Problem."""
+    """Sign the pushed images and attest what is in them; raises Problem if it cannot."""
     require("cosign", "https://docs.sigstore.dev/cosign/system_config/installation/")
     require("trivy", "https://trivy.dev")
     if not PUSHED.exists():
@@ -174,7 +174,7 @@ def sign(environ: Mapping[str, str]) -> None:
 
 
 def pin() -> None:
-    """Write the digest that the registry has for the base's tag into the Dockerfiles."""
+    """Write the current digest of the base image's tag into the Dockerfiles."""
     require("skopeo", "https://github.com/containers/skopeo/blob/main/install.md")
     for name in NAMES:
         path = Path(f"containers/{name}.Dockerfile")

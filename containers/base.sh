@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a base image out of Debian's packages, with Python 3.11, for a machine that reaches no
+# Builds a base image from Debian's packages, with Python 3.11, on a machine that cannot reach a
 # registry of images. Needs root, debootstrap and buildah.
 #
 #   containers/base.sh                # the image localhost/mnist-kserve-base

@@ -1,4 +1,4 @@
-# Takes canaries to their end, in the cluster; of the predictor it has what reads a version's metadata.
+# Takes canaries to their end, in the cluster; has the part of the predictor that reads metadata.
 ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${BASE} AS build
@@ -12,7 +12,7 @@ COPY rollout /app/rollout
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
-# The base's own pip, and the copy from which Python would install it again.
+# The base's own pip is not needed, nor the copy from which Python would install it again.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
     /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /venv /venv

@@ -1,9 +1,9 @@
-# Training and retraining, with the drivers of all stores; runs and data go to the volume at /work.
+# Training and retraining, with drivers for all stores; runs and data go to the volume at /work.
 ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${BASE} AS build
 ARG PIP_INDEX_URL=https://pypi.org/simple
-# Wheels without CUDA; whl/cu130 has those with it.
+# Wheels without CUDA; those with it are at whl/cu130.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /build
 COPY constraints.txt containers/install.sh containers/training.txt ./
@@ -15,7 +15,7 @@ COPY transformer /app/transformer
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
-# The base's own pip, and the copy from which Python would install it again.
+# The base's own pip is not needed, nor the copy from which Python would install it again.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
     /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /venv /venv

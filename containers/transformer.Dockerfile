@@ -1,4 +1,4 @@
-# The transformer; it needs no torch and no file of the model.
+# The transformer, which needs neither torch nor the model's files.
 ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${BASE} AS build
@@ -14,7 +14,7 @@ COPY transformer /app/transformer
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
-# The base's own pip, and the copy from which Python would install it again.
+# The base's own pip is not needed, nor the copy from which Python would install it again.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
     /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /venv /venv
