@@ -16,7 +16,7 @@ help: ## Show the targets
 serve: $(VENV)/serve.stamp ## Run the service on this machine (ARGS="--port=9000")
 	@$(BIN)/python -m standalone $(ARGS)
 
-dashboard: $(VENV)/serve.stamp prometheus ## Run the service with Prometheus over it (ARGS="--port=9090")
+dashboard: $(VENV)/serve.stamp prometheus ## Run the service, monitored by Prometheus (ARGS="--port=9090")
 	@$(BIN)/python -m monitoring $(ARGS)
 
 prometheus:
@@ -27,7 +27,7 @@ prometheus:
 test: lint ## Lint, check types, run the tests (ARGS="-k batcher", one by one -n0)
 	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
 
-bench: $(VENV)/test.stamp ## Measure the service beside its peers, 15 minutes (ARGS="--rounds=1")
+bench: $(VENV)/test.stamp ## Compare the service with its peers, 15 minutes (ARGS="--rounds=1")
 	@$(BIN)/python -m benchmarks.install
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
@@ -37,10 +37,10 @@ fuzz: $(VENV)/test.stamp ## Try thirty times as many inputs as `make test` (ARGS
 audit: $(VENV)/test.stamp ## Look for known vulnerabilities in the dependencies
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-retrain: $(VENV)/training.stamp ## Train on new images too, judge, publish (ARGS="corrections/")
+retrain: $(VENV)/training.stamp ## Train with new images; publish if good enough (ARGS="corrections/")
 	$(BIN)/python -m training retrain $(ARGS)
 
-deploy: $(VENV)/serve.stamp ## Bring an overlay to the cluster (OVERLAY=production KUBE_CONTEXT=kind)
+deploy: $(VENV)/serve.stamp ## Deploy an overlay to the cluster (OVERLAY=production KUBE_CONTEXT=kind)
 	@if [ -f build/images.env ]; then cp build/images.env manifests/overlays/$(OVERLAY)/; fi
 	$(BIN)/python -m rollout deploy manifests/overlays/$(OVERLAY) $(KUBE_CONTEXT:%=--context=%) $(ARGS)
 
@@ -59,7 +59,7 @@ format: $(VENV)/test.stamp ## Format the code
 images: ## Build the container images (REGISTRY= TAG= ENGINE= BUILD_ARGS=)
 	@$(PYTHON) -m containers build
 
-try: $(VENV)/test.stamp ## Start each image that buildah built, and ask it (REGISTRY= TAG=)
+try: $(VENV)/test.stamp ## Start each image that buildah built, and test it (REGISTRY= TAG=)
 	IMAGES=1 $(BIN)/python -m pytest -o faulthandler_timeout=0 tests/test_images.py $(ARGS)
 
 push: ## Push the images, write their digests to build/images.env (REGISTRY= TAG=)
@@ -71,19 +71,19 @@ scan: ## Look for vulnerabilities in the images (needs trivy)
 sign: ## Sign the pushed images and attest what is in them (needs cosign, trivy)
 	@$(PYTHON) -m containers sign
 
-pin: ## Pin the base of the images to its present digest (needs skopeo)
+pin: ## Pin the base of the images to its current digest (needs skopeo)
 	@$(PYTHON) -m containers pin
 
-cluster: ## Make a cluster with KServe on this machine (needs docker, kind, kubectl, jq)
+cluster: ## Create a cluster with KServe on this machine (needs docker, kind, kubectl, jq)
 	kind create cluster --name mnist-kind --image $(NODE)
 	mkdir -p build
 	curl --fail --silent --show-error --location --output build/kserve.sh $(KSERVE)
 	bash build/kserve.sh
 
-e2e: $(VENV)/test.stamp ## Test the service on a cluster, and remove it again (KUBE_CONTEXT=)
+e2e: $(VENV)/test.stamp ## Test the service on a cluster, then remove it from there (KUBE_CONTEXT=)
 	$(BIN)/python -m pytest -m e2e --exitfirst $(ARGS) tests/e2e
 
-clean: ## Remove what the targets made, data and runs aside
+clean: ## Remove what the targets made, except data and runs
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/serve.stamp: pyproject.toml constraints.txt | $(VENV)
