@@ -1,1 +1,1 @@
-"""Releases versions by canary, and undoes nothing that was released: ``python -m rollout``."""
+"""Releases versions by canary, without undoing earlier releases: ``python -m rollout``."""

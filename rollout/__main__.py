@@ -4,8 +4,8 @@ import os
 import signal
 
 if __name__ == "__main__":
-    # Process 1, as in a container, gets only those signals that it handles, and these imports take
-    # seconds.
+    # In a container this is process 1, which ignores signals without a handler, and the imports
+    # below take seconds.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 import argparse
@@ -36,7 +36,7 @@ VERDICTS = {Verdict.HEALTHY: 0, Verdict.BAD: ROLLED_BACK, Verdict.HOLD: INCONCLU
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return the exit status."""
     args = parse(RUNS, arguments)
     try:
         return args.run(args) or 0
@@ -49,24 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(text: str) -> None:
-    """Tell the user what happens; what the command is asked for goes to stdout."""
+    """Report progress on stderr; stdout is for the output of the command."""
     print(f"rollout: {text}", file=sys.stderr, flush=True)
 
 
 def connect(args: argparse.Namespace) -> API:
-    """The service that the flags name."""
+    """Return the API of the service that the flags name."""
     return API(args.service, args.namespace, context=args.context, server=args.server)
 
 
 def source_of(args: argparse.Namespace, api: API) -> Source:
-    """Where the evidence is read."""
+    """Return where to read the evidence: Prometheus or the pods themselves."""
     if args.prometheus:
         return Prometheus(args.prometheus, api.namespace, api.name)
     return Pods(api)
 
 
 def target(args: argparse.Namespace, live: Object) -> Object:
-    """The template that the flags want in place of ``live``."""
+    """Return ``live`` with the version and image that the flags give."""
     template = live
     if args.version:
         if args.component != "predictor":
@@ -85,7 +85,7 @@ def target(args: argparse.Namespace, live: Object) -> Object:
 
 
 def run_start(args: argparse.Namespace) -> None:
-    """Open a canary."""
+    """Start a canary and wait until it gets its traffic."""
     api = connect(args)
     service = api.service()
     template = target(args, canary.read(service, args.component).template)
@@ -109,7 +109,7 @@ def run_start(args: argparse.Namespace) -> None:
 
 
 def run_run(args: argparse.Namespace) -> int:
-    """Take a canary to its end, from the beginning or from where it is."""
+    """Start a canary, or continue one, and take it to its end; returns the exit status."""
     api = connect(args)
     wanted = plan(args)
     service = api.service()
@@ -117,7 +117,7 @@ def run_run(args: argparse.Namespace) -> int:
     record = api.record()
     unfinished = record.release if running is None else None
     if running and is_going_back(running, record):
-        pass  # an earlier run, or an abort, was stopped while it took it back
+        pass  # a run or an abort was stopped on the way back: finish it
     elif args.version or args.image:
         live = canary.read(service, args.component)
         template = target(args, live.template)
@@ -149,12 +149,12 @@ def run_run(args: argparse.Namespace) -> int:
 
 
 def is_going_back(live: canary.Component, record: Record) -> bool:
-    """Whether the canary is being taken back."""
+    """Return whether the canary is being taken back."""
     return live.percent == 0 or bool(record.release and record.release.condemned)
 
 
 def next_step(service: Object, record: Record, after: Callable[[int], int]) -> Object | None:
-    """The patch with which ``run`` would take the canary further now, or back."""
+    """Return the next patch that ``run`` would make, ``None`` if there is none at present."""
     live = canary.running(service)
     if live is None:
         return None
@@ -165,7 +165,7 @@ def next_step(service: Object, record: Record, after: Callable[[int], int]) -> O
 
 
 def run_approve(args: argparse.Namespace) -> None:
-    """Let a canary go on."""
+    """Let a canary go beyond its present percent."""
     api = connect(args)
     service = api.service()
     live, found = under_way(service, api.record())
@@ -182,7 +182,7 @@ def run_approve(args: argparse.Namespace) -> None:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Judge the evidence so far."""
+    """Judge the evidence so far; returns the exit status."""
     api = connect(args)
     live, found = under_way(api.service(), api.record())
     evidence = found.evidence
@@ -205,7 +205,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def under_way(service: Object, record: Record) -> tuple[canary.Component, Release]:
-    """The canary that is live, and what is recorded of it."""
+    """Return the live canary and its record, or raise ``Refused``."""
     live = canary.running(service)
     found = record.release_of(live)
     if live is None or found is None:
@@ -214,7 +214,7 @@ def under_way(service: Object, record: Record) -> tuple[canary.Component, Releas
 
 
 def run_promote(args: argparse.Namespace) -> None:
-    """End a canary with its success."""
+    """Promote the canary."""
     api = connect(args)
     if args.dry_run:
         preview(api, canary.promote(api.service()))
@@ -223,7 +223,7 @@ def run_promote(args: argparse.Namespace) -> None:
 
 
 def run_abort(args: argparse.Namespace) -> None:
-    """End a canary with its removal."""
+    """Take the canary back."""
     api = connect(args)
     if args.dry_run:
         preview(api, release.next_of_abort(api.service(), api.record()))
@@ -232,7 +232,7 @@ def run_abort(args: argparse.Namespace) -> None:
 
 
 def run_status(args: argparse.Namespace) -> None:
-    """Show the state, once or whenever it changes."""
+    """Print the state, once or whenever it changes."""
     api = connect(args)
     source = source_of(args, api)
     shown = None
@@ -248,7 +248,10 @@ def run_status(args: argparse.Namespace) -> None:
 
 
 def recent(api: API, source: Source, service: Object, record: Record) -> Evidence | None:
-    """The evidence as it is now, or as it was recorded at last where it cannot be read."""
+    """Return the evidence read now, or as last recorded if it cannot be read.
+
+    ``None`` if no canary is running, or no evidence has been taken.
+    """
     live = canary.running(service)
     found = record.release_of(live)
     if live is None or found is None or found.evidence is None:
@@ -260,7 +263,7 @@ def recent(api: API, source: Source, service: Object, record: Record) -> Evidenc
 
 
 def run_history(args: argparse.Namespace) -> None:
-    """Show the history."""
+    """Print the history."""
     record = connect(args).record()
     if args.json:
         print(json.dumps([entry.model_dump(mode="json") for entry in record.history]))
@@ -269,7 +272,7 @@ def run_history(args: argparse.Namespace) -> None:
 
 
 def preview(api: API, change: Object | None) -> None:
-    """Print a patch, once the API server has said that it would take it."""
+    """Print a patch after the API server has accepted it in a dry run."""
     if change is None:
         say("nothing to change at present")
         return
@@ -278,7 +281,7 @@ def preview(api: API, change: Object | None) -> None:
 
 
 def run_deploy(args: argparse.Namespace) -> None:
-    """Apply an overlay."""
+    """Apply an overlay, or print what would be applied."""
     plan = deploy.apply(args.overlay, Cluster(args.context), dry_run=args.dry_run)
     if args.dry_run:
         print(yaml.safe_dump_all(plan.objects, sort_keys=False), end="")

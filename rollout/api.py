@@ -1,4 +1,4 @@
-"""One InferenceService and what lies beside it, through the Kubernetes client."""
+"""Access to an InferenceService, its record, pods and events, through the Kubernetes client."""
 
 import json
 import os
@@ -19,15 +19,15 @@ from rollout.record import Record, name_of, now
 from rollout.template import Object
 
 TIMEOUT = 10
-"""Seconds for an answer."""
+"""Seconds to wait for an answer of the API server."""
 ATTEMPTS = 5
-"""At a change, since others change the same object, the controller its status above all."""
+"""Tries per change: others, above all the controller, change the same objects."""
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class API:
-    """An InferenceService by name; whoever speaks to it has the rights of the kubeconfig."""
+    """One InferenceService, accessed with the rights of the kubeconfig or service account."""
 
     def __init__(
         self,
@@ -37,10 +37,12 @@ class API:
         context: str | None = None,
         server: str | None = None,
     ) -> None:
-        """Connect: to ``server`` if given, as ``kubectl --server`` does, else by kubeconfig.
+        """Connect to ``server`` if given, as ``kubectl --server`` does; else by the kubeconfig.
+
+        Inside a pod, without ``KUBECONFIG``, the pod's service account is used.
 
         Raises:
-            ClusterError: there is no such kubeconfig or context.
+            ClusterError: there is no kubeconfig, or no such context.
         """
         try:
             self._client, preset = _connect(context, server)
@@ -54,7 +56,7 @@ class API:
         self._place = (GROUP, API_VERSION, self.namespace, PLURAL, name)
 
     def service(self) -> Object:
-        """The InferenceService as it is live."""
+        """Return the live InferenceService."""
         with self._explained():
             found: Any = self._custom.get_namespaced_custom_object(
                 *self._place, _request_timeout=TIMEOUT
@@ -62,10 +64,10 @@ class API:
         return dict(found)
 
     def patch(self, change: Object, *, dry_run: bool = False) -> Object:
-        """Apply a merge patch.
+        """Apply a merge patch and return the object that results.
 
         Raises:
-            Conflict: the object has changed since the patch was made.
+            Conflict: the object has changed since the version that the patch names.
         """
         with self._explained():
             made: Any = self._custom.patch_namespaced_custom_object(
@@ -79,7 +81,7 @@ class API:
         return dict(made)
 
     def record(self) -> Record:
-        """What was remembered; an empty record if nothing was."""
+        """Return the record, an empty one if there is no ConfigMap yet."""
         try:
             with self._explained():
                 found: Any = self._core.read_namespaced_config_map(
@@ -90,7 +92,7 @@ class API:
         return Record.read(found.data or {}, found.metadata.resource_version)
 
     def save(self, record: Record) -> None:
-        """Remember ``record``.
+        """Write ``record`` and update its resource version.
 
         Raises:
             Conflict: it has changed since it was read.
@@ -109,10 +111,10 @@ class API:
         record.version = made.metadata.resource_version
 
     def update(self, change: Callable[[Record], None]) -> Record:
-        """Change what is remembered, again if somebody else changes it meanwhile.
+        """Apply ``change`` to the record, again after a conflict, and return the new record.
 
         Raises:
-            Conflict: somebody else does so all the time.
+            Conflict: every one of ``ATTEMPTS`` tries met a change by somebody else.
         """
         for _ in range(ATTEMPTS):
             record = self.record()
@@ -125,7 +127,7 @@ class API:
         )
 
     def pods(self, labels: str) -> dict[str, Object]:
-        """The pods with ``labels`` by their names."""
+        """Return the pods that match the label selector ``labels``, by name."""
         with self._explained():
             found = self._core.list_namespaced_pod(
                 self.namespace, label_selector=labels, _request_timeout=TIMEOUT
@@ -136,9 +138,9 @@ class API:
     def announce(
         self, service: Object, reason: str, message: str, *, warning: bool = False
     ) -> None:
-        """Make a Kubernetes Event on the InferenceService; ``kubectl describe`` shows it.
+        """Create a Kubernetes Event on the InferenceService; ``kubectl describe`` shows it.
 
-        One that the API server does not take just then is left out: it tells what has been done.
+        If the API server is unreachable the event is dropped: it only reports what was done.
         """
         event = client.CoreV1Event(
             metadata=client.V1ObjectMeta(name=f"{self.name}.{uuid.uuid4().hex[:16]}"),
@@ -150,7 +152,7 @@ class API:
                 uid=service["metadata"]["uid"],
             ),
             reason=reason,
-            message=message[:1024],  # what Kubernetes takes
+            message=message[:1024],  # the limit of Kubernetes
             type="Warning" if warning else "Normal",
             source=client.V1EventSource(component=MANAGER),
             first_timestamp=now(),
@@ -162,7 +164,7 @@ class API:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn the client's errors into ours."""
+        """Turn the client's errors into those of ``rollout.errors``."""
         try:
             yield
         except ApiException as error:
@@ -184,7 +186,7 @@ class _NotFound(ClusterError):
 
 
 def _connect(context: str | None, server: str | None) -> tuple[client.ApiClient, str]:
-    """A client, and the namespace that goes with it."""
+    """Return a client and its default namespace."""
     if server:
         return client.ApiClient(client.Configuration(host=server.rstrip("/"))), "default"
     if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
@@ -200,7 +202,7 @@ def _connect(context: str | None, server: str | None) -> tuple[client.ApiClient,
 
 
 def _message(error: ApiException) -> str:
-    """What the server says; its answers are Status objects."""
+    """Return the message in the server's answer, a Status object, or the HTTP status."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""A canary in an InferenceService: what is live, and the patches that move it.
+"""A canary in an InferenceService: what is live, and the patches that change it.
 
-The patches are merge patches (RFC 7386) of ``spec`` that name the ``resourceVersion`` they were
-made for: whoever changed the object in between makes the API server refuse them. The rules they
-keep were seen on KServe in Knative mode: docs/release.md explains each.
+The patches are merge patches (RFC 7386) of ``spec``. Each names the ``resourceVersion`` it was made
+for, so the API server refuses it if somebody else has changed the object since. The rules they
+follow were observed on KServe in Knative mode; docs/release.md explains each.
 """
 
 from collections.abc import Mapping
@@ -14,44 +14,44 @@ from rollout.template import Object
 COMPONENTS = ("predictor", "transformer")
 PERCENT = "canaryTrafficPercent"
 STANDARD = ("Standard", "RawDeployment")
-"""The deployment modes, by their new and old name, in which KServe ignores the percent."""
+"""The new and the old name of the deployment mode in which KServe ignores the percent."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """A predictor or transformer as it is live."""
+    """The live state of a predictor or transformer."""
 
     name: str
     template: Object
     """Its specification without the percent."""
     percent: int | None
     created: str | None
-    """The revision of the template as it is now."""
+    """The latest created revision, normally that of the present template."""
     ready: str | None
-    """The latest revision that is ready; "latest" in the traffic means this one."""
+    """The latest ready revision; this is what "latest" means in the traffic."""
     rolled_out: str | None
-    """The revision that has, or had, all of the traffic: the stable one under a canary."""
+    """The last revision that had all of the traffic: during a canary, the stable one."""
     traffic: Mapping[str, int]
-    """The percentages by revision that Knative says it has set."""
+    """The percent of each revision that Knative reports."""
     service: str = ""
-    """The UID of the InferenceService: one made again gives its revisions the same names."""
+    """The UID of the InferenceService: if it is deleted and recreated, revision names repeat."""
 
     @property
     def has_canary(self) -> bool:
-        """Whether the traffic is split, or about to be."""
+        """Whether the specification asks for a split."""
         return self.percent is not None and self.percent < 100
 
     @property
     def is_ready(self) -> bool:
-        """Whether the template as it is now can serve."""
+        """Whether the latest created revision is ready."""
         return self.created is not None and self.created == self.ready
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is ready, and the traffic is what the percent says (kserve issue 2130).
+        """Whether it is ready and the traffic matches the percent (kserve issue 2130).
 
-        A status that is older than the template is not taken for it: under a canary two revisions
-        must be named.
+        The status may be older than the template, so during a canary the ready and the rolled out
+        revision must differ.
         """
         if self.has_canary and self.ready == self.rolled_out:
             return False
@@ -65,10 +65,10 @@ class Component:
 
 
 def read(service: Object, name: str) -> Component:
-    """The component ``name`` of an InferenceService.
+    """Return the component ``name`` of an InferenceService.
 
     Raises:
-        Refused: it has none.
+        Refused: the service has no such component.
     """
     if name not in service["spec"]:
         raise Refused(f"the service has no {name}")
@@ -92,13 +92,13 @@ def read(service: Object, name: str) -> Component:
 
 
 def running(service: Object) -> Component | None:
-    """The component under canary, if there is one."""
+    """Return the component that has a canary, or ``None``."""
     found = (read(service, name) for name in COMPONENTS if name in service["spec"])
     return next((each for each in found if each.has_canary), None)
 
 
 def refuse_standard(service: Object) -> None:
-    """Raise ``Refused`` where KServe would give a canary everything."""
+    """Raise ``Refused`` in Standard mode, where KServe would give a canary all of the traffic."""
     mode = service.get("status", {}).get("deploymentMode") or service["metadata"].get(
         "annotations", {}
     ).get("serving.kserve.io/deploymentMode")
@@ -110,13 +110,14 @@ def refuse_standard(service: Object) -> None:
 
 
 def start(service: Object, name: str, template: Object, percent: int) -> Object:
-    """The patch that opens a canary: template and percent together.
+    """Return the patch that starts a canary: template and percent together.
 
     The percent alone, on a template that is rolled out, would send the rest of the traffic to the
-    version *before* it; the template alone would get everything as soon as it is ready.
+    version *before* it. The template alone would get all of the traffic as soon as it is ready.
 
     Raises:
-        Refused: there is nothing to compare, or it would disturb what is under way.
+        Refused: the service is in Standard mode, a canary is running, the component has this
+            template already, or its present one is not rolled out.
     """
     refuse_standard(service)
     if other := running(service):
@@ -140,7 +141,7 @@ def start(service: Object, name: str, template: Object, percent: int) -> Object:
 
 
 def patch(service: Object, name: str, template: Object, percent: int | None) -> Object:
-    """The merge patch that makes ``template`` and ``percent`` of a component; ``None`` removes."""
+    """Return the merge patch to ``template`` and ``percent``; ``None`` removes the percent."""
     wanted = template if percent is None else {**template, PERCENT: percent}
     change = difference(service["spec"][name], wanted)
     version = service["metadata"]["resourceVersion"]
@@ -148,10 +149,10 @@ def patch(service: Object, name: str, template: Object, percent: int | None) -> 
 
 
 def to_promote(service: Object) -> Component:
-    """The component whose canary may be promoted.
+    """Return the component whose canary can be promoted.
 
     Raises:
-        Refused: there is none, or it is not one to be promoted.
+        Refused: no canary is running, or it is not ready or being taken back.
     """
     live = running(service)
     if live is None:
@@ -170,7 +171,7 @@ def to_promote(service: Object) -> Component:
 
 
 def promote(service: Object) -> Object:
-    """The patch that gives the canary everything; refused as by ``to_promote``."""
+    """Return the patch that gives the canary all of the traffic; raises as ``to_promote``."""
     live = to_promote(service)
     return patch(service, live.name, live.template, None)
 
@@ -184,20 +185,22 @@ def abort(
     bad: str | None,
     is_late: bool = False,
 ) -> Object | None:
-    """The next patch on the way back to the template ``stable``, or ``None``: wait and ask again.
+    """Return the next patch on the way back to ``stable``; ``None`` means wait and ask again.
 
-    1. Percent 0, which takes the traffic off the canary at once. 2. The stable template, with the
-    percent still 0: without it, the canary would get everything until the new revision is ready.
-    3. When that revision is the latest ready one, the percent goes: before that, the canary would
-    be the latest ready one, and promoted.
+    1. Percent 0, which takes the traffic off the canary at once.
+    2. The stable template, with the percent still 0. Without the percent, the canary would get all
+       of the traffic until the new revision is ready.
+    3. Once that revision is the latest ready one, the percent is removed. Any earlier, the canary
+       would be the latest ready one and so be promoted.
 
     Args:
-        service: as it is live.
-        name: of the component.
+        service: the live InferenceService.
+        name: the component.
         stable: the template to go back to.
         stable_revision: the revision that served it before the canary.
-        bad: the revision of the canary; what was created when step 2 was taken.
-        is_late: whether the canary has no revision if the status names none by now.
+        bad: the revision of the canary: the latest created one before step 2.
+        is_late: whether it is late enough to conclude that the canary has no revision if the status
+            names none.
     """
     live = read(service, name)
     if live.template != stable:
@@ -205,7 +208,7 @@ def abort(
             return patch(service, name, live.template, 0)
         if live.created != stable_revision:
             return patch(service, name, stable, 0)
-        # The status may be older than the canary: its revision must be known to be told apart.
+        # The status may be older than the canary, whose revision must be known for step 3.
         return patch(service, name, stable, None) if is_late else None
     if live.percent is not None and 0 < live.percent < 100:
         return patch(service, name, stable, 0)
@@ -215,13 +218,13 @@ def abort(
 
 
 def is_aborted(service: Object, name: str, stable: Object) -> bool:
-    """Whether ``abort`` has nothing left to do, and the stable template has all traffic."""
+    """Return whether the stable template is back and has all of the traffic."""
     live = read(service, name)
     return live.template == stable and live.percent is None and live.is_settled
 
 
 def difference(before: Object, after: Object) -> Object:
-    """The merge patch from one object to another (RFC 7386: ``null`` removes, lists are whole)."""
+    """Return the merge patch between two objects (RFC 7386: ``null`` removes a key)."""
     change: Object = dict.fromkeys(before.keys() - after.keys())
     for key, value in after.items():
         old = before.get(key)

@@ -1,4 +1,4 @@
-"""The cluster, as ``kubectl`` reaches it."""
+"""Access to a cluster through ``kubectl``."""
 
 import json
 import subprocess
@@ -10,26 +10,33 @@ from rollout.errors import ClusterError
 from rollout.template import Object
 
 MANAGER = "rollout"
-"""The owner of the fields that are applied here, for server-side apply."""
+"""The field manager for server-side apply."""
 
 
 class Cluster:
-    """One context of the user's kubeconfig, the current one if none is named."""
+    """A context of the user's kubeconfig, by default the current one."""
 
     def __init__(self, context: str | None = None) -> None:
         self._context = [] if context is None else [f"--context={context}"]
 
     def get(self, kind: str, name: str, namespace: str) -> Object | None:
-        """The object, or ``None`` if there is none (no such kind is an error)."""
+        """Return an object, or ``None`` if it does not exist.
+
+        Raises:
+            ClusterError: ``kubectl`` failed; so it does for a kind that the cluster does not have.
+        """
         found = self._run(
             "get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json"
         )
         return json.loads(found) if found.strip() else None
 
     def apply(self, objects: list[Object], *, dry_run: bool = False) -> list[Object]:
-        """Apply server-side and return what the cluster has made of it, or would make.
+        """Apply server-side and return the objects that result, or would with ``dry_run``.
 
-        Fields that others have set are taken over: what must stay was carried over before.
+        Takes over fields that others own: values that must stay are already in ``objects``.
+
+        Raises:
+            ClusterError: ``kubectl`` failed.
         """
         applied = self._run(
             "apply",
@@ -49,7 +56,7 @@ class Cluster:
 
 
 def render(overlay: str) -> list[Object]:
-    """What ``kubectl apply -k`` would send; no cluster is asked."""
+    """Return the objects that ``kubectl apply -k`` would send; needs no cluster."""
     return list(yaml.safe_load_all(_kubectl(["kustomize", overlay])))
 
 

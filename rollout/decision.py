@@ -1,15 +1,16 @@
-"""Whether a canary may go on: a decision on evidence, valid however often one looks.
+"""Decides on the evidence whether a canary may go on; valid however often one looks.
 
-The unit is the *call* that the split routed, bad if it holds a bad answer, and never the image: the
-images of a merged call are one draw of the split, and counted one by one they fake evidence.
+The unit is the *call* that the split routed; a call is bad if any of its answers is bad. Images are
+not the unit: all images of a merged call are one draw of the split, so counting each would inflate
+the evidence.
 
 If both versions are equally good, each bad call is the canary's with a probability equal to its
-wanted share of the calls. Against that stands a mixture of worse canaries, a beta-binomial; the
-ratio of the two likelihoods is an e-value, whose expectation is at most 1 as long as the canary is
-no worse, at any time one may choose to stop (Lindon and Malek, "Anytime-valid inference for
-multinomial count data", arXiv 2011.03567; Lindon et al., "Rapid regression detection in software
-deployments", arXiv 2205.14762). By Ville's inequality it ever exceeds 1/α with a probability of at
-most α. E-values of steps multiply, each under its own split.
+wanted share of the calls. The alternative is a mixture of worse canaries, a beta-binomial. The
+ratio of the two likelihoods is an e-value: its expectation is at most 1 as long as the canary is no
+worse, whenever one chooses to stop (Lindon and Malek, "Anytime-valid inference for multinomial
+count data", arXiv 2011.03567; Lindon et al., "Rapid regression detection in software deployments",
+arXiv 2205.14762). By Ville's inequality, the probability that it ever exceeds 1/α is at most α. The
+e-values of several steps, each under its own split, are multiplied.
 """
 
 import math
@@ -23,14 +24,14 @@ from scipy.special import betaincc, betaln
 
 GUARDRAILS = ("failed", "slow", "unsure")
 """What makes a call bad: answered with 5xx or 429; slower than the objective; with an answer that
-is not accepted."""
+is not one sure digit."""
 TESTS = len(GUARDRAILS) + 2
-"""That can condemn; the error α is divided among them. The last two are those of lost calls and of
-labelled images, where there are some: a bound that changed with them would not hold."""
+"""The tests that can condemn; the error α is divided among them. The other two are those of lost
+calls and of labelled images. They count even if there are none: the bound must not depend on it."""
 DIGITS = 10
-"""That the model tells apart."""
+"""The number of digits."""
 DISTANCE = 0.1
-"""The Jensen-Shannon distance of two mixes of digits that is worth a look."""
+"""The Jensen-Shannon distance between two mixes of digits from which it matters."""
 
 
 class Verdict(Enum):
@@ -46,28 +47,28 @@ class Arm:
     """What one version did in one step."""
 
     calls: int
-    """That it has answered."""
+    """The calls that it has answered."""
     bad: Mapping[str, int]
-    """By guardrail."""
+    """The number of bad calls by guardrail."""
     digits: tuple[int, ...] = (0,) * DIGITS
-    """Of the first image of each call, so that the unit stays the call."""
+    """How often each digit was predicted for the first image of a call: the unit is the call."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A period with one wanted split."""
+    """A period with one wanted split, and what was counted in it."""
 
     share: float
-    """Of the calls that the canary is to get, between 0 and 1."""
+    """The fraction of the calls that the canary should get, between 0 and 1."""
     stable: Arm
     canary: Arm
     lost: int = 0
-    """Calls that nobody answered, or a proxy did: whose they were is unknown."""
+    """Calls with no answer, or only a proxy's: it is unknown which version got them."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Images whose digit is known, and on which the versions disagree."""
+    """Of labelled images on which the versions disagree, how many each has right."""
 
     stable_right: int
     canary_right: int
@@ -75,7 +76,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Check:
-    """One look at the evidence."""
+    """The result of one check, its text for people."""
 
     name: str
     verdict: Verdict
@@ -84,24 +85,25 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict with all of its evidence."""
+    """The overall verdict and the checks that it comes from."""
 
     verdict: Verdict
     checks: tuple[Check, ...]
 
 
 def log_e_value(canary: Any, total: Any, share: float, *, one_sided: bool) -> Any:
-    """The logarithm of the e-value against "each of ``total`` is the canary's by ``share``".
+    """Return the natural logarithm of an e-value, a number or an array like the arguments.
+
+    The null hypothesis: each of ``total`` calls is the canary's with the probability ``share``. The
+    alternative is a uniform mixture of all probabilities, or with ``one_sided`` of those above
+    ``share``. One-sided, the e-value is also valid for the null hypothesis "at most ``share``",
+    since a smaller probability only makes each likelihood ratio smaller.
 
     Args:
-        canary: how many of them are the canary's; a number or an array.
-        total: how many there are; likewise.
+        canary: how many of the calls are the canary's; a number or an array.
+        total: how many calls there are; likewise.
         share: the probability under the null hypothesis.
-        one_sided: whether the alternative is "more than ``share``", and not "another".
-
-    The alternative mixes all probabilities evenly: those above ``share``, or all of them.
-    One-sided, the null hypothesis may be "at most ``share``": each likelihood ratio then only gets
-    smaller.
+        one_sided: whether the alternative is "more than ``share``", and not "other than".
     """
     canary = np.asarray(canary, float)
     others = np.asarray(total, float) - canary
@@ -110,23 +112,24 @@ def log_e_value(canary: Any, total: Any, share: float, *, one_sided: bool) -> An
         with np.errstate(divide="ignore"):
             mixed = mixed + np.log(betaincc(canary + 1, others + 1, share)) - math.log1p(-share)
     found = mixed - canary * math.log(share) - others * math.log1p(-share)
-    # The tail may be too small for a float, but p is at least the share in it: the e-value is at
-    # least that of the canary's calls having had the share itself.
+    # The tail may underflow. A lower bound has a closed form: the likelihood with the share itself,
+    # the smallest probability in the tail, for the canary's calls.
     return np.maximum(found, -np.log1p(others)) if one_sided else found
 
 
 def judge(
     steps: Sequence[Step], *, alpha: float = 0.05, minimum: int = 100, labels: Labels | None = None
 ) -> Decision:
-    """Decide on all steps so far, the present one last.
+    """Decide on all steps so far.
+
+    If the split is not as wanted, nothing that was counted can be trusted: that check alone then
+    decides.
 
     Args:
-        steps: at least one.
-        alpha: the probability with which a canary that is no worse may ever be condemned.
+        steps: at least one, the present one last.
+        alpha: the highest probability of ever condemning a canary that is no worse.
         minimum: calls that the canary must have answered in the present step to go on.
-        labels: of images that both versions have seen, if there are some.
-
-    A mismatch of the split holds, whatever else is seen: nothing that was counted can be trusted.
+        labels: labelled images on which the versions disagree, if there are any.
     """
     limit = math.log(TESTS / alpha)
     split = _split(steps, limit)
@@ -143,10 +146,10 @@ def judge(
 
 
 def _split(steps: Sequence[Step], limit: float) -> Check:
-    """Whether the calls were divided as wanted, and if not, whether the canary loses its calls."""
+    """Check the split: HOLD if it is wrong, BAD if lost calls of the canary explain it."""
 
     def evidence(lost: int) -> float:
-        """With ``lost`` times the lost calls on the canary's side."""
+        """Return the log e-value with ``lost`` times the lost calls counted as the canary's."""
         return sum(
             float(
                 log_e_value(
@@ -172,7 +175,7 @@ def _split(steps: Sequence[Step], limit: float) -> Check:
 
 
 def _guardrail(steps: Sequence[Step], name: str, limit: float) -> Check:
-    """Whether more of the bad calls are the canary's than its share."""
+    """Check whether the canary has more than its share of the bad calls."""
     evidence = 0.0
     for step in steps:
         canary = step.canary.bad[name]
@@ -192,7 +195,7 @@ def _guardrail(steps: Sequence[Step], name: str, limit: float) -> Check:
 
 
 def _digits(step: Step, limit: float) -> Check:
-    """Whether the versions see another mix of digits: significant, and large enough to matter."""
+    """Check whether the mixes of digits differ, significantly and enough to matter."""
     pairs = list(zip(step.canary.digits, step.stable.digits, strict=True))
     # The mean of e-values is an e-value.
     each = [float(log_e_value(one, one + two, step.share, one_sided=False)) for one, two in pairs]
@@ -206,7 +209,7 @@ def _digits(step: Step, limit: float) -> Check:
 
 
 def _labelled(labels: Labels, limit: float) -> Check:
-    """McNemar's test, by the sequential form of the sign test on the disagreements."""
+    """McNemar's test in sequential form: a sign test on the disagreements."""
     total = labels.stable_right + labels.canary_right
     evidence = float(log_e_value(labels.stable_right, total, 0.5, one_sided=True))
     verdict = Verdict.BAD if evidence >= limit else Verdict.HEALTHY
@@ -215,7 +218,7 @@ def _labelled(labels: Labels, limit: float) -> Check:
 
 
 def _enough(step: Step, minimum: int) -> Check:
-    """No traffic is no evidence."""
+    """Check that the canary has answered enough calls: no traffic is no evidence."""
     calls = step.canary.calls
     if calls == 0:
         return Check("sample", Verdict.HOLD, "the canary has had no traffic: no evidence")
@@ -225,9 +228,9 @@ def _enough(step: Step, minimum: int) -> Check:
 
 
 def jensen_shannon(one: Sequence[int], two: Sequence[int]) -> float:
-    """The Jensen-Shannon distance of two mixes, 0 (the same) to 1; 0 if one of them is empty.
+    """Return the Jensen-Shannon distance of two mixes, from 0 (equal) to 1; 0 if one is empty.
 
-    The square root of the divergence to base 2: Endres and Schindelin, IEEE Transactions on
+    It is the square root of the divergence to base 2: Endres and Schindelin, IEEE Transactions on
     Information Theory 49 (2003), 1858-1860.
     """
     if not sum(one) or not sum(two):
@@ -243,7 +246,7 @@ def jensen_shannon(one: Sequence[int], two: Sequence[int]) -> float:
 
 
 def _odds(evidence: float) -> str:
-    """An e-value in words."""
+    """Return the logarithm of an e-value in words, as odds."""
     if evidence < 0.5:
         return "no evidence"
     if evidence > math.log(1e6):

@@ -1,9 +1,10 @@
-"""What an overlay changes on a cluster that has its own mind about the version it runs.
+"""Applies an overlay without undoing what was released in the cluster since.
 
-Git says which release it wants, in the overlay's ``release.env`` and ``images.env``; the ConfigMap
-``mnist-release`` records in the cluster what it said last; a canary that is promoted or aborted
-changes the live InferenceService alone. So there are three sides, as in ``kubectl apply``: what git
-has not changed since it was recorded stays as it is live, and what it has changed becomes a canary.
+Git says which release it wants, in the overlay's ``release.env`` and ``images.env``. The ConfigMap
+``mnist-release`` records what git wanted at the last deployment. A canary that is promoted or
+aborted changes only the live InferenceService. So the three are compared, as ``kubectl apply``
+does: what git has not changed since the last deployment stays as it is live, and what it has
+changed becomes a canary.
 """
 
 import copy
@@ -21,30 +22,29 @@ RECORD = "mnist-release"
 
 @dataclass(frozen=True)
 class Plan:
-    """The objects to apply, and what they do to the service, in words."""
+    """The objects to apply, and a summary of what they do to the service."""
 
     objects: list[Object]
     summary: str
 
 
 def service(objects: list[Object]) -> Object:
-    """The InferenceService among ``objects``."""
+    """Return the InferenceService among ``objects``; ``ValueError`` unless there is one."""
     return _only(objects, "InferenceService")
 
 
 def record(objects: list[Object]) -> Object:
-    """The ConfigMap among ``objects`` that says what git wants."""
+    """Return the ConfigMap ``mnist-release`` among ``objects``; errors as in ``service``."""
     return _only(objects, "ConfigMap", RECORD)
 
 
 def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]) -> list[Object]:
-    """``rendered`` with the live release wherever git wants what it wanted before.
+    """Return ``rendered`` with the live release wherever git wants the same as before.
 
     Args:
-        rendered: what the overlay says.
-        live: the InferenceService of the cluster.
-        recorded: the settings that were applied last; empty if there were none, and then the
-            live release counts as wanted.
+        rendered: the objects of the overlay.
+        live: the live InferenceService.
+        recorded: the settings of the last deployment; if empty, all of the live release is kept.
     """
     objects = copy.deepcopy(rendered)
     wanted = record(objects)["data"]
@@ -60,22 +60,22 @@ def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]
         running = container(live["spec"]["predictor"])["env"]
         released = [each for each in running if each["name"] in VERSION]
         choose_version(spec["predictor"], released)
-    # Whoever changed it since it was read is not overwritten.
+    # So that the API server refuses it if somebody has changed the service since it was read.
     service(objects)["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
     return objects
 
 
 def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, str]) -> Plan:
-    """How to get from ``live`` to ``after``.
+    """Plan the way from ``live`` to ``after``.
 
     Args:
-        kept: from ``keep_released``.
-        live: the InferenceService of the cluster.
-        after: what the cluster would make of it, defaults filled in; from a dry run.
-        recorded: see ``keep_released``.
+        kept: the objects from ``keep_released``.
+        live: the live InferenceService.
+        after: what it would become if ``kept`` were applied, with defaults; from a dry run.
+        recorded: the settings of the last deployment.
 
     Raises:
-        Refused: a canary is running, and would be replaced by another; or see ``canary.start``.
+        Refused: a component would change while a canary is running; or see ``canary.start``.
     """
     changed = [name for name in COMPONENTS if after["spec"][name] != live["spec"][name]]
     if not changed:
@@ -88,18 +88,18 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
     objects = copy.deepcopy(kept)
     percent = int(record(objects)["data"]["CANARY_PERCENT"])
     if percent < 100:
-        canary.refuse_standard(live)  # where nothing is ever rolled out
-    # What has never served is nothing that a canary could be compared with, or taken back to.
+        canary.refuse_standard(live)  # first, since there nothing is ever rolled out
+    # A template that never served is nothing to compare a canary with, or to go back to.
     if percent == 100 or not all(canary.read(live, name).rolled_out for name in COMPONENTS):
         return Plan(objects, f"replaced: the {' and the '.join(changed)}")
     first, *waiting = changed
     spec = service(objects)["spec"]
-    canary.start(live, first, spec[first], percent)  # refused where an abort would not end
+    canary.start(live, first, spec[first], percent)  # refused if an abort would not end
     spec[first][PERCENT] = percent
     objects.append(_begun(live, first, after["spec"][first]))
     summary = f"a canary of the {first} gets {percent} % of the traffic"
     for name in waiting:
-        # Two splits at once would be four mixtures, of which no evidence could tell two apart.
+        # Two splits at once make four mixtures, which no evidence could tell apart.
         spec[name] = live["spec"][name]
         settings, image = record(objects)["data"], f"{name.upper()}_IMAGE"
         settings[image] = recorded.get(image, settings[image])
@@ -108,12 +108,12 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
 
 
 def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
-    """Apply what ``plan`` finds; with ``dry_run`` only say it.
+    """Apply an overlay and return its plan; with ``dry_run`` change nothing.
 
     Raises:
         ClusterError: ``kubectl`` failed.
         Refused: see ``plan``.
-        ValueError: the overlay renders something else than a release of one InferenceService.
+        ValueError: the overlay does not render one InferenceService and one ``mnist-release``.
     """
     rendered = render(overlay)
     record(rendered)
@@ -128,9 +128,9 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
         (after,) = cluster.apply([service(kept)], dry_run=True)
         made = plan(kept, live, after, recorded)
     if not dry_run:
-        # The InferenceService after all that its pods and an abort need, by a call of its own: of
-        # many objects kubectl applies the rest where one is refused. What git wanted is recorded
-        # last: a deployment that did not get so far shall not count as done.
+        # The InferenceService comes after all that its pods and an abort need, in a call of its
+        # own: if one of several objects is refused, kubectl still applies the rest. What git wanted
+        # is recorded last, so that a deployment that failed before does not count as done.
         last = [service(made.objects), record(made.objects)]
         cluster.apply([each for each in made.objects if each not in last])
         for each in last:
@@ -139,7 +139,7 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
 
 
 def _begun(live: Object, name: str, wanted: Object) -> Object:
-    """The ConfigMap from which ``rollout abort`` knows what to go back to."""
+    """Return the ConfigMap that tells ``rollout abort`` what to go back to."""
     template = {key: value for key, value in wanted.items() if key != PERCENT}
     return {
         "apiVersion": "v1",

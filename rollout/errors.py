@@ -1,25 +1,25 @@
-"""What can go wrong; each message says what state things are in, or what to do."""
+"""The errors; each message says what state things are in, or what to do."""
 
 
 class RolloutError(Exception):
-    """The base of all of them: what was asked for is not done."""
+    """Base class: the command was not carried out."""
 
 
 class ClusterError(RolloutError):
-    """``kubectl`` or the API server refused; the message is its own."""
+    """``kubectl`` or the API server failed or refused; the message is usually its own."""
 
 
 class Unreachable(ClusterError):
-    """The API server does not answer: another try may succeed."""
+    """The API server does not answer, or is overloaded: another try may succeed."""
 
 
 class Conflict(ClusterError):
-    """Somebody else has changed what was about to be changed."""
+    """Somebody else has changed the object in the meantime."""
 
 
 class NoEvidence(RolloutError):
-    """What the pods have counted cannot be read."""
+    """The pods' counters cannot be read."""
 
 
 class Refused(RolloutError):
-    """What is asked for would disturb a release; the message says what to do first."""
+    """The command would disturb a release; the message says what to do first."""

@@ -1,8 +1,8 @@
-"""What the two sides of a canary have done, from the raw counters of their pods.
+"""What the stable version and the canary have done, from the raw counters of their pods.
 
-A pod's counters only ever grow, from the start of its process. So what it has done since another
-look is the difference; after a restart it is all that is there. Nothing is extrapolated, as
-Prometheus' ``increase`` would. Calls between the last look at a pod and its end are not seen.
+A pod's counters only grow while its process runs. So what it did since the last look is the
+difference, or after a restart the whole count. Nothing is extrapolated, unlike Prometheus'
+``increase``. Calls between the last look at a pod and its end are missed.
 """
 
 from collections import defaultdict
@@ -16,10 +16,10 @@ from rollout.canary import Component
 from rollout.decision import DIGITS, GUARDRAILS, Arm, Step
 
 Counts = dict[str, float]
-"""``calls``, each guardrail, ``lost`` and ``digit_0``, ``digit_1``, …; what is 0 may be missing."""
+"""Counts of ``calls``, each guardrail, ``lost`` and ``digit_0``, ``digit_1``, …; 0 if missing."""
 
 SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""Seconds that may be the objective: the bounds of the histogram of ``serving.metrics``."""
+"""The possible objectives in seconds: the bucket bounds of the histogram of ``serving.metrics``."""
 STARTED = "process_start_time_seconds"
 METRICS = (
     "mnist_request_seconds_bucket",
@@ -31,7 +31,7 @@ METRICS = (
 
 
 class Metric(NamedTuple):
-    """One number that a pod exports."""
+    """One sample of a pod's metrics."""
 
     name: str
     labels: Mapping[str, str]
@@ -44,12 +44,12 @@ class Pod(NamedTuple):
     component: str
     revision: str
     started: float
-    """Seconds since 1970; 0 where it is not known."""
+    """Start of its process, in seconds since 1970; 0 if unknown."""
     counts: Counts
 
 
 class Seen(BaseModel):
-    """What a pod had counted at the last look."""
+    """A pod's counters at the last look, and the start of its process."""
 
     started: float
     counts: Counts
@@ -69,24 +69,24 @@ class Evidence(BaseModel):
     """All stages of a canary, the present one last."""
 
     slow: float
-    """Seconds above which an answer is slow."""
+    """Seconds above which an answer counts as slow."""
     revision: str | None = None
-    """Of the canary."""
+    """The canary's revision."""
     stages: list[Stage] = []
     seen: dict[str, Seen] = {}
-    """By the name of the pod."""
+    """By pod name."""
 
     def begin(self, live: Component, since: datetime, pods: Mapping[str, Pod]) -> None:
-        """Begin a stage with the split of ``live``; what ``pods`` have counted is not in it."""
+        """Begin a stage with the split of ``live``; older counts of ``pods`` do not count."""
         percent, self.revision = live.percent or 0, live.created
         self.stages.append(Stage(percent=percent, since=since))
         self.seen = {name: Seen(started=p.started, counts=p.counts) for name, p in pods.items()}
 
     def add(self, pods: Mapping[str, Pod], live: Component) -> None:
-        """Add what ``pods`` have done since the last look to the present stage.
+        """Add to the present stage what ``pods`` have counted since the last look.
 
         Args:
-            pods: by name; one that does not answer may be missing, and is caught up with later.
+            pods: by name; one that did not answer may be missing, and is caught up later.
             live: the component under canary.
         """
         stage = self.stages[-1]
@@ -105,7 +105,7 @@ class Evidence(BaseModel):
 
     def _grown(self, seen: Seen | None, pod: Pod) -> Counts:
         if seen is None:
-            # It has just started, or did not answer when the stage began.
+            # It is new, or did not answer when the stage began: then part of its count is older.
             is_new = not pod.started or pod.started >= self.stages[-1].since.timestamp()
             return pod.counts if is_new else {}
         if pod.started != seen.started or _has_shrunk(pod, seen):
@@ -113,14 +113,14 @@ class Evidence(BaseModel):
         return {key: max(0, value - seen.counts.get(key, 0)) for key, value in pod.counts.items()}
 
     def steps(self) -> list[Step]:
-        """As ``rollout.decision`` takes it."""
+        """Return the stages as ``rollout.decision`` needs them."""
         return [
             Step(stage.percent / 100, _arm(stage.stable), _arm(stage.canary), round(stage.lost))
             for stage in self.stages
         ]
 
     def total(self) -> tuple[Arm, Arm]:
-        """Stable and canary, over all stages."""
+        """Return the sums over all stages of the stable version and the canary."""
         return (
             _arm(_sum(*(stage.stable for stage in self.stages))),
             _arm(_sum(*(stage.canary for stage in self.stages))),
@@ -128,18 +128,18 @@ class Evidence(BaseModel):
 
 
 def _is_older(pod: Pod, seen: Seen) -> bool:
-    """Whether it was read before the last look, as of two Prometheus servers one is behind."""
+    """Return whether ``pod`` is older than the last look: one of two Prometheus may lag behind."""
     is_same = pod.started == seen.started != 0
     return pod.started < seen.started or (is_same and _has_shrunk(pod, seen))
 
 
 def _has_shrunk(pod: Pod, seen: Seen) -> bool:
-    # Half a call, since what is interpolated and subtracted is off by a float's last digits.
+    # Half a call of tolerance, since interpolated values carry rounding errors.
     return any(pod.counts.get(key, 0) < value - 0.5 for key, value in seen.counts.items())
 
 
 def count(metrics: Iterable[Metric], *, slow: float) -> Counts:
-    """What a pod has counted, as far as a decision needs it."""
+    """Return the counts that a decision needs; answers over ``slow`` seconds count as slow."""
     counts: defaultdict[str, float] = defaultdict(float)
     for name, labels, value in metrics:
         if name == "mnist_request_seconds_bucket":
@@ -160,7 +160,7 @@ def count(metrics: Iterable[Metric], *, slow: float) -> Counts:
 
 
 _GUARDRAIL = {"failed": "failed", "overloaded": "failed", "invalid": "unsure"}
-"""What an outcome of ``mnist_request_seconds`` is bad for."""
+"""The guardrail that an outcome of ``mnist_request_seconds`` counts against."""
 
 
 def _sum(*each: Counts) -> Counts:

@@ -19,15 +19,16 @@ examples:
   python -m rollout promote
   python -m rollout abort --reason="slower than version 1"
 
-exit status: 0 done, or promoted; 1 not done (the message says why and what state things are in);
-2 wrong flags; 3 refused, since it would disturb a release; 4 rolled back, or to be; 5 inconclusive
+exit status: 0 done, promoted or healthy; 1 not done (the message says why and what state things
+are in); 2 wrong flags; 3 refused, since it would disturb a release; 4 rolled back, or should be;
+5 inconclusive
 """
 
 Run = Callable[[argparse.Namespace], int | None]
 
 
 def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; ``runs`` has what each command does."""
+    """Parse the command line; ``runs`` has the function of each command, by name."""
     parser = argparse.ArgumentParser(
         prog="python -m rollout",
         description="Release versions of the service.",
@@ -35,11 +36,15 @@ def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--service", default="mnist", help="the InferenceService (default: mnist)")
-    parser.add_argument("--namespace", help="of the service, if not that of the context")
-    parser.add_argument("--context", help="of the kubeconfig, if not the current one")
-    parser.add_argument("--server", help="the API server, in place of a kubeconfig")
     parser.add_argument(
-        "--prometheus", metavar="URL", help="read evidence there, in place of the pods themselves"
+        "--namespace", help="namespace of the service (default: that of the context)"
+    )
+    parser.add_argument("--context", help="context of the kubeconfig (default: the current one)")
+    parser.add_argument("--server", help="URL of the API server, instead of a kubeconfig")
+    parser.add_argument(
+        "--prometheus",
+        metavar="URL",
+        help="read the evidence from this Prometheus, not from the pods",
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -53,51 +58,53 @@ def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.
         command.set_defaults(run=runs[name])
         return command
 
-    deploying = add("deploy", "apply an overlay; what it changes becomes a canary")
+    deploying = add("deploy", "apply an overlay; what git has changed becomes a canary")
     deploying.add_argument("overlay", help="directory with a kustomization.yaml")
-    # Here too, since pipelines give it after the command.
+    # Accepted after the command too, where pipelines give it.
     deploying.add_argument("--context", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     deploying.add_argument(
-        "--dry-run", action="store_true", help="print what would be applied, and change nothing"
+        "--dry-run", action="store_true", help="print what would be applied and change nothing"
     )
 
     starting = add("start", "send a share of the traffic to another version or image")
     _add_target(starting)
-    starting.add_argument("--percent", type=share, required=True, help="1 to 99")
+    starting.add_argument(
+        "--percent", type=share, required=True, help="share of the traffic, 1 to 99"
+    )
     _add_slow(starting)
     _add_common(starting)
 
-    running = add("run", "take a canary step by step to all of the traffic, or back")
+    running = add("run", "take a canary step by step to all of the traffic, or take it back")
     _add_target(running)
     _add_plan(running)
     _add_common(running)
 
-    approving = add("approve", "let a canary go on that run has paused")
+    approving = add("approve", "let a canary that run has paused go on")
     approving.add_argument("--reason", default="", help="for the history")
 
-    checking = add("check", "judge the evidence so far, and change nothing")
+    checking = add("check", "judge the evidence so far; change nothing")
     _add_decision(checking)
 
-    _add_common(add("promote", "give the canary all the traffic"))
+    _add_common(add("promote", "give the canary all of the traffic"))
 
-    aborting = add("abort", "take the canary back, so that it never serves again")
+    aborting = add("abort", "take the canary back to the stable version")
     aborting.add_argument("--reason", default="", help="for the history")
     _add_common(aborting)
 
     showing = add("status", "show versions, revisions, wanted and observed split, and evidence")
     showing.add_argument("--json", action="store_true", help="for a program")
-    showing.add_argument("--watch", action="store_true", help="again whenever it changes")
+    showing.add_argument("--watch", action="store_true", help="show it again whenever it changes")
 
-    telling = add("history", "show who released what, when, and on which evidence")
+    telling = add("history", "show who released what, when, and on what evidence")
     telling.add_argument("--json", action="store_true", help="for a program")
     args = parser.parse_args(arguments)
     if args.command == "run" and (unknown := set(args.pause_at) - set(args.steps)):
-        running.error(f"argument --pause-at: {min(unknown)} is none of the --steps")
+        running.error(f"argument --pause-at: {min(unknown)} is not one of the --steps")
     return args
 
 
 def plan(args: argparse.Namespace) -> Plan:
-    """The plan that the flags of ``run`` give."""
+    """Return the plan that the flags of ``run`` describe."""
     return Plan(
         steps=args.steps,
         pause_at=frozenset(args.pause_at),
@@ -113,15 +120,17 @@ def plan(args: argparse.Namespace) -> Plan:
 
 
 def _add_target(command: argparse.ArgumentParser) -> None:
-    command.add_argument("version", nargs="?", help="a number, or the URI of one in a store")
-    command.add_argument("--image", help="another image, in place of another version or with it")
-    command.add_argument("--component", default="predictor", choices=COMPONENTS, help="the side")
+    command.add_argument("version", nargs="?", help="number of the version, or its URI in a store")
+    command.add_argument("--image", help="image to release, instead of a version or with it")
+    command.add_argument(
+        "--component", default="predictor", choices=COMPONENTS, help="component to release"
+    )
     command.add_argument("--digest", help="SHA-256 of the version's model.json")
     command.add_argument(
         "--models-dir",
         type=Path,
         default=Path("models"),
-        help="where the versions in the image lie on this machine",
+        help="directory on this machine with the versions that are in the image",
     )
 
 
@@ -132,20 +141,20 @@ def _add_plan(command: argparse.ArgumentParser) -> None:
         type=ascending,
         default=preset.steps,
         metavar="PERCENT,…",
-        help="the shares of the canary, the last one 100",
+        help="shares of the traffic for the canary, ascending to 100",
     )
     command.add_argument(
         "--pause-at",
         type=shares,
         default=(),
         metavar="PERCENT,…",
-        help="steps after which a person must approve",
+        help="steps after which the command waits for approve",
     )
     for name, summary in (
-        ("warm-up", "seconds from when the traffic is split until it counts"),
-        ("step-time", "seconds that a step takes at least"),
-        ("max-time", "seconds that a step may take without a decision"),
-        ("poll", "seconds between two looks"),
+        ("warm-up", "seconds after each split in which calls do not count"),
+        ("step-time", "minimum seconds per step"),
+        ("max-time", "seconds per step without a decision, then the command gives up"),
+        ("poll", "seconds between two looks at the evidence"),
     ):
         default = getattr(preset, name.replace("-", "_"))
         command.add_argument(f"--{name}", type=seconds, default=default, help=summary)
@@ -159,7 +168,7 @@ def _add_slow(command: argparse.ArgumentParser) -> None:
         type=float,
         default=Plan.slow,
         choices=SLOW,
-        help="seconds above which an answer is slow",
+        help="seconds above which an answer counts as slow",
     )
 
 
@@ -168,32 +177,34 @@ def _add_decision(command: argparse.ArgumentParser) -> None:
         "--alpha",
         type=probability,
         default=Plan.alpha,
-        help="probability that a canary which is no worse is ever taken back",
+        help="highest probability of ever taking back a canary that is no worse",
     )
     command.add_argument(
         "--minimum",
         type=int,
         default=Plan.minimum,
-        help="calls that the canary must have answered in a step: enough to see that it is broken,"
-        " not that it is a little worse (docs/decisions/evidence.md)",
+        help="calls that the canary must answer per step: enough to see that it is broken, not that"
+        " it is a little worse (docs/decisions/evidence.md)",
     )
     command.add_argument(
         "--labels",
         type=labels,
         metavar="STABLE:CANARY",
-        help="of labelled images on which the versions disagree, how many each has right",
+        help="of labelled images on which the versions disagree, how many each got right",
     )
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--dry-run", action="store_true", help="print the patch, and change nothing"
+        "--dry-run", action="store_true", help="print the patch and change nothing"
     )
-    command.add_argument("--timeout", type=int, default=Plan.timeout, help="seconds to wait")
+    command.add_argument(
+        "--timeout", type=int, default=Plan.timeout, help="seconds to wait for the cluster"
+    )
 
 
 def share(text: str) -> int:
-    """A percent that splits the traffic."""
+    """Parse a percent from 1 to 99."""
     number = int(text)
     if not 1 <= number <= 99:
         raise argparse.ArgumentTypeError("must be 1 to 99")
@@ -201,12 +212,12 @@ def share(text: str) -> int:
 
 
 def shares(text: str) -> tuple[int, ...]:
-    """Percentages, with commas between them."""
+    """Parse percentages from 1 to 99, separated by commas."""
     return tuple(share(each) for each in text.split(","))
 
 
 def ascending(text: str) -> tuple[int, ...]:
-    """The steps of a plan."""
+    """Parse the steps of a plan: percentages that ascend to 100."""
     *first, last = (int(each) for each in text.split(","))
     found = (*first, last)
     if last != 100 or not first or found[0] < 1 or list(found) != sorted(set(found)):
@@ -215,7 +226,7 @@ def ascending(text: str) -> tuple[int, ...]:
 
 
 def seconds(text: str) -> float:
-    """A time that is not negative."""
+    """Parse a time that is not negative."""
     number = float(text)
     if not number >= 0:
         raise argparse.ArgumentTypeError("must be at least 0")
@@ -223,7 +234,7 @@ def seconds(text: str) -> float:
 
 
 def probability(text: str) -> float:
-    """A number between 0 and 1."""
+    """Parse a number strictly between 0 and 1."""
     number = float(text)
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError("must be between 0 and 1")
@@ -231,7 +242,7 @@ def probability(text: str) -> float:
 
 
 def labels(text: str) -> Labels:
-    """How many labelled disagreements each version has right."""
+    """Parse ``STABLE:CANARY``: how many labelled disagreements each version got right."""
     stable, canary = (int(each) for each in text.split(":"))
     if stable < 0 or canary < 0:
         raise argparse.ArgumentTypeError("must not be negative")

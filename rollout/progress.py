@@ -1,8 +1,8 @@
 """Takes a canary step by step to all of the traffic, as long as the evidence is for it.
 
-Each look at it begins with what is live and what is recorded, and ends with something that is safe
-to leave: a process that is killed at any moment is followed by another that goes on. So are two at
-a time, of which one at most succeeds with each change.
+Each look starts from what is live and recorded, and leaves a state that is safe: the process may be
+killed at any moment, and another continues. Two processes at a time do no harm either: each change
+is made by at most one of them.
 """
 
 import time
@@ -28,34 +28,34 @@ NOTHING = "no evidence can be read"
 
 @dataclass(frozen=True)
 class Plan:
-    """How a canary is to proceed; times are in seconds."""
+    """How a canary should proceed; times are in seconds."""
 
     steps: tuple[int, ...]
     """Percentages, ascending, the last one 100."""
     pause_at: frozenset[int] = frozenset()
-    """Steps that a person must approve of going beyond."""
+    """Steps beyond which a person must approve."""
     warm_up: float = 10
-    """From when the traffic is split until it counts."""
+    """After each split, in which calls do not count."""
     step_time: float = 60
-    """That a step takes at least."""
+    """The minimum for a step."""
     max_time: float = 3600
-    """That a step may go without a decision."""
+    """Without a decision, after which the run ends as inconclusive."""
     poll: float = 5
-    """Between two looks."""
+    """Between two looks at the evidence."""
     timeout: int = 600
-    """For a revision to get ready, and for the API server to come back."""
+    """For a revision to get ready, and for the API server to answer again."""
     minimum: int = 100
-    """Calls that the canary must have answered in a step."""
+    """Calls that the canary must answer in a step."""
     alpha: float = 0.05
     slow: float = 0.5
 
     def after(self, percent: int) -> int:
-        """The step that follows ``percent``."""
+        """Return the first step above ``percent``, which must be below 100."""
         return next(step for step in self.steps if step > percent)
 
 
 class End(Enum):
-    """How it ended."""
+    """How a run ended."""
 
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
@@ -63,12 +63,12 @@ class End(Enum):
 
 
 class Progress:
-    """One canary on its way, as far as this process knows it."""
+    """Takes the live canary to its end; holds what only this process knows."""
 
     def __init__(
         self, api: API, source: Source, plan: Plan, say: Say, labels: Labels | None = None
     ) -> None:
-        """Follow ``plan`` with the canary that is live, and tell ``say`` about it."""
+        """Prepare to follow ``plan``; ``say`` gets the messages for the user."""
         self._api = api
         self._source = source
         self._plan = plan
@@ -77,19 +77,19 @@ class Progress:
         self._said = ""
         self._contact = time.monotonic()
         self._unsettled: float | None = None
-        """Since when the traffic is not what it should be."""
+        """Monotonic time since when the traffic is not as wanted."""
         self._settled: tuple[int, float] | None = None
-        """The percent, and since when it is what the traffic has."""
+        """The percent, and the time in seconds since 1970 since when the traffic has it."""
         self._release: Release | None = None
-        """The canary that it has begun with."""
+        """The canary that was live at the first look."""
         self._undecided: float | None = None
-        """Since when nothing was found for the canary, nor against it."""
+        """Monotonic time since when there is no decision."""
 
     def run(self) -> End:
-        """Look again and again until it has ended.
+        """Look every ``poll`` seconds until the canary has ended.
 
         Raises:
-            Refused: there is no canary that may be taken further.
+            Refused: there is no canary that this run may continue.
             RolloutError: it cannot go on; the message says what state things are in.
         """
         while True:
@@ -136,7 +136,7 @@ class Progress:
         return self._judge(service, record, found, live, evidence)
 
     def _ended(self, service: Object, record: Record) -> End:
-        """What has become of it, when somebody else has ended it, or this was killed."""
+        """Return how the canary ended: by somebody else, or by a run that was killed."""
         found = record.release
         if found is None:
             if not record.history:
@@ -158,7 +158,7 @@ class Progress:
         return End.PROMOTED if promoted else End.ROLLED_BACK
 
     def _wait(self, live: Component, found: Release) -> End | None:
-        """For the revision to get ready, or the traffic to be what it should."""
+        """Wait for the revision or the traffic; after ``timeout``, abort or raise."""
         self._settled = None
         self._unsettled = self._unsettled or time.monotonic()
         if time.monotonic() - self._unsettled < self._plan.timeout:
@@ -174,7 +174,7 @@ class Progress:
     def _begin(
         self, service: Object, record: Record, found: Release, live: Component
     ) -> End | None:
-        """Begin the stage of a percent, once it has warmed up."""
+        """Begin a stage for the present percent after the warm-up."""
         percent = live.percent or 0
         if self._settled is None or self._settled[0] != percent:
             self._settled = (percent, time.time())
@@ -254,7 +254,7 @@ class Progress:
 
     def _abort(self, found: Release, why: str, evidence: Sequence[str] = ()) -> End | None:
         self._tell(f"{found.canary} is taken back, {why}")
-        with suppress(Refused):  # somebody else has ended it meanwhile: the next look sees how
+        with suppress(Refused):  # somebody else has ended it meanwhile: the next look finds how
             release.abort(
                 self._api, reason=why, timeout=self._plan.timeout, say=self._say, evidence=evidence
             )
@@ -276,14 +276,14 @@ class Progress:
         return End.INCONCLUSIVE
 
     def _tell(self, text: str) -> None:
-        """Say what is new."""
+        """Say ``text`` unless it was said last."""
         if text != self._said:
             self._said = text
             self._say(text)
 
 
 def check_unchanged(live: Component, evidence: Evidence) -> None:
-    """See that the canary is the one whose calls were counted.
+    """Check that the live canary is the one whose calls were counted.
 
     Raises:
         Refused: somebody has changed it.
@@ -296,11 +296,11 @@ def check_unchanged(live: Component, evidence: Evidence) -> None:
 
 
 def reason(decision: Decision) -> str:
-    """The check that decided."""
+    """Return the first check with the verdict, as text."""
     check = next(each for each in decision.checks if each.verdict is decision.verdict)
     return f"{check.name}: {check.text}"
 
 
 def explain(decision: Decision) -> list[str]:
-    """All checks, a line each."""
+    """Return all checks, one line each."""
     return [f"{each.verdict.value:<7}  {each.name:<6}  {each.text}" for each in decision.checks]

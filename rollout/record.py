@@ -1,7 +1,7 @@
-"""What rollout remembers between two calls, in one ConfigMap beside the InferenceService.
+"""What rollout remembers between two commands, in one ConfigMap beside the InferenceService.
 
-Not on the InferenceService: KServe copies its annotations into the pods' templates, so that a note
-on it would make new revisions in the middle of a canary.
+Annotations of the InferenceService would not do: KServe copies them into the pods' templates, so
+each change would make a new revision in the middle of a canary.
 """
 
 import getpass
@@ -20,11 +20,11 @@ from rollout.template import Object, container, describe, fingerprint
 RELEASE, HISTORY = "release", "history"
 """The keys of the ConfigMap."""
 UNKNOWN = "?"
-"""What is served by a stable version that nobody has recorded."""
+"""Shown for a stable version that nobody has recorded."""
 ENDS = ("promoted", "aborted")
-"""The actions after which there is no canary."""
+"""The actions that end a canary."""
 LENGTH = 100
-"""Entries that the history keeps."""
+"""The number of entries that the history keeps."""
 
 
 class Release(BaseModel):
@@ -35,24 +35,24 @@ class Release(BaseModel):
     component: str
     stable: str
     canary: str
-    """What each serves, in words."""
+    """``stable`` and ``canary``: what each serves, in words."""
     fingerprint: str = ""
-    """Of the canary's template."""
+    """The fingerprint of the canary's template."""
     stable_template: dict[str, Any]
-    """To go back to."""
+    """The template to go back to."""
     stable_revision: str | None
     canary_revision: str | None = None
-    """Known once it is being taken back."""
+    """Set once it is being taken back."""
     condemned: str = ""
-    """Why it is being taken back."""
+    """Why it must be taken back; empty if it need not."""
     approved: int = 0
-    """The percent up to which a person has approved of it."""
+    """The percent at which a person last let it go on."""
     evidence: Evidence | None = None
     begun: datetime
     by: str
 
     def condemns(self, template: Object) -> bool:
-        """Whether it is taking this very canary back."""
+        """Return whether this release is condemned and its canary has this ``template``."""
         return bool(self.condemned) and self.fingerprint == fingerprint(template)
 
 
@@ -69,20 +69,20 @@ class Entry(BaseModel):
     percent: int
     reason: str = ""
     evidence: list[str] = []
-    """What the decision was made on, in words."""
+    """The checks of the decision, a line each."""
 
 
 class Record(BaseModel):
-    """The whole ConfigMap."""
+    """The content of the ConfigMap."""
 
     version: str | None = None
-    """Its ``resourceVersion``; ``None`` if it is not there yet."""
+    """Its ``resourceVersion``; ``None`` if it does not exist yet."""
     release: Release | None = None
     history: list[Entry] = []
 
     @classmethod
     def read(cls, data: Mapping[str, str], version: str | None = None) -> "Record":
-        """From the ConfigMap's data."""
+        """Parse the ConfigMap's data; ``version`` is its ``resourceVersion``."""
         release, history = data.get(RELEASE), data.get(HISTORY, "")
         return cls(
             version=version,
@@ -91,12 +91,12 @@ class Record(BaseModel):
         )
 
     def data(self) -> dict[str, str]:
-        """As the ConfigMap's data."""
+        """Return the ConfigMap's data, with the last ``LENGTH`` entries."""
         history = "\n".join(entry.model_dump_json() for entry in self.history[-LENGTH:])
         return {RELEASE: self.release.model_dump_json() if self.release else "", HISTORY: history}
 
     def release_of(self, live: Component | None) -> Release | None:
-        """The release, if it is the canary that is live and not one that ended by other means."""
+        """Return the release if it belongs to the live canary, not to one that ended unnoticed."""
         release = self.release
         if release is None or live is None or release.service not in ("", live.service):
             return None
@@ -104,19 +104,19 @@ class Record(BaseModel):
         return release if is_of_it else None
 
     def current(self, release: Release) -> Release | None:
-        """What is recorded of ``release``, unless it has ended, or another has begun since."""
+        """Return the recorded state of ``release``; ``None`` if it ended or another has begun."""
         found = self.release
         if found and (found.begun, found.fingerprint) == (release.begun, release.fingerprint):
             return found
         return None
 
     def forget(self, release: Release) -> None:
-        """Take ``release`` for no longer under way."""
+        """Remove ``release`` if it is the current one."""
         if self.current(release):
             self.release = None
 
     def has_ended(self, release: Release) -> bool:
-        """Whether somebody has noted the end of ``release``."""
+        """Return whether the history has the end of ``release``."""
         return any(
             entry.action in ENDS
             and entry.fingerprint == release.fingerprint
@@ -125,7 +125,7 @@ class Record(BaseModel):
         )
 
     def rolled_back(self, template: Object) -> Entry | None:
-        """The last line of the history, if by it this very canary was taken back."""
+        """Return the last entry of the history if it is the abort of a canary with ``template``."""
         last = self.history[-1] if self.history else None
         if last and (last.action, last.fingerprint) == ("aborted", fingerprint(template)):
             return last
@@ -139,7 +139,7 @@ class Record(BaseModel):
         reason: str = "",
         evidence: Iterable[str] = (),
     ) -> None:
-        """Add a line to the history; one of ``ENDS`` ends the release."""
+        """Add an entry to the history; an action of ``ENDS`` ends the release."""
         if action in ENDS:
             self.forget(release)
         self.history.append(
@@ -152,19 +152,19 @@ class Record(BaseModel):
                 canary=release.canary,
                 fingerprint=release.fingerprint,
                 percent=percent,
-                reason=" ".join(reason.split()),  # a line break would end the entry
+                reason=" ".join(reason.split()),  # a line break would break the table
                 evidence=list(evidence),
             )
         )
 
 
 def name_of(service: str) -> str:
-    """The ConfigMap of an InferenceService."""
+    """Return the name of the ConfigMap of an InferenceService."""
     return f"{service}-rollout"
 
 
 def begin(service: Object, component: str, template: Object) -> Release:
-    """The release that puts ``template`` beside what a component serves now."""
+    """Return the release of ``template`` as a canary of a component."""
     live = read(service, component)
     stable, canary = describe(live.template), describe(template)
     if stable == canary:
@@ -185,12 +185,12 @@ def begin(service: Object, component: str, template: Object) -> Release:
 
 
 def now() -> datetime:
-    """To the second: people read it."""
+    """Return the time in UTC, without fractions of a second, for people to read."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def who() -> str:
-    """The user and machine of this process."""
+    """Return user and machine of this process, as ``user@machine``."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a numeric user, as in a container

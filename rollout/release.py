@@ -1,7 +1,7 @@
-"""A release by hand: open a canary, promote it, take it back.
+"""The single steps of a release: start a canary, promote it, take it back.
 
-What is done is decided by the live object alone, again at every step, so that each command can be
-interrupted and called again; the record only knows the template to go back to.
+Every step is decided anew from the live object, so each command can be interrupted and called
+again. The record only adds what to go back to.
 """
 
 import time
@@ -29,17 +29,18 @@ def start(
     percent: int,
     say: Say,
 ) -> Release:
-    """Send ``percent`` of the traffic to ``template``, as soon as it is ready.
+    """Send ``percent`` of the traffic to ``template`` as soon as it is ready; does not wait.
 
-    ``service`` is what ``template`` was made from: a later change of it is a conflict.
+    ``service`` is the InferenceService from which ``template`` was made; if its spec has changed
+    since, that is a conflict.
 
     Raises:
         Refused: see ``canary.start``.
         Conflict: somebody else has changed the service meanwhile.
     """
     release = begin(service, component, template)
-    # Of two at a time one is refused: it sees the other's canary, or its record or patch is a
-    # conflict. What its record has overwritten, the other writes again at last.
+    # Of two processes at a time, one is refused: it sees the other's canary, or its record or patch
+    # conflicts. If its record has overwritten the other's, the other writes it again in started().
     record = api.record()
     canary.start(api.service(), component, template, percent)  # refused before anything is written
     record.release = release
@@ -61,11 +62,11 @@ def start(
 
 
 def wait_until_ready(api: API, component: str, *, timeout: int, say: Say) -> None:
-    """Wait until a canary that was started gets its traffic.
+    """Wait until the canary of ``component`` is ready and gets its traffic.
 
     Raises:
         Refused: somebody else has ended it.
-        RolloutError: it does not get ready in ``timeout`` seconds.
+        RolloutError: it is not ready after ``timeout`` seconds.
     """
 
     def is_ready(service: Object) -> bool:
@@ -87,9 +88,10 @@ def wait_until_ready(api: API, component: str, *, timeout: int, say: Say) -> Non
 def promote(
     api: API, service: Object, *, timeout: int, say: Say, evidence: Iterable[str] = ()
 ) -> None:
-    """Give the canary everything, and wait until it has that; ``evidence`` is for the history.
+    """Give the canary all of the traffic and wait until it has it.
 
-    ``service`` is what was looked at: a later change of it is a conflict.
+    ``service`` is the InferenceService on which the decision was made; if its spec has changed
+    since, that is a conflict. ``evidence`` goes into the history.
 
     Raises:
         Refused: see ``canary.promote``.
@@ -115,14 +117,14 @@ def promote(
 
 
 def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[str] = ()) -> None:
-    """Take the canary back, in the order of ``canary.abort``; called again, it goes on.
+    """Take the canary back in the steps of ``canary.abort``; called again, it continues.
 
-    ``reason`` and ``evidence`` are for the history.
+    ``reason`` and ``evidence`` go into the history.
 
     Raises:
-        Refused: there is no canary, or somebody else has ended it; or nobody knows what to go back
-            to, and its traffic is taken away all the same.
-        RolloutError: the stable template is not ready in ``timeout`` seconds.
+        Refused: there is no canary, or somebody else has ended it; or it was not started by
+            rollout: then its traffic is taken away, but it is unknown what to go back to.
+        RolloutError: the stable template is not ready after ``timeout`` seconds.
     """
     service = api.service()
     live = canary.running(service)
@@ -139,7 +141,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
 
     def step(found: Object) -> bool:
         live = canary.read(found, name)
-        # Whoever has slept since the last look may find another release.
+        # Since the last look, another release may have begun.
         is_ours = live.template == stable
         if live.has_canary:
             is_ours = live.rolled_out == release.stable_revision
@@ -171,7 +173,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
 
 
 def next_of_abort(service: Object, record: Record) -> Object | None:
-    """The patch that ``abort`` would make now, or ``None`` if there is none to make."""
+    """Return the patch that ``abort`` would make now, or ``None`` if there is none."""
     live = canary.running(service)
     if live is None:
         return None
@@ -197,7 +199,7 @@ def _back(service: Object, release: Release) -> Object | None:
 
 
 def _words(change: Object, stable: str) -> str:
-    """What a step of an abort does."""
+    """Describe a step of an abort."""
     if "containers" in change:
         return f"{stable} is back in the template; waiting until it is ready"
     if change[canary.PERCENT] == 0:
@@ -206,13 +208,17 @@ def _words(change: Object, stable: str) -> str:
 
 
 def _remember(record: Record, release: Release) -> None:
-    """Which revision is the canary's, so that it can be told from the one that follows it."""
+    """Record the canary's revision, so that the next one can be told from it."""
     if found := record.current(release):
         found.canary_revision = release.canary_revision
 
 
 def patch(api: API, planned: Object, make: Callable[[Object], Object]) -> None:
-    """Apply what ``make`` makes of the service, unless its spec is not ``planned`` any more."""
+    """Apply the patch that ``make`` returns for the service.
+
+    Raises:
+        Conflict: the spec is no longer that of ``planned``, or each try met another change.
+    """
     service = planned
     for _ in range(ATTEMPTS):
         try:

@@ -1,4 +1,4 @@
-"""The state of a release, as data, as a table, and its history."""
+"""Shows the state of a release, as data or as a table, and the history."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from rollout.template import Object, describe
 
 ALWAYS = ("component", "role", "serves", "revision", "wanted", "split", "ready")
 COUNTED = ("calls", *GUARDRAILS)
-"""Since the canary has begun; only its component has them."""
+"""Counted since the canary began; only the component with the canary has them."""
 
 
 def state(service: Object, record: Record, evidence: Evidence | None = None) -> dict[str, Any]:
-    """What ``status`` shows, a row to each revision that is named in the traffic.
+    """Return what ``status`` shows: a row for each component, two for one with a canary.
 
-    ``evidence`` is that of the canary under way.
+    ``evidence`` is that of the running canary.
     """
     return {
         "service": service["metadata"]["name"],
@@ -65,7 +65,7 @@ def _counted(arm: Arm) -> dict[str, int]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The state for a person."""
+    """Format what ``state`` returned as a table."""
     rows = [
         [
             row["component"],
@@ -83,7 +83,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def history(record: Record) -> str:
-    """The history for a person, the newest last."""
+    """Format the history as a table, newest entry last, with the evidence below each."""
     rows = [
         [
             f"{each.time:%Y-%m-%d %H:%M:%S}",
@@ -105,7 +105,7 @@ def history(record: Record) -> str:
 
 
 def aligned(rows: list[list[str]]) -> str:
-    """Rows of cells with their columns under one another."""
+    """Join rows of cells to lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

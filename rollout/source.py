@@ -1,6 +1,6 @@
-"""Where the evidence is read: from the pods themselves, or from a Prometheus that scrapes them.
+"""Reads the pods' counters: from the pods themselves, or from a Prometheus that scrapes them.
 
-Neither goes through Knative's route, so that a look wakes no revision that has no pods.
+Neither goes through Knative's route, so a look does not wake a revision that is scaled to zero.
 """
 
 import math
@@ -23,34 +23,34 @@ SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 REVISION_LABEL = "serving.knative.dev/revision"
 PORT_FLAG = "--metrics_port="
 TIMEOUT = 3
-"""Seconds for an answer of a pod."""
+"""Seconds to wait for an answer of a pod."""
 ASKED = 16
-"""Pods at a time."""
+"""The number of pods that are asked at a time."""
 RANGE = 180
-"""Seconds back in which Prometheus must have scraped a pod, at least twice."""
+"""The window in seconds in which Prometheus should have scraped each pod at least twice."""
 STALE = 120
-"""Seconds after which a reading tells nothing of the present any more."""
+"""Seconds after which a reading is too old to tell of the present."""
 
 
 class Reading(NamedTuple):
     """One look at all pods."""
 
     time: float
-    """Seconds since 1970: everything until then is counted."""
+    """Seconds since 1970 at which the counters had these values."""
     pods: Mapping[str, Pod]
-    """By name; those that have answered."""
+    """The pods that have answered, by name."""
 
     def shows(self, revision: str | None) -> bool:
-        """Whether it tells how ``revision`` does now."""
+        """Return whether it is fresh and has a pod of ``revision``."""
         is_fresh = self.time > time.time() - STALE
         return is_fresh and any(pod.revision == revision for pod in self.pods.values())
 
 
 class Source(Protocol):
-    """Reads what the pods of the service have counted."""
+    """Reads the counters of the service's pods."""
 
     def read(self, slow: float) -> Reading:
-        """Look once; answers that took more than ``slow`` seconds count as slow.
+        """Read all counters once; answers that took more than ``slow`` seconds count as slow.
 
         Raises:
             NoEvidence: nothing can be read.
@@ -58,12 +58,12 @@ class Source(Protocol):
 
 
 class Pods:
-    """Asks each pod at its port for metrics."""
+    """Reads the metrics port of each pod."""
 
     def __init__(self, api: API) -> None:
-        """Find the pods by ``api``."""
+        """List the pods through ``api``."""
         self._api = api
-        # No proxy leads to a pod.
+        # Pods are never behind a proxy.
         self._client = httpx.Client(timeout=TIMEOUT, trust_env=False)
 
     def read(self, slow: float) -> Reading:
@@ -91,11 +91,11 @@ class Pods:
         try:
             return list(_parse(self._client.get(url).raise_for_status().text))
         except (httpx.HTTPError, ValueError):
-            return None  # it is about to start, or to stop, or something else answers there
+            return None  # it is starting or stopping, or something else answers there
 
 
 def _address(pod: Mapping[str, Any]) -> str | None:
-    """Where a pod has its metrics."""
+    """Return the URL of a pod's metrics, or ``None`` if it has no address or port for them."""
     host = pod.get("status", {}).get("podIP")
     args = (arg for each in pod["spec"]["containers"] for arg in each.get("args") or ())
     ports = [arg.removeprefix(PORT_FLAG) for arg in args if arg.startswith(PORT_FLAG)]
@@ -119,10 +119,10 @@ def _pod(labels: Mapping[str, str], metrics: Iterable[Metric], slow: float) -> P
 
 
 class Prometheus:
-    """Asks a Prometheus that scrapes the pods as ``manifests/components/monitoring`` has it."""
+    """Reads a Prometheus that scrapes the pods as ``manifests/components/monitoring`` sets up."""
 
     def __init__(self, url: str, namespace: str, service: str) -> None:
-        """Read of ``service`` at ``url``, such as ``http://127.0.0.1:9090``."""
+        """Read the pods of ``service`` at ``url``, such as ``http://127.0.0.1:9090``."""
         self._url = f"{url.rstrip('/')}/api/v1/query"
         names = "|".join(METRICS)
         # The PodMonitor names the job as the service.
@@ -132,9 +132,9 @@ class Prometheus:
     def read(self, slow: float) -> Reading:
         """See ``Source``.
 
-        Each pod is scraped at a moment of its own. They are compared at the last moment that all
-        have reached, between the two scrapes around it: a side that was scraped later would seem
-        to have got more of the traffic.
+        Pods are scraped at different moments, and a version that was scraped later would seem to
+        have got more traffic. So all are read at the latest moment that every pod has reached,
+        interpolated between the two scrapes around it.
         """
         now = time.time()
         series: dict[str, list[Any]] = {}
@@ -146,7 +146,7 @@ class Prometheus:
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise NoEvidence(f"Prometheus at {self._url} does not answer: {error}") from None
         newest = max(last.values(), default=now)
-        # One that is far behind the others has gone: it is taken as it was at last.
+        # A pod that is far behind the others has gone: its last values count.
         moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
         pods = {}
         for name, mine in series.items():
@@ -166,14 +166,14 @@ LABELS = ("component", REVISION_LABEL)
 
 
 def _label(name: str) -> str:
-    """A label of a pod as Prometheus has it."""
+    """Return the name that Prometheus gives to a pod's label."""
     return name.translate(str.maketrans("./-", "___"))
 
 
 def _process(series: Iterable[Any], moment: float) -> tuple[float, float]:
-    """The first and the last scrape of the process of a pod that ran at ``moment``.
+    """Return the times of the first and last scrape of the process that ran at ``moment``.
 
-    What the one before it had counted is there for a while, and would be counted twice.
+    The range may also hold the counters of the process before a restart, which were counted then.
     """
     for each in series:
         if each["metric"]["__name__"] == STARTED:
@@ -187,7 +187,10 @@ def _process(series: Iterable[Any], moment: float) -> tuple[float, float]:
 def _value(
     values: list[tuple[float, str]], moment: float, first: float, final: float
 ) -> float | None:
-    """What a series was at ``moment`` by the scrapes ``first`` to ``final``; ``None`` before."""
+    """Return a series' value at ``moment``, interpolated between the scrapes around it.
+
+    Only scrapes from ``first`` to ``final`` count; ``None`` if all of them are later.
+    """
     values = [each for each in values if first <= each[0] <= final]
     after = bisect_right([at for at, _ in values], moment)
     if after == 0:
@@ -196,19 +199,19 @@ def _value(
     if after == len(values):
         return before
     then, later = values[after][0], float(values[after][1])
-    if later < before:  # it was started again in between
+    if later < before:  # restarted in between
         return before
     return before + (later - before) * (moment - at) / (then - at)
 
 
 def begin(source: Source, evidence: Evidence, live: Component) -> None:
-    """Begin a stage, with a look at what has been counted until now and not only until before.
+    """Begin a stage of ``evidence`` from counters that were read after this call.
 
-    Prometheus is behind by up to a scrape. Counted from there, calls of the old split would belong
-    to the new one.
+    Prometheus lags by up to a scrape, and from older counters calls of the old split would count
+    for the new one. Waits up to ``RANGE`` seconds for it.
 
     Raises:
-        NoEvidence: nothing can be read, or nothing so recent.
+        NoEvidence: nothing can be read, or nothing recent enough.
     """
     since = time.time()
     while (reading := source.read(evidence.slow)).time < since:
@@ -219,16 +222,17 @@ def begin(source: Source, evidence: Evidence, live: Component) -> None:
 
 
 def look(api: API, source: Source, evidence: Evidence, live: Component) -> bool:
-    """Add what has happened since the last look, which was at the present split.
+    """Add to ``evidence`` what was counted since the last look, at the present split.
 
     Returns:
-        Whether that tells how the canary does now.
+        Whether the reading covers what both revisions do now. If it does not cover the stable one,
+        nothing is added.
 
     Raises:
         NoEvidence: nothing can be read.
     """
     reading = source.read(evidence.slow)
-    # What went wrong for both, and was seen of the canary alone, would condemn it.
+    # A fault of both versions, seen only in the canary's pods, would condemn it.
     if not _is_seen(api, reading, evidence, live.rolled_out):
         return False
     evidence.add(reading.pods, live)
@@ -236,13 +240,16 @@ def look(api: API, source: Source, evidence: Evidence, live: Component) -> bool:
 
 
 def _is_seen(api: API, reading: Reading, evidence: Evidence, revision: str | None) -> bool:
-    """Whether a reading tells how all of a revision does; one without pods does nothing."""
+    """Return whether ``reading`` covers all ready pods of ``revision`` that were seen before.
+
+    True if the revision has no pods: then it does nothing.
+    """
     pods = api.pods(f"{REVISION_LABEL}={revision}")
     answering = {name for name, pod in pods.items() if _is_ready(pod)} & evidence.seen.keys()
     return answering <= reading.pods.keys() and (reading.shows(revision) or not pods)
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:
-    """Whether it gets traffic."""
+    """Return whether a pod is ready, so that it gets traffic."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -1,4 +1,4 @@
-"""A component's specification without the percent: what one revision of it serves."""
+"""A template: a component's specification without the percent, which a revision serves."""
 
 import copy
 import hashlib
@@ -12,25 +12,25 @@ from rollout.errors import Refused
 Object = dict[str, Any]
 
 VERSION = ("MODEL_VERSION", "STORAGE_URI", "MODEL_DIGEST")
-"""The variables of the predictor that choose the version."""
+"""The environment variables of the predictor that choose the version."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What the predictor's variables say of a version of the model."""
+    """A version of the model, as the predictor's environment variables name it."""
 
     variable: str
-    """``MODEL_VERSION`` for one in the image, ``STORAGE_URI`` for one in a store."""
+    """``MODEL_VERSION`` for a version in the image, ``STORAGE_URI`` for one in a store."""
     value: str
     digest: str
     """SHA-256 of its ``model.json``."""
 
 
 def container(template: Object) -> Object:
-    """The container that serves.
+    """Return the container that serves.
 
     Raises:
-        Refused: a runtime of KServe's serves.
+        Refused: the template has no container, but uses a runtime of KServe's.
     """
     if not template.get("containers"):
         raise Refused("what serves is no container of the service's own, but a runtime of KServe's")
@@ -39,19 +39,19 @@ def container(template: Object) -> Object:
 
 
 def variables(template: Object) -> dict[str, str | None]:
-    """Its environment; ``None`` for what comes from elsewhere."""
+    """Return the environment; ``None`` for values that come from elsewhere."""
     return {each["name"]: each.get("value") for each in container(template).get("env", ())}
 
 
 def choose_version(template: Object, chosen: Iterable[Object]) -> None:
-    """Have the variables ``chosen`` choose the version, and no others."""
+    """Replace the variables that choose the version by ``chosen``, in place."""
     serving = container(template)
     others = [each for each in serving["env"] if each["name"] not in VERSION]
     serving["env"] = [*chosen, *others]
 
 
 def with_version(template: Object, version: Version) -> Object:
-    """``template`` with another version of the model, or itself if it has this one."""
+    """Return a copy of ``template`` with ``version``; ``template`` itself if it has it already."""
     found = variables(template)
     is_there = (found.get(version.variable) or "").rstrip("/") == version.value.rstrip("/")
     if is_there and found.get("MODEL_DIGEST", version.digest) == version.digest:
@@ -68,19 +68,19 @@ def with_version(template: Object, version: Version) -> Object:
 
 
 def with_image(template: Object, image: str) -> Object:
-    """``template`` with another image."""
+    """Return a copy of ``template`` with another image."""
     changed = copy.deepcopy(template)
     container(changed)["image"] = image
     return changed
 
 
 def fingerprint(template: Object) -> str:
-    """By which a template is known again."""
+    """Return a SHA-256 by which to recognise a template."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
 
 
 def describe(template: Object) -> str:
-    """What a template serves, in words: its version, or its image where there is none."""
+    """Return what a template serves, in words: its version, or its image if it has none."""
     found = variables(template)
     if version := found.get("MODEL_VERSION"):
         return f"version {version}"

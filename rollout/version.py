@@ -1,4 +1,4 @@
-"""A version of the model to release: where the predictor finds it, and its digest."""
+"""Finds a version of the model to release: its location for the predictor, and its digest."""
 
 import hashlib
 from pathlib import Path
@@ -13,20 +13,21 @@ from rollout.template import Object, Version, variables
 def find(
     template: Object, wanted: str, *, name: str, models_dir: Path, digest: str | None
 ) -> Version:
-    """The version ``wanted``, kept as that of ``template`` is: in the image or in a store.
+    """Return the version ``wanted``; a number is looked for where ``template`` has its version.
 
-    What can be read from here is verified. With ``digest``, what cannot be read is taken on trust:
-    the predictor refuses any other file, and a revision that does not get ready takes no traffic.
+    That is in the image or in a store. Files on this machine are verified. Files that cannot be
+    read from here are trusted if ``digest`` is given: the predictor refuses any others, and a
+    revision that does not get ready takes no traffic.
 
     Args:
-        template: the predictor's, as it is live.
+        template: the live template of the predictor.
         wanted: a number, or the URI of a version in a store.
-        name: of the model.
-        models_dir: where the versions in the image lie on this machine.
-        digest: SHA-256 of the version's ``model.json``, if it is known.
+        name: the name of the model.
+        models_dir: the directory on this machine with the versions that are in the image.
+        digest: SHA-256 of the version's ``model.json``, if known.
 
     Raises:
-        Refused: there is no such version, it is damaged, or nobody can tell.
+        Refused: there is no such version, it is damaged, or it cannot be read and has no digest.
     """
     uri = variables(template).get("STORAGE_URI")
     if "://" in wanted:
@@ -40,7 +41,7 @@ def find(
         if digest and not models_dir.is_dir():
             return Version("MODEL_VERSION", wanted, digest)
         return Version("MODEL_VERSION", wanted, _verified(directory, digest))
-    uri = f"{uri.rstrip('/')}/"  # as it is published, see training/store.py
+    uri = f"{uri.rstrip('/')}/"  # the form in which it is published, see training/store.py
     parts = urlsplit(uri)
     if parts.scheme == "file":
         digest = _verified(Path(url2pathname(parts.path)), digest)
@@ -61,7 +62,7 @@ def _fetched(uri: str) -> str:
 
         with fsspec.open(f"{uri}{METADATA_FILE}") as file:
             return hashlib.sha256(file.read()).hexdigest()
-    except Exception as error:  # each store's driver has errors of its own
+    except Exception as error:  # each store's driver has its own errors
         raise Refused(
             f"{uri}{METADATA_FILE} cannot be read from here ({type(error).__name__}: {error});"
             " give the digest that publishing printed, with --digest"
