@@ -152,7 +152,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         lines=["gone.png,4", "text.png,4", "cut.png,4", "1.png,ten", "again.png,7", "2.png", ",3"],
     )
     assert problems(location) == [
-        f"{location}: put right, and come again:",
+        f"{location}: correct these and try again:",
         "- line 22, gone.png: the file is missing",
         "- line 23, text.png: not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF",
         "- line 24, cut.png: the PNG image is damaged or truncated",

@@ -4,8 +4,8 @@ import os
 import signal
 
 if __name__ == "__main__":
-    # Process 1, as in a container, gets only those signals that it handles, and these imports take
-    # seconds.
+    # In a container this is process 1, which ignores signals without a handler, and the imports
+    # below take seconds.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 import argparse
@@ -37,7 +37,7 @@ examples:
   python -m training evaluate                      prints the metrics, writes the model card
   python -m training publish                       models/mnist/<the next number>
   python -m training compare 1 2                   is version 2 as good as version 1?
-  python -m training retrain corrections/          train on them too, judge, publish
+  python -m training retrain corrections/          train on new images too, judge, publish
 
 exit status: 0 done, 1 not done (the message says why), 2 wrong flags, 3 not good enough,
 130 interrupted
@@ -49,13 +49,13 @@ PROBLEMS = (
 )  # fmt: skip
 NOT_GOOD_ENOUGH = 3
 INTERRUPTED = 130
-"""As shells have it for SIGINT."""
+"""The status that shells give for SIGINT."""
 
 Settings = TypeVar("Settings", Config, Limits)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; every setting of ``Config`` is a flag of ``train``."""
+    """Parse the command line; every setting of ``Config`` is a flag of ``train``."""
     parser = argparse.ArgumentParser(
         prog="python -m training",
         description="Train, evaluate and publish the classifier of digits.",
@@ -73,7 +73,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
 
-    training = command("train", "train and calibrate: begins a run", "train --seed 2 --run runs/2")
+    training = command(
+        "train", "train and calibrate a network: begins a run", "train --seed 2 --run runs/2"
+    )
     _add(training, "run", "data", "device")
     _add_settings(training, Config)
 
@@ -82,53 +84,67 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     _add(evaluating, "run", "data")
     evaluating.add_argument(
-        "--seeds", type=Path, nargs="+", default=(), help="runs that differ in their seed alone"
+        "--seeds",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="other runs, trained with the same settings and other seeds",
     )
     evaluating.add_argument(
-        "--uploads", type=Path, help="folder of users' images with labels.csv, half is measured"
+        "--uploads",
+        type=Path,
+        help="folder of users' images with labels.csv; half of them are measured",
     )
 
     publishing = command("publish", "make a run the next version", "publish --run runs/2")
     _add(publishing, "run", "store")
-    publishing.add_argument("--version", type=int, help="if not the next one")
+    publishing.add_argument(
+        "--version", type=int, help="number of the version, if not the next one"
+    )
 
     comparing = command(
-        "compare", "judge one version by another on held-out writers", "compare 1 2 --overall 0.003"
+        "compare",
+        "compare two versions on digits of held-out writers",
+        "compare 1 2 --overall 0.003",
     )
     _add(comparing, "store", "data")
-    comparing.add_argument("production", type=int, help="version")
-    comparing.add_argument("candidate", type=int, help="version")
+    comparing.add_argument("production", type=int, help="number of the version in use")
+    comparing.add_argument("candidate", type=int, help="number of the version to judge")
     _add_settings(comparing, Limits)
 
     retraining = command(
         "retrain",
-        "train on new images too, judge the result by the production version, publish it if good",
+        "train on new images too, compare with the production version, publish if good enough",
         "retrain s3://bucket/corrections --store s3://bucket/mnist",
     )
     retraining.add_argument("new", help="folder or URL of new images, with labels.csv")
     _add(retraining, "run", "store", "data", "device")
-    retraining.add_argument("--production", type=int, help="version, if not the latest")
+    retraining.add_argument(
+        "--production", type=int, help="number of the version in use, if not the latest"
+    )
     _add_settings(retraining, Limits)
     return parser.parse_args(arguments)
 
 
 def _add(to: argparse.ArgumentParser, *names: str) -> None:
-    """The flags that several commands have."""
+    """Add those flags of ``names`` that several commands share."""
     if "run" in names:
-        to.add_argument("--run", type=Path, default=Path("runs/latest"), help="directory")
+        to.add_argument(
+            "--run", type=Path, default=Path("runs/latest"), help="directory of the run"
+        )
     if "data" in names:
-        meaning = "directory; downloaded if missing"
+        meaning = "directory of MNIST; what is missing is downloaded"
         to.add_argument("--data", type=Path, default=Path("data/mnist"), help=meaning)
     if "store" in names:
         meaning = "directory or URL of the versions; its last part is the model's name"
         to.add_argument("--store", default="models/mnist", help=meaning)
     if "device" in names:
         found = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-        to.add_argument("--device", choices=found, default=found[-1], help="to train on")
+        to.add_argument("--device", choices=found, default=found[-1], help="device to train on")
 
 
 def _add_settings(to: argparse.ArgumentParser, settings: Any) -> None:
-    """A flag for every field of a dataclass."""
+    """Add a flag for every field of the dataclass ``settings``."""
     for setting in dataclasses.fields(settings):
         to.add_argument(
             f"--{setting.name.replace('_', '-')}",
@@ -144,7 +160,7 @@ def _settings(kind: type[Settings], flags: dict[str, Any]) -> Settings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return the exit status."""
     flags = vars(parse(arguments))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod is stopped as by Ctrl-C
     try:
@@ -161,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(flags: dict[str, Any]) -> int:
-    """The command that the flags name; returns the exit status."""
+    """Run the command that the flags name and return the exit status."""
     match flags["command"]:
         case "train":
             config = _settings(Config, flags)

@@ -1,4 +1,4 @@
-"""Changes digits at random, a batch at a time and on the batch's own device."""
+"""Random changes of digits, a batch at a time, on the batch's device."""
 
 import math
 
@@ -6,25 +6,27 @@ import torch
 from torch.nn import functional
 
 TURN = math.radians(15)
+"""The largest rotation either way, in radians."""
 SLANT = 0.3
+"""The largest shear either way."""
 ZOOM = 0.2
-"""Each side is drawn at up to so much more or less."""
+"""The largest change of width and of height, as a share."""
 SHIFT = 2.5
-"""Pixels, in each direction."""
+"""The largest shift along each axis, in pixels."""
 BEND = 1.2
-"""Pixels: standard deviation of the elastic distortion at the nodes of its grid …"""
+"""Largest standard deviation of the elastic distortion at the nodes of its grid, in pixels."""
 NODES = 6
-"""… which has so many a side."""
+"""Nodes of that grid along each side."""
 NOISE = 0.15
-"""Of the range from paper to ink: the largest standard deviation."""
+"""The largest standard deviation of the noise; 1 is the range from paper to ink."""
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:
-    """Float32 [N, 1, 28, 28] from 0 to 1 → the same digits, each changed in its own way.
+    """Change each digit at random: float32 [N, 1, 28, 28] from 0 to 1, likewise returned.
 
-    Rotation, slant, scale, shift and elastic distortion (Simard et al. 2003) in one resampling,
-    then, each for a part of the batch, thicker or thinner strokes, blur, contrast and noise.
-    Draws from torch's global generator of the device.
+    First rotation, slant, scale, shift and elastic distortion (Simard et al. 2003), in one
+    resampling. Then thicker or thinner strokes, blur, contrast and noise, each for a part of the
+    batch. Uses torch's global generator of the device.
     """
     images = _bent(images)
     images = _stroked(images)
@@ -35,12 +37,12 @@ def augment(images: torch.Tensor) -> torch.Tensor:
 
 
 def _between(images: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """A number for each image, [N, 1, 1, 1]."""
+    """Return a random number for each image: float32 [N, 1, 1, 1]."""
     return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(low, high)
 
 
 def _some(images: torch.Tensor, share: float) -> torch.Tensor:
-    """True for about a share of the images, [N, 1, 1, 1]."""
+    """Return bool [N, 1, 1, 1], true for about ``share`` of the images."""
     return _between(images, 0, 1) < share
 
 
@@ -53,7 +55,7 @@ def _bent(images: torch.Tensor) -> torch.Tensor:
 
     turn, slant = spread(TURN), spread(SLANT)
     wide, high = 1 + spread(ZOOM), 1 + spread(ZOOM)
-    pixel = 2 / side  # of a grid that runs from -1 to 1
+    pixel = 2 / side  # in the units of the grid, which runs from -1 to 1
     rows = [
         [wide * turn.cos(), slant - turn.sin(), spread(SHIFT * pixel)],
         [turn.sin(), high * turn.cos(), spread(SHIFT * pixel)],
@@ -73,7 +75,7 @@ def _bent(images: torch.Tensor) -> torch.Tensor:
 
 
 def _stroked(images: torch.Tensor) -> torch.Tensor:
-    """A third of the images thicker, a third thinner, each by up to a pixel all around."""
+    """Make a third of the strokes thicker and a third thinner, by up to a pixel on each side."""
     thick = functional.max_pool2d(images, 3, 1, 1)
     thin = -functional.max_pool2d(-images, 3, 1, 1)
     which, much = _between(images, 0, 3), _between(images, 0, 0.8)

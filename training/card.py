@@ -107,7 +107,7 @@ Made with {libraries}.
 
 
 def render(run: Run, metrics: tuple[Metrics, ...]) -> str:
-    """The page; ``metrics`` as ``evaluate`` returns them."""
+    """Return the page; ``metrics`` are those that ``evaluate`` returns."""
     test, validation, *others, disturbed, outliers = metrics
     uploads = [of_set for of_set in others if "status" in of_set.values]
     libraries = run.provenance.libraries.items()
@@ -219,8 +219,8 @@ def _outliers(outliers: Metrics) -> str:
 
 
 def _commands(run: Run, test: Metrics, uploads: list[Metrics]) -> list[str]:
-    """What makes this card: ``train`` has a flag for each setting that is not the default."""
-    if len(run.provenance.data) > 2:  # more than MNIST's two parts
+    """Return the commands that make this card, with a flag for each setting not at its default."""
+    if len(run.provenance.data) > 2:  # more than the two parts of MNIST's training set
         return ["python -m training retrain <the new images>"]
     defaults = {setting.name: setting.default for setting in dataclasses.fields(Config)}
     flags = "".join(
@@ -243,9 +243,9 @@ def _commands(run: Run, test: Metrics, uploads: list[Metrics]) -> list[str]:
 
 
 def _standard_error(share: float, images: int) -> float:
-    """Of a share, with two images more of each kind, so that no mistake is not no doubt.
+    """Return the standard error of a share, by Agresti and Coull 1998 (Am. Statistician 52:119).
 
-    It is that of Agresti and Coull 1998, The American Statistician 52:119.
+    They add two images of each kind, so that it is not 0 if there are no mistakes.
     """
     counted = images + 4
     adjusted = (share * images + 2) / counted

@@ -1,4 +1,4 @@
-"""What training needs to go on after an interruption: the state at the end of an epoch."""
+"""Checkpoints: the state at the end of an epoch, to continue after an interruption."""
 
 import io
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 
 class CheckpointError(Exception):
-    """The checkpoint cannot be gone on from; the message says what to do."""
+    """Training cannot continue from the checkpoint; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint of a run: it fits one training alone, told by its ``identity``."""
+    """The checkpoint of a run; only the training with the same ``identity`` may use it."""
 
     path: Path
     identity: dict[str, Any]
-    """Settings, data and device of the training."""
+    """Settings, data, code and hardware of the training."""
 
     def read(self) -> dict[str, Any] | None:
-        """The state that was written last, if any.
+        """Return the state that was written last, or ``None``; tensors are on the CPU.
 
         Raises:
-            CheckpointError: it is of another training, or is damaged.
+            CheckpointError: it belongs to another training, or is damaged.
         """
         if not self.path.exists():
             return None
@@ -39,7 +39,7 @@ class Checkpoint:
             )
         except OSError:
             raise
-        except Exception as error:  # torch raises nearly anything, and says to unpickle it anyway
+        except Exception as error:  # torch raises all kinds, and advises to unpickle unsafely
             raise CheckpointError(f"{self.path} is damaged: {remedy}") from error
         if identity != self.identity:
             raise CheckpointError(
@@ -49,19 +49,19 @@ class Checkpoint:
         return state
 
     def write(self, state: dict[str, Any]) -> None:
-        """Replace the state, whole or not at all.
+        """Replace the state atomically.
 
         Raises:
-            CheckpointError: another training has begun in the same directory.
+            CheckpointError: see ``read``; another training has begun in the same directory.
         """
         self.read()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(".part")
         content = io.BytesIO()
         torch.save({"identity": self.identity, "state": state}, content)
-        draft.write_bytes(content.getbuffer())  # torch itself has RuntimeError for a full disk
+        draft.write_bytes(content.getbuffer())  # torch raises RuntimeError for a full disk
         draft.replace(self.path)
 
     def remove(self) -> None:
-        """The training is done."""
+        """Delete the checkpoint, if there is one."""
         self.path.unlink(missing_ok=True)

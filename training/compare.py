@@ -1,4 +1,4 @@
-"""Judges one published version by another, on digits of writers that neither has seen."""
+"""Compares two published versions on digits of writers on whom neither was trained."""
 
 import tempfile
 from pathlib import Path
@@ -19,11 +19,12 @@ class CompareError(Exception):
 def compare(
     store: Store, production: int, candidate: int, *, data_directory: Path, limits: Limits
 ) -> Verdict:
-    """Judge ``candidate`` by ``production``, both versions in ``store``.
+    """Judge whether ``candidate`` is as good as ``production``, both versions in ``store``.
 
     Raises:
         CompareError: the two were not trained with the same writers held out.
-        StoreError, ArtifactError, DataError, RunError: a version or its data cannot be had.
+        StoreError, ArtifactError: a version cannot be fetched or loaded.
+        DataError, RunError: the data is missing, wrong, or not what the version was trained on.
     """
     old, new = load(store, production), load(store, candidate)
     _, held_out = data_of(old, data_directory)
@@ -36,17 +37,17 @@ def compare(
 
 
 def load(store: Store, version: int) -> Model:
-    """Fetch, verify and load a version."""
+    """Fetch, verify and load a version; raises StoreError and ArtifactError."""
     with tempfile.TemporaryDirectory() as directory:
         store.fetch(version, Path(directory))
         try:
             return artifact.load(Path(directory))
-        except ArtifactError as error:  # it names a file that is gone in a moment
+        except ArtifactError as error:  # it names a temporary file
             raise ArtifactError(f"version {version} of {store.location}: {error}") from error
 
 
 def data_of(model: Model, data_directory: Path) -> tuple[Digits, Digits]:
-    """MNIST's digits that the version was trained on, and those of the writers held out."""
+    """Return the digits of MNIST that the version was trained on, and those of held-out writers."""
     metadata = model.metadata
     return training_data(metadata.training, data_directory, of=f"version {metadata.version}")
 
@@ -59,7 +60,7 @@ def verdict(
     limits: Limits,
     new: Digits | None = None,
 ) -> Verdict:
-    """Judge on ``held_out``, and on the held-out part of new images if there are any."""
+    """Judge ``candidate`` on ``held_out``, and on ``new``, the held-out new images, if any."""
 
     def compared(digits: Digits) -> Comparison:
         before, now = (answer(graph, digits.images) for graph in (production, candidate))

@@ -1,4 +1,4 @@
-"""The settings of a training: each is a flag of ``train`` and is recorded in the version."""
+"""The settings of a training; each is a flag of ``train`` and is recorded in the version."""
 
 import dataclasses
 import math
@@ -27,28 +27,36 @@ def _setting(
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the weights, beside data, code and machine.
+    """All that determines the weights besides data, code and hardware.
 
     Raises:
         ConfigError: a setting is out of its range.
     """
 
-    network: str = _setting("broad", "which of training/network.py", choices=tuple(NETWORKS))
-    seed: int = _setting(1, "of weights, batches and the choice of writers", below=2**32)
-    epochs: int = _setting(100, "through all digits", least=1)
-    batch_size: int = _setting(256, "digits per step", least=1)
-    learning_rate: float = _setting(4e-3, "at the top of the cycle")
-    weight_decay: float = _setting(1e-2, "of AdamW")
-    dropout: float = _setting(0.3, "before the last layer", below=1)
-    augmented_share: float = _setting(0.9, "of the digits, changed at random", below=1.01)
-    round_trip_share: float = _setting(0.3, "of the digits, through the transformer", below=1.01)
-    outlier_share: float = _setting(0.15, "outliers per digit, for the reject class", below=1.01)
-    averaged_share: float = _setting(0.05, "of the steps: span of the weights' average", below=1)
-    validation_share: float = _setting(0.1, "of the writers, held out for calibration", below=1)
-    accepted_share: float = _setting(
-        0.996, "of the held-out digits, fixes the threshold", least=0.01, below=1
+    network: str = _setting(
+        "broad", "architecture, see training/network.py", choices=tuple(NETWORKS)
     )
-    threads: int = _setting(2, "of torch; another number gives other weights", least=1)
+    seed: int = _setting(1, "seed of weights, batches and the choice of writers", below=2**32)
+    epochs: int = _setting(100, "passes through all digits", least=1)
+    batch_size: int = _setting(256, "digits per step", least=1)
+    learning_rate: float = _setting(4e-3, "learning rate at the peak of the cycle")
+    weight_decay: float = _setting(1e-2, "weight decay of AdamW")
+    dropout: float = _setting(0.3, "dropout rate before the last layer", below=1)
+    augmented_share: float = _setting(0.9, "share of the digits changed at random", below=1.01)
+    round_trip_share: float = _setting(
+        0.3, "share of the digits drawn as users' images and read back", below=1.01
+    )
+    outlier_share: float = _setting(0.15, "outliers per digit, for the reject class", below=1.01)
+    averaged_share: float = _setting(
+        0.05, "span of the weights' average, as a share of all steps", below=1
+    )
+    validation_share: float = _setting(
+        0.1, "share of the writers held out for calibration", below=1
+    )
+    accepted_share: float = _setting(
+        0.996, "share of the held-out digits to accept; sets the threshold", least=0.01, below=1
+    )
+    threads: int = _setting(2, "threads of torch; another number gives other weights", least=1)
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -64,10 +72,10 @@ class Config:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Self:
-        """The settings that a version records as its ``configuration``.
+        """Return the settings that a version records as its ``configuration``.
 
         Raises:
-            ConfigError: they are not the settings that there are now.
+            ConfigError: their names differ from the present ones, or one is out of its range.
         """
         names = {setting.name for setting in dataclasses.fields(cls)}
         if set(recorded) != names:

@@ -1,7 +1,7 @@
-"""The MNIST digits, and which writers of them are kept for validation.
+"""The MNIST digits, and the choice of writers held out for validation.
 
-**Another data set?** Whatever ``load_training`` and ``load_test`` return as ``Digits`` is trained
-on and tested on; docs/another-model.md has the other places.
+**Another data set?** Replace ``load_training`` and ``load_test``; docs/another-model.md lists the
+other places.
 
 The files are the four of MNIST (LeCun et al. 1998) and the labels of QMNIST (Yadav and Bottou
 2019, arXiv:1905.10498), which say who wrote each of MNIST's digits.
@@ -37,7 +37,7 @@ DIGESTS = {
 
 
 class DataError(Exception):
-    """A data file is missing or is not what it should be; the message names it."""
+    """Data is missing or not as expected; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,17 @@ class Digits:
 
 
 def load_training(directory: Path, *, validation_share: float, seed: int) -> tuple[Digits, Digits]:
-    """MNIST's 60,000 training images: those to train on, and those to validate on.
+    """Return MNIST's 60,000 training images in two parts: to train on, and to validate on.
 
     The two have no writer in common.
 
     Args:
-        directory: of the files; what is missing is downloaded.
-        validation_share: of the writers, chosen by ``seed``.
+        directory: the folder of the files; missing ones are downloaded.
+        validation_share: share of the writers in the second part, from 0 to 1.
+        seed: chooses these writers.
 
     Raises:
-        DataError: a file cannot be had or is not the published one.
+        DataError: a file cannot be downloaded or is not the published one.
     """
     require(directory, TRAINING_IMAGES, TRAINING_LABELS, TRAINING_WRITERS)
     images = read_idx(directory / TRAINING_IMAGES)
@@ -84,10 +85,10 @@ def load_training(directory: Path, *, validation_share: float, seed: int) -> tup
 
 
 def load_test(directory: Path) -> Digits:
-    """MNIST's 10,000 test images. Nothing may be chosen on them.
+    """Return MNIST's 10,000 test images. Nothing may be chosen on them.
 
     Raises:
-        DataError: a file cannot be had or is not the published one.
+        DataError: a file cannot be downloaded or is not the published one.
     """
     require(directory, TEST_IMAGES, TEST_LABELS)
     labels = read_idx(directory / TEST_LABELS).long()
@@ -95,10 +96,12 @@ def load_test(directory: Path) -> Digits:
 
 
 def choose_writers(writers: torch.Tensor, *, share: float, seed: int) -> torch.Tensor:
-    """Choose ``share`` of the writers (at least one): bool [N], true for all digits of theirs.
+    """Choose ``share`` of the writers, at least one; return bool [N], true for their digits.
 
     Args:
-        writers: int64 [N], who wrote each digit.
+        writers: int64 [N], the writer of each digit.
+        share: from 0 to 1.
+        seed: the same seed chooses the same writers.
     """
     everyone = torch.unique(writers)
     order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
@@ -106,13 +109,13 @@ def choose_writers(writers: torch.Tensor, *, share: float, seed: int) -> torch.T
 
 
 def read_idx(path: Path) -> torch.Tensor:
-    """A gzipped IDX file of bytes, such as MNIST's: uint8, of the shape that it declares.
+    """Read a gzipped IDX file of bytes, such as MNIST's: uint8, of the shape that it declares.
 
     The format: two zero bytes, the type (8 = unsigned byte), the number of dimensions, each
     dimension as a big-endian 32-bit integer, the bytes (yann.lecun.com/exdb/mnist).
 
     Raises:
-        DataError: it is no such file, or is longer or shorter than it declares.
+        DataError: it is no such file, or its length does not match its header.
     """
     content = _unzip(path)
     if len(content) < 4 or content[:3] != b"\0\0\x08":
@@ -131,10 +134,10 @@ def read_idx(path: Path) -> torch.Tensor:
 
 
 def read_writers(path: Path) -> torch.Tensor:
-    """The third column of QMNIST's label file: int64 [N], the writer of each digit.
+    """Read the writer of each digit, int64 [N], from the third column of QMNIST's label file.
 
     Raises:
-        DataError: the file is not a gzipped table of integers with tabs between them.
+        DataError: the file is not a gzipped table of integers separated by tabs.
     """
     try:
         writers = [int(line.split(b"\t")[2]) for line in _unzip(path).splitlines()]
@@ -151,7 +154,7 @@ def _unzip(path: Path) -> bytes:
 
 
 def require(directory: Path, *names: str) -> None:
-    """Download what is missing of ``names``, and check all of them against ``DIGESTS``.
+    """Download those of ``names`` that are missing, and check all against ``DIGESTS``.
 
     Raises:
         DataError: a download failed, or a file is not the published one.
@@ -178,7 +181,7 @@ def _download(directory: Path, names: list[str]) -> None:
                 datasets.utils.download_url(source + path.name, path.parent)
                 break
             except OSError as error:
-                path.unlink(missing_ok=True)  # half of it may be there
+                path.unlink(missing_ok=True)  # it may be incomplete
                 reason = error
         else:
             raise DataError(
@@ -187,12 +190,12 @@ def _download(directory: Path, names: list[str]) -> None:
 
 
 def torchvision_datasets() -> Any:
-    """The module ``torchvision.datasets``, beside a CPU build of torch too."""
+    """Return the module ``torchvision.datasets``, with a CPU build of torch too."""
     try:
         from torchvision import datasets
     except RuntimeError:
-        # The binaries of torchvision on PyPI are for the CUDA build of torch. Beside another they
-        # do not load, and it stops for want of two operators, which its data sets never call.
+        # The binaries of torchvision on PyPI need the CUDA build of torch. With another build they
+        # do not load, and the import fails for two missing operators, which data sets never call.
         library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             signature = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

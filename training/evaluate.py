@@ -1,6 +1,6 @@
-"""Measures a run, as its graph will be published, and writes the model card.
+"""Measures the graph of a run as it will be published, and writes the model card.
 
-Nothing is chosen by these numbers: temperature and threshold are part of the graph.
+Nothing is chosen by these numbers: temperature and threshold are already part of the graph.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ from transformer.answer import Answer, make_answer
 from transformer.image import Picture
 
 DISTURBED = 2000
-"""So many digits of the test set, the first ones, are disturbed."""
+"""The number of digits of the test set, its first ones, that are disturbed."""
 PROBES = 300
-"""Image files of each kind of outlier."""
+"""The number of image files of each kind of outlier."""
 
 
 def evaluate(
@@ -50,19 +50,21 @@ def evaluate(
     uploads: Path | None = None,
     new: Digits | None = None,
 ) -> tuple[Metrics, ...]:
-    """Measure the run in ``directory``, and write there what ``training.run`` says it completes.
+    """Measure the run in ``directory``, and complete it as ``training.run`` describes.
 
-    Returns what it measured on the MNIST test set, the writers held out, the uploads and the new
-    images if any, disturbed digits, and outliers.
+    Returns the metrics of the MNIST test set, the writers held out, the uploads and the new images
+    if any, the disturbed digits, and the outliers, in this order.
 
     Args:
-        seeds: runs of the same settings and other seeds; the test set is read by them, too.
+        directory: the run.
+        data_directory: MNIST's files.
+        seeds: runs with the same settings and other seeds, measured on the test set too.
         uploads: a folder with ``labels.csv`` (columns ``image``, ``label``); half is measured.
-        new: after retraining, those of the new images that were held out.
+        new: after retraining, the held-out part of the new images.
 
     Raises:
-        RunError: a run is not there, was trained on other data, or with other settings.
-        DataError: data are not there or not what they should be.
+        RunError: a run is missing, or was trained on other data or with other settings.
+        DataError: data is missing or not as expected.
     """
     run = Run.read(directory)
     graph = graph_of(directory)
@@ -92,12 +94,15 @@ def evaluate(
 
 
 def graph_of(directory: Path) -> Graph:
-    """The graph of a run, read as the predictor reads it."""
+    """Return the graph of a run, read as the predictor reads it."""
     return cast("Graph", read_graph(read_file(directory, GRAPH_FILE, writer="train")))
 
 
 def _spread(runs: dict[int, Metrics]) -> dict[str, JsonValue]:
-    """By seed → the values of each, their mean and standard deviation (n − 1)."""
+    """Return, for accuracy and calibration error, each seed's value, the mean and the deviation.
+
+    The standard deviation is that of a sample (n − 1).
+    """
     spread: dict[str, JsonValue] = {"seeds": list(runs)}
     for name in ("accuracy", "calibration_error"):
         values: list[Any] = [of_run.values[name] for of_run in runs.values()]
@@ -110,9 +115,10 @@ def _spread(runs: dict[int, Metrics]) -> dict[str, JsonValue]:
 
 
 def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]]:
-    """What users would be told: ``accepted`` is the share of answers with the status ``ok``.
+    """Return the metrics of what users would be answered, and the mistakes, worst first.
 
-    Where no digit is found, the answer is wrong and its confidence 0.
+    ``accepted`` is the share of answers with the status ``ok``. Where no digit is found, the answer
+    counts as wrong and its confidence is 0.
     """
     half = read_uploads(folder, 1)
     if not half:
@@ -172,13 +178,13 @@ def _measure_outliers(graph: Graph, test: Digits) -> Metrics:
 
 
 def _reference(graph: Graph, validation: Digits) -> Reference:
-    """The validation set as the service sees it: its digits are passed through the transformer."""
+    """Count the validation set as the service would see it, through the transformer."""
     pictures = [image.picture(pixels) for pixels in validation.images.numpy()]
     return refer(validation, pictures, _answer_pictures(graph, pictures))
 
 
 def _answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:
-    """What the service would answer."""
+    """Return what the service would answer."""
     images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
     probabilities, accepted = answer(graph, images)
     scores = Scores(probabilities.numpy(), accepted.numpy(), model_version="")

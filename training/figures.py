@@ -14,9 +14,9 @@ from predictor.artifact import Metrics
 from training.robustness import DISTURBANCES
 
 SHOWN = 20
-"""Mistakes of each data set, at most."""
+"""The most mistakes shown of each data set."""
 ACROSS = 10
-"""Of them in a row."""
+"""Mistakes per row."""
 GREY = "0.6"
 
 
@@ -31,12 +31,12 @@ class Mistake(NamedTuple):
 
 
 def worst(images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tensor) -> list[Mistake]:
-    """The digits that were read wrong, the most confident first.
+    """Return the digits that were read wrong, most confident first.
 
     Args:
         images: uint8 [N, 28, 28].
         labels: int64 [N].
-        probabilities: float32 [N, 10]; 0 where there is no answer, and so no mistake to show.
+        probabilities: float32 [N, 10]; all 0 if there is no answer: these are left out.
     """
     confidence, predicted = probabilities.max(dim=1)
     wrong = torch.nonzero((predicted != labels) & (confidence > 0)).flatten()
@@ -50,15 +50,15 @@ def worst(images: torch.Tensor, labels: torch.Tensor, probabilities: torch.Tenso
 def draw(
     metrics: tuple[Metrics, ...], mistakes: Mapping[str, Sequence[Mistake]]
 ) -> dict[str, bytes]:
-    """The figures by file name.
+    """Return the figures as PNG, by file name.
 
     Args:
-        metrics: as ``evaluate`` returns them: test set and writers held out first, disturbed
+        metrics: those that ``evaluate`` returns: test set and writers held out first, disturbed
             digits and outliers last.
-        mistakes: by data set, the worst first; the first ``SHOWN`` are drawn.
+        mistakes: by data set, worst first; the first ``SHOWN`` are drawn.
     """
     test, validation, *_, disturbed, _outliers = metrics
-    # Not as the user's matplotlibrc says.
+    # Independent of the user's matplotlibrc.
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         return {
             "confusion.png": _png(_confusion(test)),
@@ -75,14 +75,14 @@ def _png(figure: Figure) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Inches, of 80 pixels each: a version carries its figures, so they are small."""
+    """Return a figure of a size in inches of 80 pixels; small, since each version carries it."""
     return Figure(figsize=(width, height), dpi=80, layout="constrained")
 
 
 def _confusion(test: Metrics) -> Figure:
     values: Any = test.values
     counts = np.array(values["confusion"])
-    wrong = counts * ~np.eye(len(counts), dtype=bool)  # the right ones would leave all others white
+    wrong = counts * ~np.eye(len(counts), dtype=bool)  # right answers would make all others white
     figure = _figure(5, 5)
     axes = figure.subplots()
     axes.imshow(wrong, cmap="Reds", vmin=0, vmax=max(1, int(wrong.max()) * 1.5))
@@ -102,7 +102,7 @@ def _reliability(sets: Sequence[Metrics]) -> Figure:
         values: Any = of_set.values
         bins = [row for row in values["reliability"] if row["images"]]
         shares, right = ([row[name] for row in bins] for name in ("confidence", "accuracy"))
-        # The standard error of what was counted, were the confidence the truth.
+        # The standard error of the accuracy if it equalled the confidence.
         errors = [
             (share * (1 - share) / row["images"]) ** 0.5
             for share, row in zip(shares, bins, strict=True)
@@ -128,7 +128,7 @@ def _robustness(disturbed: Metrics) -> Figure:
 
 def _mistakes(mistakes: Mapping[str, Sequence[Mistake]]) -> Figure:
     rows = [-(-len(found[:SHOWN]) // ACROSS) for found in mistakes.values()]
-    heights = [row or 0.3 for row in rows]  # without pictures, of the title alone
+    heights = [row or 0.3 for row in rows]  # without pictures there is only the title
     figure = _figure(8, 1.2 * sum(heights))
     parts: Any = figure.subfigures(len(mistakes), height_ratios=heights, squeeze=False)
     for part, row, (name, found) in zip(parts.flat, rows, mistakes.items(), strict=True):

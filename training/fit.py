@@ -1,8 +1,8 @@
-"""The training loop: digits, settings and a device → the trained network.
+"""The training loop: from digits, settings and a device to the trained network.
 
-Every epoch seeds torch anew from the seed and its own number, so that an epoch depends on nothing
-but the weights it begins with: training that goes on from a checkpoint gives the weights that
-training without a break does.
+Every epoch seeds torch anew from the seed and its own number, so it only depends on the state it
+begins with. So training continued from a checkpoint gives the same weights as uninterrupted
+training.
 """
 
 import os
@@ -23,9 +23,9 @@ from training.outliers import outliers
 from training.pages import round_trips
 
 OUTLIERS = 12_000
-"""Pictures of outliers, at most, that the batches draw from."""
+"""The most pictures of outliers that the batches draw from."""
 SHOWN = 20
-"""Steps between two looks at loss and accuracy, each of which waits for the device."""
+"""Steps between two displays of loss and accuracy, since each waits for the device."""
 
 
 class Pool:
@@ -44,10 +44,10 @@ class Pool:
             self.outliers = torch.from_numpy(outliers(digits, count, seed=config.seed)).to(device)
 
     def batch(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is trained on in a step: float32 [N, 1, 28, 28] from 0 to 1, labels int64 [N].
+        """Return a batch: images float32 [N, 1, 28, 28] from 0 to 1, labels int64 [N].
 
         Args:
-            chosen: int64, the digits of the batch; outliers come on top.
+            chosen: int64, the indices of the digits; outliers are added to them.
         """
         images, labels, device = self.images[chosen], self.labels[chosen], self.images.device
         if len(self.trips):
@@ -72,14 +72,14 @@ def fit(
 ) -> nn.Sequential:
     """Train a network on ``training``: AdamW, one cycle of the learning rate, cross-entropy.
 
-    Returned is the exponential average of the weights, on the CPU. The same data, settings and
-    machine give the same weights. On CUDA the network computes in bfloat16.
+    Returns a network with the exponential average of the weights, on the CPU. The same data,
+    settings and machine give the same weights. On CUDA, training computes in bfloat16.
 
     Raises:
-        CheckpointError: the checkpoint is of another training.
-        ConfigError: the loss is no number.
+        CheckpointError: the checkpoint is damaged or belongs to another training.
+        ConfigError: the loss is not finite.
     """
-    # Without this, CUDA's matrix products are not the same twice.
+    # Without this, CUDA's matrix products are not reproducible.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(mode=True)
@@ -128,7 +128,7 @@ def _epoch(
     average: AveragedModel,
     progress: "tqdm[Any]",
 ) -> None:
-    """Go through all digits once, in a random order."""
+    """Train on all digits once, in random order."""
     device = pool.images.device
     order = torch.randperm(len(pool.images), device=device)
     loss_sum, right, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0

@@ -1,8 +1,8 @@
 """The gate before publication: a candidate must be shown to be as good as the production version.
 
-It is a test of non-inferiority: what has to be shown, with 95 % confidence, is that the candidate
-is *not worse by a margin*. That no difference is seen proves nothing, least of all with few
-digits. The margins and what the gate does with them: docs/decisions/gate.md.
+It is a test of non-inferiority: it must be shown, with 95 % confidence, that the candidate is *not
+worse by a margin*. Merely to see no difference would prove nothing, least of all with few digits.
+docs/decisions/gate.md explains the margins.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ from training.measure import Answers, calibration_error
 from training.network import LABELS
 
 ALPHA = 0.05
-"""The chance that a candidate which is worse by just the margin passes."""
+"""The chance that a candidate passes which is worse by exactly the margin."""
 ROUNDS = 40
-"""Pairs of runs that a ratio of times is the median of, for each size of batch."""
+"""Pairs of runs, for each batch size, whose median is the ratio of times."""
 BATCH = 64
-"""The most images that the predictor runs at once."""
+"""The largest batch of the predictor."""
 
 Floats = NDArray[np.float64]
 
@@ -39,17 +39,17 @@ def _limit(default: float, meaning: str, *, below: float = 1) -> Any:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate may lose; each is a flag of ``compare`` and ``retrain``.
+    """The limits of the gate; each is a flag of ``compare`` and ``retrain``.
 
     Raises:
         ConfigError: a limit is out of its range.
     """
 
-    overall: float = _limit(0.0045, "accuracy that the candidate may lose, as a share")
-    per_digit: float = _limit(0.025, "accuracy that it may lose on each of the ten digits")
-    accepted: float = _limit(0.0045, "share of the digits that it may accept less")
-    calibration: float = _limit(0.01, "its largest expected calibration error")
-    slower: float = _limit(0.25, "share of time per image that it may take more", below=100)
+    overall: float = _limit(0.0045, "accuracy that the candidate may lose, 0 to 1")
+    per_digit: float = _limit(0.025, "accuracy that it may lose on any digit, 0 to 1")
+    accepted: float = _limit(0.0045, "how much smaller its share of accepted digits may be")
+    calibration: float = _limit(0.01, "largest expected calibration error, 0 to 1")
+    slower: float = _limit(0.25, "how much longer it may take, 0.25 is 25 percent", below=100)
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
@@ -62,10 +62,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same N digits, ``labels`` int64 [N], as both versions read them.
+    """N digits, ``labels`` int64 [N], and the answers of both versions for them.
 
     Raises:
-        ValueError: there are no digits, or not as many answers.
+        ValueError: there are no digits, or the probabilities are not [N, 10].
     """
 
     labels: torch.Tensor
@@ -83,20 +83,20 @@ class Comparison:
 
     @property
     def lost(self) -> torch.Tensor:
-        """Bool [N]: production reads it right, the candidate wrong."""
+        """Bool [N]: production is right, the candidate wrong."""
         return self._right(self.production) & ~self._right(self.candidate)
 
     @property
     def won(self) -> torch.Tensor:
-        """Bool [N]: the candidate reads it right, production wrong."""
+        """Bool [N]: the candidate is right, production wrong."""
         return self._right(self.candidate) & ~self._right(self.production)
 
     def mistakes(self, answers: Answers) -> int:
-        """Digits that are read wrong."""
+        """Return the number of wrong answers."""
         return int((~self._right(answers)).sum())
 
     def cross_entropy(self, answers: Answers) -> float:
-        """Mean of −log p of the digit that was written; p is at least 1e-12."""
+        """Return the mean of −log p of the true digit; p is at least 1e-12."""
         logs = answers.probabilities.double().clamp(1e-12).log()
         return float(functional.nll_loss(logs, self.labels))
 
@@ -106,7 +106,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that the candidate must fulfil, and the figures it was decided by."""
+    """One check of the candidate, with the figures that decided it."""
 
     name: str
     passed: bool
@@ -115,7 +115,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks; the candidate passes if it passes each."""
+    """All checks; the candidate passes if it passes every one."""
 
     checks: tuple[Check, ...]
 
@@ -125,7 +125,7 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
     def render(self) -> str:
-        """The verdict as Markdown: a sentence and a table."""
+        """Return the verdict as Markdown: a sentence and a table."""
         failed = [check.name for check in self.checks if not check.passed]
         sentence = f"Not good enough: {', '.join(failed)}." if failed else "Good enough."
         rows = [
@@ -140,13 +140,13 @@ class Verdict:
 def judge(
     held_out: Comparison, *, time_ratio: float, limits: Limits, new: Comparison | None = None
 ) -> Verdict:
-    """Every check of the candidate against the production version.
+    """Check the candidate against the production version.
 
     Args:
         held_out: digits of writers on whom neither version was trained.
         time_ratio: see :func:`time_ratio`.
         limits: what the candidate may lose.
-        new: the held-out part of the new images; without it there is no check of them.
+        new: the held-out part of the new images, if there are any to check.
     """
     checks = [
         _fall("overall", "accuracy", held_out.lost, held_out.won, limits.overall),
@@ -166,7 +166,7 @@ def judge(
 
 
 def _fall(name: str, share: str, lost: torch.Tensor, won: torch.Tensor, margin: float) -> Check:
-    """Whether a share of the digits is shown to fall by less than the margin."""
+    """Check that a share of the digits falls by less than ``margin``, with 95 % confidence."""
     count, fewer, more = len(lost), int(lost.sum()), int(won.sum())
     bound = upper_bound(fewer, more, count)
     return Check(
@@ -212,11 +212,11 @@ def _calibration(digits: Comparison, limit: float) -> Check:
 
 
 def _new_data(new: Comparison) -> Check:
-    """Fewer mistakes than production, or as many with a lower cross-entropy."""
+    """Check for fewer mistakes than production, or as many with a lower cross-entropy."""
     lost, won = int(new.lost.sum()), int(new.won.sum())
     entropies = new.cross_entropy(new.candidate), new.cross_entropy(new.production)
     accepted = int(new.candidate.accepted.sum()), int(new.production.accepted.sum())
-    # Exact McNemar: of the pictures that one alone reads right, half are each one's by chance.
+    # McNemar's exact test: by chance, each wins half of the pictures that only one reads right.
     chance = binomtest(won, won + lost).pvalue if won + lost else 1.0
     return Check(
         "new images",
@@ -229,24 +229,24 @@ def _new_data(new: Comparison) -> Check:
 
 
 def p_value(lost: ArrayLike, won: ArrayLike, count: ArrayLike, margin: float) -> Floats:
-    """How likely as few losses are if the accuracy falls by ``margin``; small: it falls by less.
+    """Return p-values of the null hypothesis that the accuracy falls by ``margin`` or more.
 
-    The score test for a difference of paired proportions (Tango 1998, Stat. Med. 17:891, eq. 7),
-    one-sided. It holds its level when hardly any answers differ, where Wald's does not.
+    It is that of the one-sided score test for paired proportions (Tango 1998, Stat. Med. 17:891,
+    eq. 7). Unlike Wald's test, it holds its level when hardly any answers differ.
 
     Args:
-        lost: digits that production alone reads right; any shape.
-        won: digits that the candidate alone reads right; the same shape.
-        count: all digits, at least 1; the same shape.
-        margin: fall of the accuracy, between 0 and 1.
+        lost: the number of digits that only production reads right; any shape.
+        won: the number of digits that only the candidate reads right; the same shape.
+        count: the number of all digits, at least 1; the same shape.
+        margin: the fall of the accuracy, between 0 and 1.
     """
     return np.asarray(norm.cdf(_score(lost, won, count, margin)), np.float64)
 
 
 def upper_bound(lost: int, won: int, count: int) -> float:
-    """The largest fall of accuracy that the score test does not exclude at ``ALPHA``.
+    """Return the largest fall of accuracy that the score test does not exclude at ``ALPHA``.
 
-    The upper end of Tango's score interval, one-sided; the same arguments as ``p_value``.
+    That is the upper end of Tango's one-sided score interval; arguments as in ``p_value``.
     """
     if lost == count:
         return 1.0
@@ -258,9 +258,9 @@ def upper_bound(lost: int, won: int, count: int) -> float:
 
 
 def _score(lost: ArrayLike, won: ArrayLike, count: ArrayLike, fall: float) -> Floats:
-    """Tango's statistic: about standard normal if the accuracy falls by ``fall``."""
+    """Return Tango's statistic, about standard normal if accuracy falls by ``fall``."""
     b, c, n = (np.asarray(number, np.float64) for number in (lost, won, count))
-    # The likeliest share of digits that the candidate alone reads right, given the fall.
+    # The maximum-likelihood share of digits that only the candidate reads right, given the fall.
     half = (2 * n - b + c) * fall - b - c
     root = np.sqrt(half**2 + 8 * n * c * fall * (1 - fall))
     share = (root - half) / (4 * n)
@@ -269,7 +269,7 @@ def _score(lost: ArrayLike, won: ArrayLike, count: ArrayLike, fall: float) -> Fl
 
 
 def holm(p_values: Floats) -> Floats:
-    """Holm's adjusted p-values (1979, Scand. J. Stat. 6:65) of the tests along the last axis."""
+    """Return p-values adjusted by Holm (1979, Scand. J. Stat. 6:65) along the last axis."""
     order = p_values.argsort(-1)
     factors = np.arange(p_values.shape[-1], 0, -1)
     rising = np.maximum.accumulate(np.take_along_axis(p_values, order, -1) * factors, -1)
@@ -279,15 +279,15 @@ def holm(p_values: Floats) -> Floats:
 
 
 def time_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> float:
-    """The candidate's time per image over production's.
+    """Return the candidate's time per image divided by production's.
 
-    Both are run in turn, so that what else the machine does hits both. Measured for a single image
-    and for a batch: the larger of the two medians.
+    The two run in turn, so that other load on the machine affects both. It is measured with one
+    image and with a batch; the larger of the two medians counts.
 
     Args:
         production: the graph in use.
         candidate: the graph that may replace it.
-        images: uint8 [N, 28, 28], of which at most 64 are used.
+        images: uint8 [N, 28, 28]; at most 64 are used.
     """
     return max(_median_ratio(production, candidate, images[:size]) for size in (1, BATCH))
 

@@ -1,7 +1,7 @@
 """New labelled images: a folder or bucket of image files with ``labels.csv``, checked and split.
 
-All that is wrong with them is reported at once, and nothing is trained on while anything is. What
-merely does not count (no digit to be seen, a picture that is there already) is dropped and said.
+All errors are reported at once, and there is no training until none is left. Images that are merely
+of no use (no digit is seen, or the picture is known already) are dropped and reported.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from transformer.image import Picture
 
 HELD_OUT_SHARE = 0.3
 MOST_SHOWN = 20
-"""Lines of problems, and names in a line of the report, that are written out."""
+"""The most problems that are listed, and names in a line of the report."""
 READERS = 8
-"""Files that are read at a time."""
+"""The number of files read at a time."""
 
 UNUSABLE = {"no_digit": "no digit is seen", "multiple": "several digits are seen"}
 
@@ -35,7 +35,7 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Incoming:
-    """The new digits in two parts, and what there is to say about them, in Markdown."""
+    """The new digits in two parts, and a report on them in Markdown."""
 
     training: Digits
     held_out: Digits
@@ -43,7 +43,7 @@ class Incoming:
 
 
 class Found(NamedTuple):
-    """A row that is right, with its picture."""
+    """A valid row with its picture."""
 
     row: Row
     picture: Picture
@@ -52,16 +52,16 @@ class Found(NamedTuple):
 def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incoming:
     """Read ``labels.csv`` and the images that it names, check them, and split them.
 
-    An image is read as the service reads it. A hash of its picture puts three in ten into the part
-    held out, so that a picture always falls into the same part.
+    Images are read as by the service. A hash of the picture puts three in ten into the held-out
+    part, so a picture always falls into the same part.
 
     Args:
         location: a folder, or a URL such as ``s3://bucket/prefix``.
-        known: digits that are trained, validated or tested on already.
-        reference: the digits trained on, which the report compares the new ones with.
+        known: the digits already used; new images with the same picture are dropped.
+        reference: the digits trained on, with which the report compares the new ones.
 
     Raises:
-        DataError: anything is wrong, or too few images are left to train and to judge on.
+        DataError: anything is wrong, or one of the two parts would be empty.
     """
     rows, fetch = read_rows(location)
     found, problems = _read_all(rows, fetch)
@@ -71,7 +71,7 @@ def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incomi
         raise DataError(_listed(location, problems))
     training: list[Found] = []
     held_out: list[Found] = []
-    # In another order of the rows, the same images are the same data.
+    # Sorted, so that the order of the rows does not change the data.
     for digest, one in sorted(new.items()):
         (held_out if int(digest[:8], 16) < HELD_OUT_SHARE * 16**8 else training).append(one)
     report = [
@@ -91,7 +91,10 @@ def read(location: str, *, known: Sequence[Digits], reference: Digits) -> Incomi
 def _new(
     found: list[Found], known: Sequence[Digits]
 ) -> tuple[dict[str, Found], dict[str, list[str]], list[str]]:
-    """What is new, by the SHA-256 of the picture; what is dropped, by why; what contradicts."""
+    """Return new images by their picture's SHA-256, dropped rows by reason, and contradictions.
+
+    A contradiction is a message on a row whose picture is known with another label.
+    """
     seen = {
         _digest(pixels): ("known already", f"in the {digits.name}", LABELS[label])
         for digits in known
@@ -125,7 +128,7 @@ def _digest(pixels: Pictures) -> str:
 
 
 def _read_all(rows: list[Row], fetch: Fetch) -> tuple[list[Found], list[str]]:
-    """The rows that are right, with their pictures, and what is wrong with the others."""
+    """Return the valid rows with their pictures, and the problems of the others."""
 
     def attempt(row: Row) -> Picture | str:
         try:
@@ -158,7 +161,7 @@ def _listed(location: str, problems: list[str]) -> str:
     lines = [f"- {problem}" for problem in problems[:MOST_SHOWN]]
     if len(problems) > MOST_SHOWN:
         lines.append(f"- and {len(problems) - MOST_SHOWN} more")
-    return "\n".join([f"{location}: put right, and come again:", *lines])
+    return "\n".join([f"{location}: correct these and try again:", *lines])
 
 
 def _dropped(reason: str, names: list[str]) -> str:
@@ -180,7 +183,7 @@ def _balance(*parts: Digits) -> str:
 
 
 def _drift(new: Pictures, reference: Digits) -> str:
-    """Each feature of the pictures, here and in the reference: means and Kolmogorov–Smirnov."""
+    """Compare features of new pictures and reference: means and Kolmogorov–Smirnov test."""
     before, now = features(reference.images.numpy()), features(new)
     lines = [
         f"| feature | {reference.name}: mean | new: mean | KS | p | |",
@@ -195,11 +198,11 @@ def _drift(new: Pictures, reference: Digits) -> str:
 
 
 def features(pictures: Pictures) -> dict[str, NDArray[np.float64]]:
-    """Of each picture (uint8 [N, 28, 28], 255 = ink), float64 [N] by the feature's name.
+    """Return features of pictures (uint8 [N, 28, 28], 255 = ink): by name, float64 [N].
 
-    Ink: the sum of the pixels, 1 = full ink. Stroke: its mean width, twice the area over the
-    circumference, as in ``transformer.image``. Slant: μ₁₁ / μ₀₂ of the central moments, positive
-    where the digit leans to the left. Width / height: columns with ink over rows with ink.
+    Ink is the sum of the pixels, 1 = full ink. Stroke is the mean width: twice the area divided by
+    the circumference, as in ``transformer.image``. Slant is μ₁₁ / μ₀₂ of the central moments,
+    positive if the digit leans to the left. Width / height is columns with ink by rows with ink.
     """
     inside = np.pad(pictures > 127, ((0, 0), (1, 1), (1, 1)))
     edges = sum(np.diff(inside, axis=axis).sum((1, 2)) for axis in (1, 2))

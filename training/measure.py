@@ -1,4 +1,4 @@
-"""What a graph says of digits, and how good that is."""
+"""Runs a graph on digits and measures how good its answers are."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from predictor.artifact import Graph, Metrics
 from training.data import Digits
 
 BINS = 15
-"""Of confidence, each as wide as the others."""
+"""The number of bins of confidence, of equal width."""
 
 
 class Answers(NamedTuple):
-    """What a graph says of N digits."""
+    """The outputs of a graph for N digits."""
 
     probabilities: torch.Tensor
     """float32 [N, 10]."""
@@ -22,24 +22,24 @@ class Answers(NamedTuple):
 
 
 def answer(graph: Graph, images: torch.Tensor) -> Answers:
-    """Put images, uint8 [N, 28, 28], to the graph, 256 at a time."""
+    """Run the graph on images, uint8 [N, 28, 28], 256 at a time."""
     with torch.inference_mode():
         outputs = [graph(part) for part in torch.split(images, 256)]
     return Answers(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
 
 
 def measure(graph: Graph, digits: Digits) -> Metrics:
-    """What the graph does with a data set; see ``describe``."""
+    """Run the graph on a data set and return its metrics; see ``describe``."""
     return describe(digits, answer(graph, digits.images))
 
 
 def describe(digits: Digits, answers: Answers) -> Metrics:
-    """What was answered for a data set.
+    """Return the metrics of the answers for a data set.
 
-    ``confusion[i][j]`` counts the images of digit i that were read as j, ``recall[i]`` is the share
-    of those of digit i that were read as i (null if there are none), ``accepted`` the share of
-    images for which the graph said so. ``reliability`` has a row for each bin of confidence, and
-    ``confidence_when_wrong`` and ``_right`` say how the confidence of these answers is distributed.
+    ``confusion[i][j]`` counts the images of digit i that were read as j. ``recall[i]`` is the share
+    of the images of digit i that were read as i (null if there are none), ``accepted`` the share
+    of accepted images. ``reliability`` has a row for each bin of confidence;
+    ``confidence_when_wrong`` and ``_right`` describe the confidence of wrong and right answers.
     """
     confidence, predicted = answers.probabilities.max(dim=1)
     right = predicted == digits.labels
@@ -74,7 +74,10 @@ def describe(digits: Digits, answers: Answers) -> Metrics:
 def quality(
     confidence: torch.Tensor, right: torch.Tensor, accepted: torch.Tensor
 ) -> dict[str, JsonValue]:
-    """Of answers, each with its confidence: how many are right, and are accepted."""
+    """Return accuracy, calibration error, share accepted, and the accuracy of the accepted.
+
+    Arguments: float, bool and bool [N]; the last value is null if none is accepted.
+    """
     return {
         "accuracy": share(right),
         "calibration_error": calibration_error(confidence, right),
@@ -84,10 +87,10 @@ def quality(
 
 
 def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> float:
-    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599), from 0 to 1.
+    """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599), from 0 to 1.
 
-    The images fall into ``bins`` of equal width by confidence; the error is the mean over images
-    of the distance between their bin's accuracy and its mean confidence.
+    The images are sorted into ``bins`` of equal width by confidence. The error is the mean over
+    images of the distance between their bin's accuracy and its mean confidence.
 
     Args:
         confidence: float [N], from 0 to 1.
@@ -98,7 +101,10 @@ def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int =
 
 
 def _binned(confidence: torch.Tensor, right: torch.Tensor, bins: int) -> torch.Tensor:
-    """Float64 [3, bins]: the images in each bin (closed above), sums of confidence and right."""
+    """Return float64 [3, bins]: the number of images, the sum of confidences, and the right ones.
+
+    A bin includes its upper bound.
+    """
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
     summed = torch.ones_like(right), confidence, right
     return torch.stack([torch.bincount(index, each.double(), minlength=bins) for each in summed])
@@ -115,5 +121,5 @@ def _distribution(confidence: torch.Tensor) -> dict[str, JsonValue] | None:
 
 
 def share(of: torch.Tensor) -> float:
-    """Of bool [N], those that are true."""
+    """Return the share of true values in bool [N]."""
     return int(of.sum()) / len(of)

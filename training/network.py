@@ -1,7 +1,7 @@
 """The network, and the graph around it that is published.
 
-**Another model?** Replace ``network`` by yours, and ``LABELS``; docs/another-model.md has the other
-places.
+**Another model?** Replace ``network`` and ``LABELS`` by yours; docs/another-model.md lists the
+other places.
 """
 
 import io
@@ -17,18 +17,18 @@ from transformer.image import SIDE
 
 LABELS = tuple("0123456789")
 REJECT = len(LABELS)
-"""The class of everything that is no digit: the last logit."""
+"""The class of all that is not a digit: the last logit."""
 
 
 class Convolution(NamedTuple):
-    """3×3, with batch norm and ReLU behind it."""
+    """A 3×3 convolution, followed by batch norm and ReLU."""
 
     channels: int
     padding: int = 1
 
 
 POOL = None
-"""The largest of each 2×2."""
+"""Max pooling, 2×2."""
 
 NETWORKS: dict[str, tuple[Convolution | None, ...]] = {
     "plain": (
@@ -74,13 +74,13 @@ NETWORKS: dict[str, tuple[Convolution | None, ...]] = {
         Convolution(256),
     ),
 }
-"""Layers before the linear one; docs/decisions/network.md has what each is worth."""
+"""The layers before the linear one; docs/decisions/network.md compares the networks."""
 
 
 def network(name: str, *, dropout: float = 0.0) -> nn.Sequential:
-    """One of ``NETWORKS``: float32 [N, 1, 28, 28] from 0 to 1 → logits float32 [N, 11].
+    """Return an untrained network: float32 [N, 1, 28, 28] from 0 to 1 → logits float32 [N, 11].
 
-    The logits are those of the ten digits, then that of ``REJECT``.
+    The logits are those of the ten digits, then that of ``REJECT``. ``name`` is in ``NETWORKS``.
     """
     layers: list[nn.Module] = []
     channels, side = 1, SIDE
@@ -100,26 +100,27 @@ def network(name: str, *, dropout: float = 0.0) -> nn.Sequential:
 
 
 def scale(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 28, 28] → float32 [N, 1, 28, 28] from 0 to 1, what the network takes.
+    """Scale uint8 [N, 28, 28] to float32 [N, 1, 28, 28] from 0 to 1, the network's input.
 
-    There is no other normalising: the batch norm after the first convolution does it. What another
-    model needs belongs into its network, for ``training.augment`` works on 0 to 1.
+    No more is needed: batch norm after the first convolution normalises. If another model needs
+    more, do it in its network, since ``training.augment`` expects 0 to 1.
     """
     return images.unsqueeze(1) / 255
 
 
 def multiply_adds(module: nn.Module) -> int:
-    """How many multiply-adds the network spends on one image: its price in time."""
+    """Return the number of multiply-adds for one image, a measure of the time it takes."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.zeros(1, 1, SIDE, SIDE))
     return int(counter.get_total_flops()) // 2
 
 
 def fold(module: nn.Sequential) -> nn.Sequential:
-    """The same function of an image, made to run fast on a CPU.
+    """Return an equivalent network that is faster on a CPU.
 
-    Dropout is gone, batch norm is folded into the convolution before it, and the weights are laid
-    out channels-last. docs/decisions/artifact.md has what each is worth.
+    Dropout is removed, batch norm is folded into the convolution before it, and the weights are
+    laid out channels-last; docs/decisions/artifact.md says what each gains. ``module`` is switched
+    to evaluation mode.
     """
     layers: list[nn.Module] = []
     for layer in module.eval():
@@ -133,7 +134,7 @@ def fold(module: nn.Sequential) -> nn.Sequential:
 
 
 class Served(nn.Module):
-    """What is published: scaling, network, calibration and acceptance in one graph.
+    """The published graph: scaling, network, calibration and acceptance.
 
     uint8 [N, 28, 28] → ``probabilities`` float32 [N, 10], ``accepted`` bool [N].
     """
@@ -146,31 +147,31 @@ class Served(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Probabilities of the digits, and whether the score reaches the threshold."""
+        """Return the probabilities of the digits, and whether the score reaches the threshold."""
         logits = self.network(scale(images)) / self.temperature
         probabilities = torch.softmax(logits[:, : len(LABELS)], dim=1)
         return probabilities, acceptance_score(logits) >= self.threshold
 
 
 def acceptance_score(logits: torch.Tensor) -> torch.Tensor:
-    """From calibrated logits [N, 11]: float32 [N], the probability of the likeliest digit.
+    """Return the probability of the likeliest digit, float32 [N], from calibrated logits [N, 11].
 
-    Here the digits share the probability with ``REJECT``, so that the score is low both where two
-    digits are alike and where there is none.
+    Here ``REJECT`` takes part in the softmax, so the score is low both if two digits are about as
+    likely and if there is none.
     """
     return torch.softmax(logits, dim=1)[:, : len(LABELS)].amax(dim=1)
 
 
 def export(served: nn.Module) -> bytes:
-    """The served graph as a ``torch.export`` archive (``.pt2``), for any number of images ≥ 1."""
+    """Return the graph as a ``torch.export`` archive (``.pt2``) for any number of images ≥ 1."""
     batch = torch.export.Dim("batch", min=1)
     images = torch.zeros(2, SIDE, SIDE, dtype=torch.uint8)
     program = torch.export.export(served, (images,), dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names files of this machine
+        node.meta.pop("stack_trace", None)  # it names files of this machine
     archive = io.BytesIO()
     with warnings.catch_warnings():
-        # torch mistakes channels-last weights for parts of a larger tensor; it saves them whole.
+        # torch takes channels-last weights for parts of a larger tensor, but saves them correctly.
         warnings.filterwarnings("ignore", "No complete tensor found in the group")
         torch.export.save(program, archive)
     return archive.getvalue()

@@ -1,8 +1,8 @@
-"""Pictures of no digit, or of several, for the model's reject class.
+"""Pictures of no digit, or of several, to train the model's reject class.
 
-Each kind is drawn as a page and read by the transformer; what the transformer does not flag by
-itself is what the model must learn to. The kinds that ``training.probes`` measures are drawn by
-other code from other sources.
+Each is drawn as a page and read by the transformer: the model must learn to reject what the
+transformer does not flag. The outliers of ``training.probes``, for measuring, are drawn by other
+code from other sources.
 """
 
 import math
@@ -20,9 +20,9 @@ Grey = NDArray[np.uint8]
 Page = NDArray[np.float32]
 
 SIDE = 112
-"""Pixels of a page, square."""
+"""Width and height of a page in pixels."""
 LETTERS = "ACEFHJKLMNPRUVWXYadefhkmnprtuvwxy@#&%$?*+=<>{}~"
-"""Those that no digit looks like, in the fonts used here."""
+"""Characters that look like no digit in the fonts used here."""
 # OpenCV 5 draws DUPLEX, COMPLEX and TRIPLEX alike, and each of the six in one width only.
 FONTS = [
     cv2.FONT_HERSHEY_SIMPLEX,
@@ -35,12 +35,12 @@ FONTS = [
 
 
 def outliers(digits: Grey, count: int, *, seed: int) -> Grey:
-    """Uint8 [count, 28, 28]: pictures that the transformer takes for a digit, of every kind.
+    """Return outliers as the transformer passes them on: uint8 [count, 28, 28], 255 = ink.
 
     Args:
-        digits: uint8 [N, 28, 28], those trained on; pairs of them are one of the kinds.
-        count: of pictures.
-        seed: the same one gives the same pictures.
+        digits: uint8 [N, 28, 28], the digits trained on, to make pairs of.
+        count: the number of pictures.
+        seed: the same seed gives the same pictures.
     """
     random = np.random.default_rng((seed, 1))
     pictures = np.zeros((count, image.SIDE, image.SIDE), np.uint8)
@@ -50,7 +50,7 @@ def outliers(digits: Grey, count: int, *, seed: int) -> Grey:
 
 
 def _picture(random: np.random.Generator, digits: Grey) -> Grey:
-    """A page that passes the transformer, or, where none does, its pixels as they are."""
+    """Return a page as the transformer reads it; if it flags four in a row, the last one shrunk."""
     for _ in range(4):
         kind = KINDS[random.integers(len(KINDS))]
         page = _bent(random, kind(random, digits))
@@ -64,7 +64,7 @@ def _picture(random: np.random.Generator, digits: Grey) -> Grey:
 
 
 def letter(random: np.random.Generator, _: Grey) -> Page:
-    """A letter or sign in one of OpenCV's fonts, of strokes."""
+    """A letter or sign in one of OpenCV's stroke fonts."""
     text = LETTERS[random.integers(len(LETTERS))]
     font = FONTS[random.integers(len(FONTS))]
     height, thickness = random.uniform(1.5, 3), int(random.integers(2, 12))
@@ -76,7 +76,7 @@ def letter(random: np.random.Generator, _: Grey) -> Page:
 
 
 def lines(random: np.random.Generator, _: Grey) -> Page:
-    """Two to seven straight lines anywhere: crosses, corners, stars, hatching."""
+    """Two to seven straight lines at random: crosses, corners, stars, hatching."""
     page = np.zeros((SIDE, SIDE), np.float32)
     pen = int(random.integers(2, 10))
     for _line in range(random.integers(2, 8)):
@@ -86,7 +86,7 @@ def lines(random: np.random.Generator, _: Grey) -> Page:
 
 
 def bar(random: np.random.Generator, _: Grey) -> Page:
-    """One line that lies too flat for a 1, or a grid of rules."""
+    """One line too flat for a 1, or a ruled page or grid."""
     page = np.zeros((SIDE, SIDE), np.float32)
     if random.random() < 0.5:
         angle = math.radians(random.uniform(-30, 30))
@@ -103,7 +103,7 @@ def bar(random: np.random.Generator, _: Grey) -> Page:
 
 
 def scribble(random: np.random.Generator, _: Grey) -> Page:
-    """A pen that wanders: a smoothed random walk."""
+    """A wandering pen: a smoothed random walk."""
     steps = random.normal(0, 1, (int(random.integers(60, 400)), 2))
     walk = cv2.GaussianBlur(steps, (1, 0), sigmaX=0.1, sigmaY=random.uniform(3, 12))
     walk = np.cumsum(walk, axis=0)
@@ -116,7 +116,7 @@ def scribble(random: np.random.Generator, _: Grey) -> Page:
 
 
 def blots(random: np.random.Generator, _: Grey) -> Page:
-    """Noise of some grain, cut at some level: blots, clouds, camouflage."""
+    """Noise of a random grain and threshold: blots, clouds, camouflage."""
     grain = int(random.integers(3, 20))
     coarse = random.normal(0, 1, (grain, grain)).astype(np.float32)
     clouds = cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
@@ -130,7 +130,7 @@ def blots(random: np.random.Generator, _: Grey) -> Page:
 
 
 def texture(random: np.random.Generator, _: Grey) -> Page:
-    """Waves of several directions over each other, as in cloth, hair, leaves."""
+    """Overlaid waves of several directions, as in cloth, hair or leaves."""
     rows, columns = np.indices((SIDE, SIDE), np.float32) / SIDE
     page = np.zeros((SIDE, SIDE), np.float32)
     for _wave in range(random.integers(1, 6)):
@@ -153,7 +153,7 @@ def chequers(random: np.random.Generator, _: Grey) -> Page:
 
 
 def shapes(random: np.random.Generator, _: Grey) -> Page:
-    """Outlines and areas: polygons, half circles, triangles."""
+    """One to three polygons of three to six corners, outlined or filled."""
     page = np.zeros((SIDE, SIDE), np.float32)
     for _shape in range(random.integers(1, 4)):
         corners = random.integers(10, SIDE - 10, (int(random.integers(3, 7)), 2)).astype(np.int32)
@@ -165,7 +165,7 @@ def shapes(random: np.random.Generator, _: Grey) -> Page:
 
 
 def two_digits(random: np.random.Generator, digits: Grey) -> Page:
-    """Two digits side by side or one above the other, that touch or overlap a little."""
+    """Two digits, side by side or one above the other, near, touching or overlapping."""
     page = np.zeros((SIDE, SIDE), np.float32)
     size = int(random.integers(44, 64))
     apart = int(random.uniform(0.42, 0.85) * size)
@@ -193,11 +193,11 @@ KINDS: list[Callable[[np.random.Generator, Grey], Page]] = [
     two_digits,
     two_digits,
 ]
-"""Each makes a page [112, 112] from 0 to 1, 1 = ink. Letters and pairs count twice."""
+"""Each returns a page, float32 [112, 112] from 0 to 1, 1 = ink. Letters and pairs count twice."""
 
 
 def _window(random: np.random.Generator) -> Page:
-    """All of the page, or a blob in its middle."""
+    """Return a mask of 0 and 1: all of the page, or an ellipse in its middle."""
     if random.random() < 0.4:
         return np.ones((SIDE, SIDE), np.float32)
     window = np.zeros((SIDE, SIDE), np.float32)
@@ -207,7 +207,7 @@ def _window(random: np.random.Generator) -> Page:
 
 
 def _bent(random: np.random.Generator, page: Page) -> Page:
-    """The page turned, slanted and stretched a little."""
+    """Return the page slightly turned, slanted and shrunk or stretched."""
     wide, high = random.uniform(0.7, 1.1, 2)
     affine = np.array([[wide, random.uniform(-0.3, 0.3), 0], [random.uniform(-0.2, 0.2), high, 0]])
     centre = np.full(2, SIDE / 2)

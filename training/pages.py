@@ -1,7 +1,7 @@
-"""Round trips: a digit drawn as a user's image, and read back by the transformer.
+"""Round trips: a digit is drawn as a user's image and read back by the transformer.
 
-Training on them, the model learns what the transformer makes of thin pens, shadows, noise and
-JPEG, and not only what MNIST's makers made of their forms.
+From them the model learns what the transformer makes of thin pens, shadows, noise and JPEG, not
+only what MNIST's pictures look like.
 """
 
 import io
@@ -18,13 +18,14 @@ from transformer import image
 Grey = NDArray[np.uint8]
 
 SMALLEST, LARGEST = 28, 200
-"""Pixels of a page, square."""
+"""Bounds of the width and height of a page in pixels."""
 
 
 def round_trips(digits: Grey, *, seed: int) -> Grey:
-    """Uint8 [N, 28, 28], 255 = ink → each drawn on a page of its own and read back.
+    """Draw each digit on its own page and read it back: uint8 [N, 28, 28], 255 = ink, both ways.
 
-    A digit in whose page the transformer sees none, or several, comes back as it was.
+    If the transformer sees no digit in the page, or several, the digit is returned unchanged. The
+    same seed gives the same pages.
     """
     trips = digits.copy()
     progress = tqdm(trips, desc="round trips", unit="digit", mininterval=1)
@@ -36,7 +37,7 @@ def round_trips(digits: Grey, *, seed: int) -> Grey:
 
 
 def draw(random: np.random.Generator, digit: Grey) -> bytes:
-    """An image file of the digit (uint8 [28, 28], 255 = ink), as a user might have made it."""
+    """Return an image file of the digit (uint8 [28, 28], 255 = ink) as a user might make it."""
     side = round(SMALLEST * (LARGEST / SMALLEST) ** random.random())
     ink = _placed(random, _pen(random, digit, round(side * random.uniform(0.6, 1.3))), side)
     paper, tone = random.uniform(150, 255), random.uniform(0, 80)
@@ -54,24 +55,24 @@ def draw(random: np.random.Generator, digit: Grey) -> bytes:
 
 
 def save(random: np.random.Generator, page: NDArray[np.floating]) -> bytes:
-    """The page (from 0 to 255) as a PNG or JPEG file."""
+    """Return the page, from 0 to 255, as a PNG or JPEG file at random."""
     if random.random() < 0.5:
         return encode(page, "PNG", compress_level=0)
     return encode(page, "JPEG", quality=int(random.integers(30, 95)))
 
 
 def encode(pixels: NDArray[np.number], form: str = "PNG", **options: int) -> bytes:
-    """The pixels, clipped to 8 bits, as a file."""
+    """Return the pixels, clipped to 8 bits, as an image file; ``options`` are Pillow's."""
     file = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, form, **options)
     return file.getvalue()
 
 
 def _pen(random: np.random.Generator, digit: Grey, size: int) -> NDArray[np.float32]:
-    """The digit with ``size`` pixels a side, from 0 to 1, in a pen of another width and edge."""
+    """Return the digit at [size, size], from 0 to 1, drawn with another pen."""
     large = cv2.resize(digit, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
     large = np.asarray(cv2.GaussianBlur(large, (0, 0), 0.02 * size + 0.1), np.float32)
-    # Where a soft outline is cut decides the width of the stroke, how steeply its edge.
+    # The level at which the blurred digit is cut sets the width, the steepness the sharpness.
     level, steep = random.uniform(0.2, 0.65), random.uniform(2, 10)
     cut = np.clip((large / max(large.max(), 1e-6) - level) * steep + 0.5, 0, 1)
     return np.asarray(cut, np.float32)
@@ -80,9 +81,9 @@ def _pen(random: np.random.Generator, digit: Grey, size: int) -> NDArray[np.floa
 def _placed(
     random: np.random.Generator, ink: NDArray[np.float32], side: int
 ) -> NDArray[np.float32]:
-    """The ink, turned a little, at a random place of a page that it does not leave."""
+    """Return a page of [side, side] with the ink slightly turned, at a random place on it."""
     size = len(ink)
-    margin = size / 7  # MNIST's own, less a bit
+    margin = size / 7  # a little less than MNIST's own
     least, most = -margin, side - size + margin
     x, y = (random.uniform(least, most) if most > least else (side - size) / 2 for _ in "xy")
     centre = size / 2, size / 2
@@ -92,7 +93,7 @@ def _placed(
 
 
 def _light(random: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """From 0.5 to 1: a shadow with a soft edge across the page."""
+    """Return brightness from 0.5 to 1: a soft-edged shadow across the page."""
     angle, edge = random.uniform(0, 2 * math.pi), random.uniform(0.05, 0.6)
     rows, columns = np.indices((side, side), np.float32) / side - 0.5
     across = columns * math.cos(angle) + rows * math.sin(angle) - random.uniform(-0.4, 0.4)

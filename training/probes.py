@@ -1,8 +1,8 @@
-"""Image files of what is no single digit, to measure how many of them are flagged.
+"""Image files that do not show a single digit, to measure how many of them are flagged.
 
-They measure, and nothing is trained on them: fonts, photograph, digits and code are others than
-those of ``training.outliers``. Each kind is a function of a random generator and of digits (uint8
-[N, 28, 28], 255 = ink), of which only pairs make use; it makes a page of 280×280 in a PNG or JPEG
+Nothing is trained on them: fonts, photograph, digits and code differ from those of
+``training.outliers``. Each kind is a function of a random generator and of digits (uint8
+[N, 28, 28], 255 = ink), which only pairs use. It returns a page of 280×280 pixels as a PNG or JPEG
 file, as a user might send it.
 """
 
@@ -23,10 +23,10 @@ Digits = NDArray[np.uint8]
 Random = np.random.Generator
 
 SIDE = 280
-"""Pixels of a page, square."""
+"""Width and height of a page in pixels."""
 SEED = 2026
 LETTERS = "ACEFHKLMNPRUVWXYacdefhkmnprtuvwx"
-"""Left out are those that may be read as a digit: O o Q D (0), I i j J l (1), Z z (2), y (4), S s
+"""Without those that may be read as a digit: O o Q D (0), I i j J l (1), Z z (2), y (4), S s
 (5), b G (6), T (7), B (8), g q (9)."""
 FONTS = (
     "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf",
@@ -37,14 +37,15 @@ FONTS = (
 """TrueType fonts that matplotlib ships."""
 PHOTOGRAPH = "sample_data/grace_hopper.jpg"
 WAVES = ((3, 4), (3, 5), (4, 5), (5, 6), (2, 5), (3, 7), (4, 7))
-"""Frequencies of Lissajous curves. Lower ones look like a 0 (1:1) or an 8 (1:2)."""
+"""Frequencies of Lissajous curves. Lower ones would look like a 0 (1:1) or an 8 (1:2)."""
 
 
 def make(digits: Digits, count: int) -> dict[str, list[bytes]]:
-    """``count`` image files of each kind, always the same ones.
+    """Return ``count`` image files of each kind, by its name; always the same ones.
 
     Args:
-        digits: uint8 [N, 28, 28], 255 = ink, not trained on; pairs are made of them.
+        digits: uint8 [N, 28, 28], 255 = ink, not trained on, to make pairs of.
+        count: the number of files of each kind.
     """
     made = {}
     for index, (name, kind) in enumerate(KINDS.items()):
@@ -54,10 +55,10 @@ def make(digits: Digits, count: int) -> dict[str, list[bytes]]:
 
 
 def flagged(status: list[str]) -> dict[str, JsonValue]:
-    """How many are flagged: by the transformer, by the model of those it passes, and in all.
+    """Count how many are flagged: by the transformer, by the model of the others, and in all.
 
     Args:
-        status: what the service answers for each; see ``transformer.answer``.
+        status: the status of the service's answer for each; see ``transformer.answer``.
     """
     total, by_model = len(status) - status.count("ok"), status.count("uncertain")
     return {
@@ -69,7 +70,7 @@ def flagged(status: list[str]) -> dict[str, JsonValue]:
 
 
 def blank(random: Random, _: Digits) -> bytes:
-    """Paper of some grey with the edge of a shadow across it, and the noise of a camera."""
+    """Grey paper, mostly with the edge of a shadow across it, and camera noise."""
     paper = random.uniform(60, 255)
     light = np.ones((SIDE, SIDE))
     if random.random() < 0.7:
@@ -82,7 +83,7 @@ def blank(random: Random, _: Digits) -> bytes:
 
 
 def noise(random: Random, _: Digits) -> bytes:
-    """Salt and pepper, cells, clouds (1/f noise), or stripes of any width, over the whole page."""
+    """A page full of dots, cells, clouds (1/f noise) or stripes of random widths."""
     made = random.choice(4)
     if made == 0:
         grain = int(random.choice([1, 2, 4, 7]))
@@ -106,7 +107,7 @@ def noise(random: Random, _: Digits) -> bytes:
 
 
 def lines(random: Random, _: Digits) -> bytes:
-    """A ruled page, a grid, or one stroke, straight or bowed, that lies too flat for a 1."""
+    """A ruled page, a grid, or one stroke, straight or bowed, too flat for a 1."""
     page, pen = _sheet()
     width = int(random.integers(1, 14))
     made = random.choice(3)
@@ -134,7 +135,7 @@ def lines(random: Random, _: Digits) -> bytes:
 
 
 def letter(random: Random, _: Digits) -> bytes:
-    """One of ``LETTERS`` in one of ``FONTS``, turned a little."""
+    """One of ``LETTERS`` in one of ``FONTS``, slightly turned."""
     page, pen = _sheet()
     font = _font(str(random.choice(FONTS)), int(random.integers(100, 241)))
     text = str(random.choice(list(LETTERS)))
@@ -146,8 +147,8 @@ def letter(random: Random, _: Digits) -> bytes:
 def photograph(random: Random, _: Digits) -> bytes:
     """A square of a real photograph, from 40 to 500 pixels a side, mirrored or not.
 
-    It is the only one at hand: matplotlib's portrait of Grace Hopper (US Navy, public domain).
-    The squares are of face, hair, uniform, flag and background.
+    The photograph is the one that comes with matplotlib, a portrait of Grace Hopper (US Navy,
+    public domain). The squares show face, hair, uniform, flag and background.
     """
     photo = _photograph()
     side = int(40 * (500 / 40) ** random.random())
@@ -159,7 +160,7 @@ def photograph(random: Random, _: Digits) -> bytes:
 
 
 def pair(random: Random, digits: Digits) -> bytes:
-    """Two digits side by side, apart, touching, or overlapping by up to two pixels of MNIST."""
+    """Two digits side by side: apart, touching, or overlapping by up to two of MNIST's pixels."""
     left, right = (_trimmed(digits[i]) for i in random.integers(len(digits), size=2))
     gap = int(random.integers(-2, 13))
     height = max(len(left), len(right))
@@ -177,7 +178,7 @@ def pair(random: Random, digits: Digits) -> bytes:
 
 
 def scribble(random: Random, _: Digits) -> bytes:
-    """A Lissajous curve, or five to ten Bézier curves, each of which begins where the last ends."""
+    """A Lissajous curve, or five to ten connected Bézier curves."""
     time = np.linspace(0, 1, 400)
     if random.random() < 0.4:
         turns = random.permutation(WAVES[random.integers(len(WAVES))])
@@ -205,7 +206,7 @@ KINDS: dict[str, Callable[[Random, Digits], bytes]] = {
 
 
 def _sheet() -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A page without ink (0; ink is 255), and a pen for it."""
+    """Return a page without ink (0; ink is 255) and a pen for it."""
     page = Image.new("L", (SIDE, SIDE))
     return page, ImageDraw.Draw(page)
 
@@ -221,14 +222,14 @@ def _photograph() -> Image.Image:
 
 
 def _bezier(knots: NDArray[np.float64], time: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic curve of four knots [4, 2] at times from 0 to 1."""
+    """Return the points [N, 2] of a cubic curve of four knots [4, 2] at times [N] from 0 to 1."""
     t = time[:, None]
     weights = (1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3
     return np.asarray(sum(w * knot for w, knot in zip(weights, knots, strict=True)))
 
 
 def _trimmed(digit: Digits) -> Digits:
-    """What there is of ink, without the margins."""
+    """Return the digit without its empty margins."""
     rows, columns = np.nonzero(digit)
     if not len(rows):
         return digit
@@ -236,7 +237,7 @@ def _trimmed(digit: Digits) -> Digits:
 
 
 def _png(random: Random, ink: NDArray[np.number]) -> bytes:
-    """The ink (from 0 to 1) in some grey on paper of another, either of them the darker."""
+    """Return a PNG of the ink, from 0 to 1, in one grey on paper of another; either is darker."""
     paper, tone = random.uniform(160, 255), random.uniform(0, 100)
     if random.random() < 0.3:
         paper, tone = tone, paper

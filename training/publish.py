@@ -1,4 +1,4 @@
-"""Publishes a run as the next version of the model, which never changes again."""
+"""Publishes a run as a version of the model; a version never changes."""
 
 import hashlib
 import re
@@ -15,32 +15,32 @@ from training.run import CARD_FILE, FIGURES, Run, read_file, read_metrics, read_
 from training.store import Store
 
 _FIGURE = re.compile(rf"!\[[^\]]+\]\(({FIGURES}/\S+)\)")
-"""As the card shows it."""
+"""A figure in the Markdown of the card."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A version, as an InferenceService refers to it."""
+    """A published version, as an InferenceService refers to it."""
 
     version: int
     uri: str
-    """For ``STORAGE_URI``."""
+    """The value of ``STORAGE_URI``."""
     digest: str
-    """SHA-256 of ``model.json``, in hexadecimal, for ``MODEL_DIGEST``."""
+    """SHA-256 of ``model.json`` in hexadecimal, the value of ``MODEL_DIGEST``."""
 
 
 def publish(directory: Path, store: Store, *, version: int | None = None) -> Published:
-    """Write the run in ``directory`` to the store, whole or not at all.
+    """Write the run in ``directory`` to the store, completely or not at all.
 
     Args:
-        directory: of the run, evaluated.
-        store: of the model's versions; its name becomes the model's.
-        version: the next free one if ``None``.
+        directory: the run, trained and evaluated.
+        store: the store of the model's versions; the model takes its name.
+        version: the number of the version; the next free one if ``None``.
 
     Raises:
         RunError: the run is not complete.
-        ArtifactError: what would be published cannot be served.
-        StoreError: the version is there already, or the store refuses.
+        ArtifactError: a predictor could not serve the result.
+        StoreError: the version exists already, or the store refuses.
     """
     run = Run.read(directory)
     metrics = read_metrics(directory)
@@ -74,7 +74,7 @@ def publish(directory: Path, store: Store, *, version: int | None = None) -> Pub
 
 
 def _check(contents: Mapping[str, bytes]) -> None:
-    """Raises ArtifactError if a predictor could not serve these files."""
+    """Raise ArtifactError if a predictor could not serve these files."""
     with tempfile.TemporaryDirectory() as draft:
         for name, content in contents.items():
             path = Path(draft, name)

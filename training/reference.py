@@ -1,4 +1,4 @@
-"""What a data set looks like as the service counts it: a version's reference for live images."""
+"""A version's reference for live images: a data set, counted as the service counts."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -12,10 +12,10 @@ from transformer.traits import AREA_BOUNDS, CONFIDENCE_BOUNDS, INK_BOUNDS, area_
 
 
 def refer(digits: Digits, pictures: Sequence[Picture], answer: Answer) -> Reference:
-    """Count ``pictures``, which the transformer has made of ``digits``, and the answers for them.
+    """Count the pictures that the transformer made of ``digits``, and the answers for them.
 
-    It is counted as ``transformer.metrics`` does: blank pictures have no ink and area, and where no
-    digit is named there is no confidence.
+    This follows ``transformer.metrics``: blank pictures are left out of ink and area, and answers
+    without a digit are left out of confidence.
     """
     named = answer.digit.tolist()
     counted = Counter(named)

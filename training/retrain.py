@@ -1,4 +1,4 @@
-"""Trains on new images beside the old ones, and publishes the result if the gate lets it pass."""
+"""Trains on MNIST and new images, and publishes the result if it passes the gate."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,17 @@ REPORT_FILE = "report.md"
 
 
 class RetrainError(Exception):
-    """There is nothing to begin from; the message says why."""
+    """There is no version that can be retrained; the message says why."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The report, as Markdown, and what was published, if the gate let it pass."""
+    """The report in Markdown, and the published version if the candidate passed the gate."""
 
     report: str
     published: Published | None
     is_new: bool = True
-    """Whether there was anything to train on that the production version has not seen."""
+    """Whether the images differ from those that the production version was trained on."""
 
 
 def retrain(
@@ -39,20 +39,24 @@ def retrain(
     limits: Limits,
     device: str,
 ) -> Outcome:
-    """Train by the production version's settings on MNIST and ``new``; judge; publish.
+    """Train on MNIST and ``new`` with the production version's settings, judge, and publish.
 
-    The writers held out are those of the production version, and the seed is its seed. The MNIST
-    test set takes no part in the decision.
+    Seed and held-out writers are those of the production version. The MNIST test set plays no part
+    in the decision.
 
     Args:
         new: folder or URL with ``labels.csv``; see ``training.incoming``.
-        production: the version in ``store``; the latest if ``None``.
-        directory: of the run, with ``report.md`` for people.
+        store: the store of the versions, to which a good result is published.
+        production: the version to start from; the latest in ``store`` if ``None``.
+        directory: the run; it also gets ``report.md``, for people.
+        data_directory: MNIST's files; missing ones are downloaded.
+        limits: the limits of the gate.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
-        RetrainError: the store is empty, or the version's settings are not known any more.
-        DataError: MNIST or the new images are not what they should be; nothing was trained.
-        CheckpointError, RunError, StoreError: as their names say.
+        RetrainError: the store is empty, or the version has other settings than this code.
+        DataError: MNIST or the new images are missing or wrong; nothing was trained.
+        ArtifactError, CheckpointError, ConfigError, RunError, StoreError: as their classes say.
     """
     old = load(store, _latest(store) if production is None else production)
     try:
@@ -81,7 +85,7 @@ def retrain(
     if judged.passed:
         evaluate(directory, data_directory, new=images.held_out)
         published = publish(directory, store)
-    checkpoint.remove()  # the same command need not train again if this was interrupted
+    checkpoint.remove()  # only now: if interrupted before, the same command need not train again
     return Outcome(report, published)
 
 

@@ -1,4 +1,4 @@
-"""Disturbances of digits in MNIST's format, to see how far the model bears each of them."""
+"""Disturbances of digits in MNIST's format, to measure how well the model tolerates them."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,11 +12,11 @@ Images = NDArray[np.uint8]
 """uint8 [N, 28, 28], 255 = ink."""
 
 FINE = 4
-"""Strokes are changed at so many times the resolution: by quarters of a pixel, on each side."""
+"""Strokes are changed at this multiple of the resolution, so in steps of a quarter pixel."""
 
 
 class Disturbance(NamedTuple):
-    """One way to make digits harder to read, in steps."""
+    """A way to make digits harder to read, at several levels."""
 
     unit: str
     levels: Sequence[float]
@@ -28,31 +28,31 @@ class Disturbance(NamedTuple):
 
 
 def rotate(images: Images, degrees: float) -> Images:
-    """Turned about the middle, counter-clockwise."""
+    """Turn by ``degrees`` about the middle, counter-clockwise."""
     middle = (images.shape[2] - 1) / 2, (images.shape[1] - 1) / 2
     return _warped(images, cv2.getRotationMatrix2D(middle, degrees, 1))
 
 
 def shift(images: Images, pixels: float) -> Images:
-    """Moved by so many pixels to the right and as many down."""
+    """Move by ``pixels`` to the right and down."""
     return _warped(images, np.array([[1, 0, pixels], [0, 1, pixels]], np.float64))
 
 
 def blur(images: Images, sigma: float) -> Images:
-    """Convolved with a Gaussian of this standard deviation, in pixels."""
-    if sigma == 0:  # which OpenCV takes as: choose one
+    """Blur with a Gaussian of the standard deviation ``sigma``, in pixels."""
+    if sigma == 0:  # for OpenCV this means to choose one
         return images
     return _each(images, lambda image: cv2.GaussianBlur(image, (0, 0), sigma))
 
 
 def add_noise(images: Images, deviation: float) -> Images:
-    """Gaussian noise of this standard deviation, in grey levels of 255; always the same one."""
+    """Add Gaussian noise of a standard deviation in grey levels of 255; always the same noise."""
     noise = np.random.default_rng(0).standard_normal(images.shape, np.float32)
     return np.clip(np.rint(images + deviation * noise), 0, 255).astype(np.uint8)
 
 
 def change_stroke(images: Images, pixels: float) -> Images:
-    """Strokes wider by so many pixels (dilated), or thinner if negative (eroded)."""
+    """Make strokes wider by ``pixels`` (dilation), or thinner if negative (erosion)."""
     size = round(abs(pixels) * FINE) + 1
     pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     operation = cv2.MORPH_DILATE if pixels > 0 else cv2.MORPH_ERODE
@@ -67,7 +67,7 @@ def change_stroke(images: Images, pixels: float) -> Images:
 
 
 def fade(images: Images, share: float) -> Images:
-    """Every pixel at this share of its value, so that ink is grey."""
+    """Scale every pixel by ``share``, so that ink turns grey."""
     return np.asarray(np.rint(images * share), np.uint8)
 
 
@@ -82,7 +82,7 @@ DISTURBANCES = {
 
 
 def measure(images: Images, accuracy: Callable[[Images], float]) -> dict[str, JsonValue]:
-    """The accuracy on the images, by disturbance and level."""
+    """Return the accuracy on the images, by disturbance and level."""
     return {
         name: {f"{level:g}": accuracy(of.change(images, level)) for level in of.levels}
         for name, of in DISTURBANCES.items()

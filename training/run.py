@@ -4,7 +4,7 @@
 ``model.pt2``           the graph with its weights
 ``run.json``            what it was made from, and its calibration
 ``metrics.json``        what ``evaluate`` measured
-``reference.json``      what it counted of the validation set, to see drift
+``reference.json``      its counts of the validation set, to detect drift
 ``MODEL.md``            the model card, by ``evaluate``
 ``figures/*.png``       its figures
 ======================  =============================================
@@ -48,11 +48,11 @@ class Run(BaseModel):
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Raises RunError if ``train`` has not written it."""
+        """Read ``run.json``; raises RunError if it is missing or malformed."""
         return _read(directory, RUN_FILE, TypeAdapter(cls), writer="train")
 
     def write(self, directory: Path, *, graph: bytes) -> None:
-        """Begin the run ``directory`` with this and its graph, over an earlier one."""
+        """Begin the run ``directory`` with this and its graph; removes earlier results."""
         directory.mkdir(parents=True, exist_ok=True)
         for stale in (RUN_FILE, METRICS_FILE, REFERENCE_FILE, CARD_FILE):
             (directory / stale).unlink(missing_ok=True)
@@ -61,7 +61,7 @@ class Run(BaseModel):
 
 
 def check_directory(directory: Path) -> None:
-    """Raises RunError if ``directory`` is a published version."""
+    """Raise RunError if ``directory`` is a published version."""
     if (directory / METADATA_FILE).exists():
         raise RunError(
             f"{directory} is a published version, which never changes: "
@@ -72,11 +72,13 @@ def check_directory(directory: Path) -> None:
 def training_data(
     provenance: Provenance, data_directory: Path, *, of: str
 ) -> tuple[Digits, Digits]:
-    """MNIST's digits that were trained on, and those of the writers held out.
+    """Return MNIST's digits that were trained on, and those of the writers held out.
+
+    ``of`` names the run or version of ``provenance`` in messages.
 
     Raises:
-        RunError: they are not those that ``provenance`` records; ``of`` names what it is of.
-        DataError: the data is not there or not what it should be.
+        RunError: the digits are not those that ``provenance`` records.
+        DataError: the data is missing or not as expected.
     """
     share: Any = provenance.configuration.get("validation_share")
     if share is None:
@@ -89,7 +91,7 @@ def training_data(
 
 
 def check_seeds(run: Run, others: Sequence[tuple[Path, Run]]) -> None:
-    """Raises RunError unless the others differ from the run, and from each other, in seed alone."""
+    """Raise RunError unless all runs have different seeds and otherwise the same settings."""
     seeds = {run.provenance.seed}
     for directory, other in others:
         found = {**other.provenance.configuration, "seed": None}
@@ -107,26 +109,26 @@ def check_seeds(run: Run, others: Sequence[tuple[Path, Run]]) -> None:
 
 
 def read_metrics(directory: Path) -> tuple[Metrics, ...]:
-    """Raises RunError if ``evaluate`` has not written them."""
+    """Read ``metrics.json``; raises RunError if it is missing or malformed."""
     return _read(directory, METRICS_FILE, _METRICS, writer="evaluate")
 
 
 def read_reference(directory: Path) -> Reference:
-    """Raises RunError if ``evaluate`` has not written it."""
+    """Read ``reference.json``; raises RunError if it is missing or malformed."""
     return _read(directory, REFERENCE_FILE, TypeAdapter(Reference), writer="evaluate")
 
 
 def write_metrics(
     directory: Path, metrics: tuple[Metrics, ...], reference: Reference, *, card: str
 ) -> None:
-    """Complete the run with what was measured and counted."""
+    """Complete the run with metrics, reference and card."""
     (directory / REFERENCE_FILE).write_bytes(reference.model_dump_json(indent=2).encode() + b"\n")
     (directory / METRICS_FILE).write_bytes(_METRICS.dump_json(metrics, indent=2) + b"\n")
     (directory / CARD_FILE).write_bytes(card.encode())
 
 
 def write_figures(directory: Path, figures: Mapping[str, bytes]) -> None:
-    """The figures of the card, PNG by name; what else is there may be somebody's own."""
+    """Write the card's figures, PNG by file name; other files there are kept."""
     folder = directory / FIGURES
     folder.mkdir(exist_ok=True)
     for name, content in figures.items():
@@ -143,7 +145,7 @@ def _read(directory: Path, name: str, content: TypeAdapter[Content], *, writer: 
 
 
 def read_file(directory: Path, name: str, *, writer: str) -> bytes:
-    """A file of the run; raises RunError naming the command, ``writer``, that is missing."""
+    """Return a file of the run, or raise RunError with the command, ``writer``, that writes it."""
     try:
         return (directory / name).read_bytes()
     except OSError as error:
@@ -154,7 +156,7 @@ def read_file(directory: Path, name: str, *, writer: str) -> bytes:
 
 
 def code_digest() -> str:
-    """SHA-256 over the sources of ``training``: of each, by name, its name and its text."""
+    """Return the SHA-256 of the names and texts of the modules of ``training``."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(f"{path.name}\n{path.read_text(encoding='utf-8')}".encode())

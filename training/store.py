@@ -1,12 +1,12 @@
-"""Where published versions are kept: a folder, or an object store that fsspec reaches.
+"""Stores of published versions: a folder, or an object store through fsspec.
 
 =====================  ========================================================
 ``<n>/model.json``     version n exists if and only if this file does
 ``<n>/…``              its other files
-``.claims/<n>``        somebody is about to write version n, or was killed at it
+``.claims/<n>``        a publisher is writing version n, or was killed doing so
 =====================  ========================================================
 
-Why two publishers cannot collide: docs/decisions/store.md.
+docs/decisions/store.md explains why two publishers cannot collide.
 """
 
 import platform
@@ -25,7 +25,7 @@ from predictor.artifact import METADATA_FILE
 
 _CLAIMS = ".claims"
 _EXTRAS = {"s3": "s3", "gs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
-"""Scheme → the extra of this package that installs its driver."""
+"""By URL scheme, the extra of this package that installs the driver."""
 _VERSION = re.compile(rf"([1-9][0-9]*)/{re.escape(METADATA_FILE)}")
 _NUMBER = re.compile("([1-9][0-9]*)")
 _LEFT_OVER = (
@@ -35,7 +35,7 @@ _LEFT_OVER = (
 
 
 class StoreError(Exception):
-    """The store refuses or cannot be reached, and nothing was published; the message says why."""
+    """The store refuses or cannot be reached; nothing was published. The message says why."""
 
 
 class Store:
@@ -45,10 +45,10 @@ class Store:
         location: a path, or a URL: ``file://``, ``s3://bucket/…``, ``gs://bucket/…``,
             ``abfs://container@account.dfs.core.windows.net/…``, or ``az://container/…`` with the
             account in ``AZURE_STORAGE_ACCOUNT_NAME``. The last part is the model's name.
-            Credentials are where the store's own tools look for them.
+            Credentials are taken from where the store's own tools look.
 
     Raises:
-        StoreError: such a location is not known, or its driver is not installed.
+        StoreError: the scheme is unknown, or its driver is not installed.
     """
 
     def __init__(self, location: str) -> None:
@@ -61,25 +61,25 @@ class Store:
                 f"give a path or one of file://, {', '.join(f'{s}://' for s in _EXTRAS)}"
             )
         with self._explained():
-            # Others write to it too, so what was listed once must not be believed again.
+            # Others write to it too, so listings must not be cached.
             files, root = url_to_fs(location, use_listings_cache=False, skip_instance_cache=True)
         self._files: Any = files
         self._root: str = root.rstrip("/")
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """The name of the model."""
         return PurePosixPath(self._root).name
 
     def versions(self) -> list[int]:
-        """The numbers of the versions, ascending; raises StoreError."""
+        """Return the numbers of the versions, ascending; raises StoreError."""
         with self._explained():
             return sorted(_numbers(_VERSION, self._names(self._root)))
 
     def uri(self, version: int) -> str:
-        """The version's place as KServe's ``STORAGE_URI`` has it.
+        """Return the location of a version for KServe's ``STORAGE_URI``.
 
-        It ends in a slash, without which KServe's download of version 1 from S3 brings 10 along.
+        It ends in a slash: without one, KServe's download of version 1 from S3 also fetches 10.
         """
         if self._local:
             return f"{Path(self._root, str(version)).as_uri()}/"
@@ -90,11 +90,11 @@ class Store:
 
     @contextmanager
     def claim(self, version: int | None = None) -> Iterator[int]:
-        """Hold a number that no other publisher can have meanwhile.
+        """Reserve a number, so that no other publisher can take it meanwhile.
 
         Args:
-            version: the number wanted; ``None`` for the next one that is free, past those that
-                killed publishers still hold.
+            version: the wanted number; ``None`` for the next free one, after those that killed
+                publishers still hold.
 
         Raises:
             StoreError: the version exists, another publisher holds its number, the location is
@@ -107,19 +107,19 @@ class Store:
         try:
             yield number
         finally:
-            # A claim that stays does no harm beside its version, and is named to who wants it.
+            # A claim that stays does no harm: whoever wants the number is told of it.
             with suppress(Exception):
                 self._files.rm_file(self._claim_path(number))
 
     def write(self, version: int, contents: Mapping[str, bytes]) -> None:
-        """Write a version that is claimed, whole or not at all.
+        """Write a claimed version, completely or not at all.
 
         Args:
             version: its number.
-            contents: of every file, by its name relative to the version, ``model.json`` included.
+            contents: every file, including ``model.json``, by its path within the version.
 
         Raises:
-            StoreError: the store refuses, or files of that number are there; none was changed.
+            StoreError: the store refuses, or has files of that number; these were not changed.
         """
         with self._explained():
             if self._local:
@@ -144,7 +144,7 @@ class Store:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns what the drivers raise, each errors of its own, into StoreError."""
+        """Turn the errors of the drivers into StoreError."""
         try:
             yield
         except StoreError:
@@ -160,20 +160,20 @@ class Store:
             raise StoreError(f"{self.location}: {said}{remedy}") from error
 
     def _names(self, folder: str) -> list[str]:
-        """Of the files below the folder, relative to it."""
+        """Return the paths of all files in the folder, relative to it."""
         try:
             found = self._files.find(folder)
         except FileNotFoundError:
             return []
-        # Consoles and mounts put empty objects in the place of folders.
+        # Consoles and mounts create empty objects to stand for folders.
         return [path.removeprefix(f"{folder}/") for path in found if not path.endswith("/")]
 
     def _claim_path(self, number: int) -> str:
         return f"{self._root}/{_CLAIMS}/{number}"
 
     def _claim_next(self) -> int:
-        # What a killed publisher left half written is no version, but takes the number, and so does
-        # an empty folder.
+        # A half-written version of a killed publisher, or an empty folder, is no version but still
+        # occupies the number.
         try:
             found = self._files.ls(self._root, detail=False)
         except FileNotFoundError:
@@ -200,12 +200,12 @@ class Store:
         )
 
     def _try_claim(self, number: int) -> bool:
-        """False if another holds the number or the version exists."""
+        """Claim a number; return False if another holds it or the version exists."""
         path = self._claim_path(number)
         by = f"{platform.node()}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {uuid.uuid4()}\n"
         if not (_touch(Path(path)) if self._local else self._create_object(path, by.encode())):
             return False
-        # Who held it before may have published since the versions were listed.
+        # Its last holder may have published it since the versions were listed.
         if self._exists(number):
             self._files.rm_file(path)
             return False
@@ -215,13 +215,13 @@ class Store:
         return bool(self._files.exists(f"{self._root}/{version}/{METADATA_FILE}"))
 
     def _create_object(self, path: str, content: bytes) -> bool:
-        """False if another is there already; of several callers only one gets True."""
+        """Create an object; return False if it exists. Of several callers only one gets True."""
         try:
             self._files.pipe_file(path, content, mode="create")
         except OSError as error:
             if not (isinstance(error, FileExistsError) or _precondition_failed(error)):
                 raise
-            # A driver that missed the answer asks again, and meets what it has written itself.
+            # A driver that lost the answer retries, and may find the object that it wrote itself.
             with suppress(FileNotFoundError):
                 return bool(self._files.cat_file(path) == content)
             return False
@@ -229,7 +229,7 @@ class Store:
 
     def _write_folder(self, version: int, contents: Mapping[str, bytes]) -> None:
         target = Path(self._root, str(version))
-        if target.exists():  # where it comes to be meanwhile, the rename fails
+        if target.exists():  # if it appears later, the rename fails
             raise StoreError(_LEFT_OVER.format(target))
         with tempfile.TemporaryDirectory(dir=self._root, prefix=".writing-") as temporary:
             draft = Path(temporary, target.name)
@@ -248,7 +248,7 @@ class Store:
                     begun.pop()  # it is not ours to remove
                     raise StoreError(_LEFT_OVER.format(f"{self._scheme}://{path}"))
         except BaseException:
-            # Beginning with model.json: if that one stays, the others must.
+            # In reverse, model.json first: as long as it exists, the others must.
             with suppress(Exception):
                 for path in reversed(begun):
                     with suppress(FileNotFoundError):
@@ -261,7 +261,7 @@ def _numbers(pattern: re.Pattern[str], names: list[str]) -> set[int]:
 
 
 def _touch(path: Path) -> bool:
-    """False if there is such a file already; of several callers only one gets True."""
+    """Create a file; return False if it exists. Of several callers only one gets True."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.touch(exist_ok=False)
@@ -271,6 +271,6 @@ def _touch(path: Path) -> bool:
 
 
 def _precondition_failed(error: OSError) -> bool:
-    # s3fs makes FileExistsError of AWS's answer, not of that of MinIO, which says a little less.
+    # s3fs raises FileExistsError for the answer of AWS, but not for that of MinIO.
     response = getattr(error.__cause__, "response", None) or {}
     return bool(response.get("Error", {}).get("Code") == "PreconditionFailed")

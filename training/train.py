@@ -1,7 +1,7 @@
-"""Trains the network, calibrates it on writers it has not seen, and writes the run.
+"""Trains the network, calibrates it on held-out writers, and writes the run.
 
-The weights are a fixed average over the last steps: none is picked by its accuracy. After each
-epoch a checkpoint is written, from which the same command goes on after an interruption.
+The weights are an average over the last steps; none are chosen by their accuracy. After each epoch
+a checkpoint is written, from which the same command continues after an interruption.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ from training.run import Run, check_directory, code_digest
 
 
 def train(directory: Path, data_directory: Path, config: Config, *, device: str = "cpu") -> None:
-    """Train on MNIST as ``config`` says and write the run to ``directory``.
+    """Train on MNIST with the settings ``config`` and write the run to ``directory``.
 
     Raises:
-        DataError: the data is not there or not what it should be.
+        DataError: the data is missing or not as expected.
         CheckpointError, RunError: see ``train_on``.
     """
     training, validation = data.load_training(
@@ -57,10 +57,11 @@ def train_on(
     """Train on all of ``training``, calibrate on ``validation``, write the run ``directory``.
 
     Returns:
-        The checkpoint, to be removed once nothing that needs it can fail any more.
+        The checkpoint, which the caller removes once all later steps have succeeded.
 
     Raises:
-        CheckpointError: an unfinished training of other settings is in ``directory``.
+        CheckpointError: ``directory`` has a damaged checkpoint, or one of another training.
+        ConfigError: the loss is not finite.
         RunError: ``directory`` is a published version.
     """
     check_directory(directory)
@@ -106,7 +107,7 @@ def train_on(
 
 
 def describe(device: str) -> str:
-    """The processor behind ``cpu`` or ``cuda``, and the torch that computes on it."""
+    """Return the name of the processor or GPU and the version of torch."""
     return f"{_processor(device)}, torch {torch.__version__}"
 
 
@@ -121,10 +122,10 @@ def _processor(device: str) -> str:
 
 
 def calibrate(model: nn.Sequential, validation: Digits, *, accepted_share: float) -> Served:
-    """The graph to publish, with temperature and threshold from digits not trained on.
+    """Return the graph to publish, with temperature and threshold chosen on ``validation``.
 
-    The temperature is the one of least cross-entropy (Guo et al. 2017, arXiv:1706.04599), sought
-    from 0.1 to 10 in steps of half a percent. The threshold is the score that at least
+    The temperature minimises the cross-entropy (Guo et al. 2017, arXiv:1706.04599), from 0.1 to 10
+    in steps of half a percent. The threshold is the highest score that at least
     ``accepted_share`` of the digits reach.
     """
     prepared = fold(model)

@@ -1,7 +1,7 @@
-"""Image files of users and the digits in them: a folder or bucket with ``labels.csv``.
+"""Labelled image files of users: a folder or bucket with ``labels.csv``.
 
-The file has the columns ``image``, a path relative to it, and ``label``, a digit; others are
-ignored.
+The table has the columns ``image``, a path relative to it, and ``label``, a digit; other columns
+are ignored.
 """
 
 import csv
@@ -22,7 +22,7 @@ Fetch = Callable[[str], bytes]
 
 
 class Row(NamedTuple):
-    """A line of ``labels.csv``."""
+    """A row of ``labels.csv``; ``line`` is its number in the file."""
 
     line: int
     name: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the label, if anything."""
+        """What is wrong with the label, or ``None``."""
         if self.label in LABELS:
             return None
         return f"the label must be {LABELS[0]} to {LABELS[-1]}, found '{_plain(self.label)}'"
@@ -48,12 +48,12 @@ class Upload(NamedTuple):
 
 
 def read_uploads(folder: Path, half: int) -> list[Upload]:
-    """One half of the images in a folder, by a hash of the file's name.
+    """Return one half of the images in a folder, split by a hash of the file name.
 
-    Half 0 is to develop on, half 1 to score on.
+    Half 0 is for development, half 1 for scoring.
 
     Raises:
-        DataError: ``labels.csv`` or an image is missing, or a label is not a digit.
+        DataError: ``labels.csv`` or an image cannot be read, or a label is not a digit.
     """
     rows, fetch = read_rows(str(folder))
     uploads = []
@@ -70,14 +70,15 @@ def read_uploads(folder: Path, half: int) -> list[Upload]:
 
 
 def read_rows(location: str) -> tuple[list[Row], Fetch]:
-    """The lines of ``labels.csv``, and a function that reads an image by the name it has there.
+    """Return the rows of ``labels.csv``, and a function that reads an image by its name there.
+
+    The function raises DataError too: if the image cannot be read, or is not below ``location``.
 
     Args:
         location: a folder, or a URL such as ``s3://bucket/prefix``.
 
     Raises:
-        DataError: the file cannot be had or is no such table; by the function: the image cannot be
-            had, or lies elsewhere.
+        DataError: the file cannot be read, or is not such a table.
     """
     try:
         files, root = url_to_fs(location)
@@ -85,14 +86,14 @@ def read_rows(location: str) -> tuple[list[Row], Fetch]:
         raise DataError(f"{location} cannot be opened: {error}") from error
 
     def fetch(name: str) -> bytes:
-        path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+        path = PureWindowsPath(name)  # it knows both kinds of slashes, and drive letters
         if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
             raise DataError(f"expected a path below the folder of {LABELS_FILE}")
         try:
             content: bytes = files.cat_file(f"{root.rstrip('/')}/{name}")
         except FileNotFoundError:
             raise DataError("the file is missing") from None
-        except Exception as error:  # each store has its own, by no means all of them OSError
+        except Exception as error:  # each store has its own errors, not all of them OSError
             reason = _plain(" ".join(str(error).split()))
             raise DataError(f"the file cannot be read: {reason}") from error
         return content
@@ -106,7 +107,7 @@ def read_rows(location: str) -> tuple[list[Row], Fetch]:
 def _parse(content: bytes) -> list[Row]:
     try:
         text = content.decode("utf-8-sig")
-        # Else a quote that is not closed swallows all lines behind it without a word.
+        # strict, or an unclosed quotation mark silently swallows all lines after it.
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         columns = list(reader.fieldnames or [])
         if [columns.count(name) for name in ("image", "label")] != [1, 1]:
@@ -114,7 +115,7 @@ def _parse(content: bytes) -> list[Row]:
                 "expected the columns image and label in the first line, "
                 f"found {_plain(', '.join(columns)) or 'none'}"
             )
-        # A line that is cut off has None where the table has no more to say.
+        # A line that is too short has None for the missing columns.
         rows = [
             Row(reader.line_num, row["image"] or "", (row["label"] or "").strip()) for row in reader
         ]
@@ -128,6 +129,6 @@ def _parse(content: bytes) -> list[Row]:
 
 
 def _plain(text: str) -> str:
-    """Somebody's text, such that it spoils neither a terminal nor a table."""
+    """Return foreign text made safe for a terminal and a Markdown table, at most 100 characters."""
     shown = "".join(c if c.isprintable() and c not in "|`<" else "?" for c in text[:100])
     return shown if len(text) <= 100 else f"{shown}…"
