@@ -1,1 +1,1 @@
-"""Measurements, side by side: each module prints the table that the docs show."""
+"""Measurements: each program prints a table, most of which the documentation shows."""

@@ -1,7 +1,7 @@
-"""Load that does not wait: requests leave at a rate, whether or not earlier ones were answered.
+"""Load at a fixed rate: requests are sent whether or not earlier ones were answered.
 
 Users do not slow down because a service does. A client that waits for its answer before it asks
-again cannot overload anything, and hides the time in which the service stood still.
+again cannot overload a service, and its figures hide the time in which the service stood still.
 """
 
 import asyncio
@@ -13,45 +13,45 @@ from typing import Any
 import numpy as np
 
 MOST_CONNECTIONS = 4000
-"""Beyond, a request is not sent; it counts as unsent."""
+"""A request that would need one more is not sent, and counts as unsent."""
 TICK = 0.002
-"""Seconds between bunches of requests."""
+"""Seconds between two looks at the clock; each time, all requests that are due are sent."""
 PATIENCE = 15
-"""Seconds after the last request in which answers are awaited."""
+"""Seconds to wait for answers after the last request."""
 
 
 @dataclass
 class Answers:
-    """What came back of the requests of a period."""
+    """What came back for the requests of a period."""
 
     seconds: float
     times: list[tuple[float, int, float]] = field(default_factory=list)
-    """Of each answer: when its request was due, in seconds from the start; its status; and the
-    seconds until it was there."""
+    """For each answer: when its request was due, in seconds from the start; its status; and the
+    seconds from then until the answer."""
     unsent: int = 0
-    """There was no connection left for them."""
+    """Requests not sent, because all connections were in use."""
     lost: int = 0
-    """The connection broke, or there was no answer within ``PATIENCE``."""
+    """Requests whose connection failed, or that got no answer within ``PATIENCE``."""
     without_retry_after: int = 0
-    """429 that did not say when to come back."""
+    """Answers 429 without Retry-After."""
 
     @property
     def statuses(self) -> Counter[int]:
-        """How many answers there were of each status."""
+        """The number of answers by status."""
         return Counter(status for _, status, _ in self.times)
 
     def rate(self, status: int = 200) -> float:
-        """Answers per second."""
+        """Answers with ``status`` per second."""
         return self.statuses[status] / self.seconds
 
     def percentile(self, percent: float, status: int = 200) -> float:
-        """Milliseconds within which ``percent`` of the answers were there."""
+        """Milliseconds within which ``percent`` % of the answers with ``status`` came; or NaN."""
         times = [seconds for _, found, seconds in self.times if found == status]
         return float(np.percentile(times, percent)) * 1e3 if times else float("nan")
 
 
 class _Connection(asyncio.Protocol):
-    """Sends one request at a time; knows just enough HTTP to find the end of an answer."""
+    """Sends one request at a time; understands just enough HTTP to find the end of an answer."""
 
     def __init__(self, load: "Load") -> None:
         self._load = load
@@ -86,10 +86,10 @@ class _Connection(asyncio.Protocol):
 
 
 class Load:
-    """Sends one request over and over to 127.0.0.1."""
+    """Sends the same request again and again to 127.0.0.1."""
 
     def __init__(self, port: int, path: str, body: bytes) -> None:
-        """``POST`` the image ``body`` to ``path``."""
+        """``body`` is a PNG, which is posted to ``path``."""
         head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: image/png\r\n"
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         self.answers = Answers(0)
@@ -103,7 +103,7 @@ class Load:
         self._in_turn_until = 0.0
 
     async def at_rate(self, rate: float, seconds: float) -> Answers:
-        """Send ``rate`` requests per second, evenly, for ``seconds``, and await the answers."""
+        """Send ``rate`` requests per second, evenly, for ``seconds``; wait for the answers."""
         loop = asyncio.get_running_loop()
         self.answers = Answers(seconds)
         self._start = loop.time()
@@ -117,7 +117,7 @@ class Load:
         return self.answers
 
     async def in_turn(self, clients: int, seconds: float) -> Answers:
-        """Send from ``clients`` that each wait for an answer before they ask again."""
+        """Send for ``seconds`` from ``clients`` that each wait for an answer before the next."""
         loop = asyncio.get_running_loop()
         self.answers = Answers(seconds)
         self._start = loop.time()
@@ -140,7 +140,7 @@ class Load:
         self._waiting = 0
 
     def answered(self, connection: _Connection, due: float, status: int) -> None:
-        """Take note of an answer to the request that was ``due`` then."""
+        """Record the answer to a request that was ``due`` then, by the loop's clock."""
         now = asyncio.get_running_loop().time()
         self.answers.times.append((due - self._start, status, now - due))
         self._leave()
@@ -149,7 +149,7 @@ class Load:
             self._send(now)
 
     def left(self, connection: _Connection, *, waiting: bool) -> None:
-        """Take note of a connection that is gone."""
+        """Record that a connection is closed, perhaps while it was ``waiting`` for an answer."""
         if connection in self._open:
             self._open.discard(connection)
             if connection in self._idle:

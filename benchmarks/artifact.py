@@ -1,10 +1,10 @@
-"""The forms in which a graph can be published, side by side: ``python -m benchmarks.artifact``.
+"""Compares the forms in which a graph can be published: ``python -m benchmarks.artifact``.
 
-One thread; images per second are medians over rounds in which the forms take turns, so that
-whatever else the machine does falls on all of them alike. "Alone", import, load and memory are
-medians over fresh processes that load one form: there, no other form has left the heap in a state
-that helps. The weights are random: they change no time. Prints a Markdown table. Needs a
-C++ compiler, which AOTInductor and torch.compile use.
+Uses one thread. Images per second are medians over rounds in which the forms take turns, so that
+whatever else the machine does affects all of them alike. "Alone", import, load and memory are
+medians over fresh processes that load one form only: there, no other form can have left the heap
+in a better state. The weights are random, which does not change the times. Prints a Markdown
+table. Needs a C++ compiler, which AOTInductor and torch.compile use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks.flags import flags
 
-# torch is imported inside the functions: `start` measures what that takes.
+# torch is imported inside the functions: `start` measures how long that takes.
 if TYPE_CHECKING:
     import torch
 
@@ -45,7 +45,7 @@ PREPARED = Variant(folded=True, channels_last=True)
 
 
 def served(variant: Variant) -> torch.nn.Module:
-    """The graph that is published, with random weights."""
+    """The graph that would be published, prepared as ``variant`` says, with random weights."""
     import torch
 
     from training.network import Served, fold, network
@@ -57,14 +57,14 @@ def served(variant: Variant) -> torch.nn.Module:
 
 
 def save_state(path: Path, variant: Variant) -> None:
-    """Write the state dict."""
+    """Write the graph's state dict."""
     import torch
 
     torch.save(served(variant).state_dict(), path)
 
 
 def load_state(path: Path, variant: Variant) -> Graph:
-    """Build the module from the training code and fill it."""
+    """Build the module with the training code, and load its weights."""
     import torch
 
     module = served(variant)
@@ -94,7 +94,7 @@ def read_program(path: Path) -> Graph:
 
 
 def compile_program(path: Path) -> Graph:
-    """Compile the program at start-up; the compiler's cache on disk is left as it is."""
+    """Compile the program at start; the compiler's cache on disk is not cleared."""
     import torch
 
     module = torch.compile(torch.export.load(path).module(check_guards=False), dynamic=True)
@@ -103,7 +103,7 @@ def compile_program(path: Path) -> Graph:
 
 
 def save_package(path: Path) -> None:
-    """Compile for this machine with AOTInductor."""
+    """Compile for this machine with AOTInductor, and write the package."""
     import torch
     import torch._inductor
 
@@ -148,7 +148,7 @@ FORMS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Graph]]] = {
 
 
 def start(name: str, path: Path) -> dict[str, float]:
-    """What a process sees that loads this form and no other."""
+    """The figures of a process that loads this form only."""
     begin = time.perf_counter()
     import torch
 
@@ -167,7 +167,7 @@ def start(name: str, path: Path) -> dict[str, float]:
 
 
 def start_fresh(name: str, path: Path, repeats: int = 3) -> dict[str, float]:
-    """Medians of ``start`` over fresh processes."""
+    """Medians of ``start`` over ``repeats`` fresh processes."""
     command = [sys.executable, "-m", "benchmarks.artifact", "--start", name, str(path)]
     runs = [
         json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603
@@ -177,7 +177,7 @@ def start_fresh(name: str, path: Path, repeats: int = 3) -> dict[str, float]:
 
 
 def images_per_second(graphs: dict[str, Graph], batch: int, rounds: int) -> dict[str, float]:
-    """Medians per form."""
+    """The median images per second of each form, over ``rounds`` in which they take turns."""
     import torch
 
     images = torch.randint(0, 256, (batch, 28, 28), dtype=torch.uint8)
@@ -185,7 +185,7 @@ def images_per_second(graphs: dict[str, Graph], batch: int, rounds: int) -> dict
     rates: dict[str, list[float]] = {name: [] for name in graphs}
     for _ in range(rounds):
         for name, graph in graphs.items():
-            graph(images)  # the caches still hold the form before
+            graph(images)  # the processor's caches still hold the previous form
             begin = time.perf_counter()
             for _ in range(calls):
                 graph(images)
@@ -194,7 +194,7 @@ def images_per_second(graphs: dict[str, Graph], batch: int, rounds: int) -> dict
 
 
 def measure(directory: Path, rounds: int) -> list[dict[str, str]]:
-    """Build, load, run all forms: a row of the table for each."""
+    """Build, load and run all forms; return a row of the table for each."""
     import torch
 
     torch.set_num_threads(1)
@@ -216,7 +216,7 @@ def measure(directory: Path, rounds: int) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     parser = flags(__doc__)
     parser.add_argument("--rounds", type=int, default=60, help="rounds per batch size (default 60)")
     parser.add_argument("--start", nargs=2, metavar=("FORM", "PATH"), help=argparse.SUPPRESS)

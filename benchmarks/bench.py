@@ -1,9 +1,9 @@
-"""The service and its peers side by side: ``make bench``, or ``python -m benchmarks.bench``.
+"""Compares the service with its peers: ``make bench``, or ``python -m benchmarks.bench``.
 
-In each round every server is started, asked, measured and stopped, so that a change in the
-machine's mood meets all of them; what is compared are ratios within a round. A server has one core
-and the load the other; only its start has both, as two pods would. The figures go to
-``build/bench/results.json``, and ``benchmarks/report.py`` makes ``docs/benchmark.md`` of them.
+In each round every server is started, checked, measured and stopped, so that a change in the
+machine's speed affects all of them; comparisons are ratios within a round. A server has one core
+and the load the other; only while it starts does it have both, as two pods would. The figures go to
+``build/bench/results.json``, from which ``benchmarks/report.py`` makes ``docs/benchmark.md``.
 """
 
 import json
@@ -36,13 +36,13 @@ from benchmarks.servers import ENVIRONMENT, VENVS, Running, Server, running, ser
 from tests.programs import ROOT
 
 COMPARED = {SMALL: (1, 32), LARGE: (32,), MANY: (8,), TENSOR: (32,), CALL: (32,)}
-"""Clients with which everyone is measured. Of 64 images there are 8 requests at a time: 32 would
-be 2,048 images, of which ours holds 1,024 and refuses the rest."""
+"""Numbers of clients for all servers, by case. Requests of 64 images have only 8: with 32 there
+would be 2,048 images in flight, and ours, which holds 1,024, would refuse some."""
 GRID = {SMALL: (8, 64), LARGE: (1, 8, 64), MANY: (1,), TENSOR: (1, 8, 64), CALL: (1, 8, 64)}
-"""And a few of them with these."""
+"""Further numbers of clients, for a few servers."""
 GRID_ROUNDS = 2
 INTERVAL = 0.01
-"""Seconds between two looks whether a server answers."""
+"""Seconds between two checks whether a server answers."""
 TIMEOUT = 60
 CLIENT = httpx.Client(timeout=TIMEOUT)
 
@@ -50,10 +50,10 @@ Points = dict[str, tuple[int, ...]]
 
 
 def ask(server: Running, request: Request, body: bytes) -> tuple[bytes, str | None]:
-    """One answer, and the length of the JSON in it where that is said.
+    """Send one request; return the answer, and the length of its JSON if a header tells it.
 
     Raises:
-        httpx.HTTPError, grpc.RpcError: it failed.
+        httpx.HTTPError, grpc.RpcError: the request failed.
     """
     address = f"127.0.0.1:{server.ports[request.port]}"
     if request.port == "inner_grpc":
@@ -82,14 +82,14 @@ def read_digits(case: str, content: bytes, json_length: str | None) -> list[int]
 
 
 def wait(server: Running, request: Request) -> float:
-    """Ask until there is an answer; when that was.
+    """Send requests until one is answered; return when that was, by ``time.perf_counter``.
 
     Raises:
-        Failed: the server has ended, or answers nothing.
+        Failed: the server has exited, or does not answer within ``TIMEOUT`` seconds.
     """
     deadline = time.perf_counter() + TIMEOUT
     while time.perf_counter() < deadline and server.alive():
-        # A look costs the two cores, which are its own until it answers, next to nothing.
+        # This must cost next to nothing: until the server answers, both cores are its own.
         if load.listens(server.ports[request.port]):
             with suppress(httpx.HTTPError):
                 ask(server, request, request.bodies[0])
@@ -99,10 +99,10 @@ def wait(server: Running, request: Request) -> float:
 
 
 def check(server: Running, case: str, request: Request) -> None:
-    """See that all that will be sent is answered rightly.
+    """Check that the server answers each of the requests correctly.
 
     Raises:
-        Failed: it is not.
+        Failed: it does not.
     """
     for expected, body in zip(digits_sent(case), request.bodies, strict=True):
         found = read_digits(case, *ask(server, request, body))
@@ -113,7 +113,7 @@ def check(server: Running, case: str, request: Request) -> None:
 def measure(
     server: Running, case: str, request: Request, clients: int, seconds: int, folder: Path
 ) -> list[float]:
-    """One figure, and what other programs took of the cores meanwhile."""
+    """Requests per second, p50 and p99 in ms, and the share of the cores that others took."""
     address = f"127.0.0.1:{server.ports[request.port]}"
     clock = load.Clock(server.processor_time)
     if case == CALL:
@@ -131,7 +131,7 @@ def measure(
 
 
 def forward(seconds: int) -> float:
-    """Images per second of torch alone."""
+    """Images per second of torch's forward pass alone, measured for ``seconds``."""
     with load.on(load.PROGRAM):
         run = subprocess.run(  # noqa: S603
             [sys.executable, "-m", "benchmarks.forward", str(seconds)],
@@ -144,12 +144,12 @@ def forward(seconds: int) -> float:
 
 
 def now() -> str:
-    """The minute, in UTC."""
+    """The time in UTC, to the minute."""
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def about(seconds: int) -> dict[str, object]:
-    """The machine and the versions."""
+    """What the page says about the machine, the versions and the run."""
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     versions = [
         line.replace("==", " ")
@@ -177,19 +177,19 @@ class Results:
         }  # fmt: skip
 
     def save(self) -> None:
-        """Write them down, to be reported."""
+        """Write the results to the file that ``benchmarks/report.py`` reads."""
         self.found["about"]["ended"] = now()
         report.RESULTS.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
 
     def visit(
         self, number: int, server: Server, points: Points, seconds: int, folder: Path
     ) -> None:
-        """One server in one round.
+        """Start, check, measure and stop one server.
 
         Raises:
-            Failed: something was answered wrongly, or not at all.
+            Failed: an answer was wrong, or missing.
         """
-        if points is COMPARED and number == 1:  # its files shall be in memory when it counts
+        if points is COMPARED and number == 1:  # so that its files are in memory at the start below
             with running(server, folder) as processes:
                 wait(processes, server.requests[SMALL])
         begin = time.perf_counter()
@@ -214,7 +214,7 @@ class Results:
     def visit_all(
         self, number: int, chosen: Iterable[Server], points: Points, seconds: int
     ) -> None:
-        """All servers in one round; who fails twice in it is not asked again."""
+        """Visit all servers in one round; one that fails twice in it is left out from then on."""
         for server in chosen:
             if server.name in self.found["missing"]:
                 continue
@@ -227,7 +227,7 @@ class Results:
                     self.found["missing"][server.name] = reason
 
     def failure(self, number: int, server: Server, points: Points, seconds: int) -> str:
-        """Why a visit failed; nothing if it did not."""
+        """Visit a server; return why that failed, or an empty string."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             try:
@@ -242,13 +242,13 @@ class Results:
 def main() -> None:
     """Measure, and write the page."""
     parser = flags(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of all servers (default 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="for a figure (default 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all servers (default 5)")
+    parser.add_argument("--seconds", type=int, default=2, help="seconds per figure (default 2)")
     parser.add_argument(
         "--only",
         nargs="+",
         choices=[server.name for server in servers()],
-        help="servers; then no page is written",
+        help="measure only these, and print the results as JSON; no page is written",
     )
     args = parser.parse_args()
     load.check_machine()

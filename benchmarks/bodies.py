@@ -1,4 +1,4 @@
-"""The requests that are sent to every server: the same images, in the form that each takes."""
+"""The requests for the servers: the same images, in the format that each server takes."""
 
 import base64
 import functools
@@ -18,30 +18,30 @@ from transformer import image
 
 SMALL, LARGE, MANY = "one 28×28 PNG", "one 280×280 RGB PNG", "64 PNGs of 28×28"
 TENSOR, CALL = "predictor, V2 binary", "predictor, V2 gRPC"
-"""What is sent."""
+"""The cases: what a request holds, or where it goes."""
 IMAGES = {SMALL: 1, LARGE: 1, MANY: 64, TENSOR: 1, CALL: 1}
-"""Images in a request."""
+"""Images per request, by case."""
 
 Grey = NDArray[np.uint8]
 
 
 class Request(NamedTuple):
-    """Bodies that are sent in turn, and where to."""
+    """Bodies to send in turn, and where to send them."""
 
     path: str
     content_type: str
     bodies: Sequence[bytes]
     port: str = "http"
-    """Which of the server's: ``http``, ``inner`` or ``inner_grpc``, see ``servers.py``."""
+    """Which port of the server: ``http``, ``inner`` or ``inner_grpc``, see ``servers.py``."""
     headers: tuple[tuple[str, str], ...] = ()
 
 
 @functools.cache
 def drawings() -> list[Grey]:
-    """A drawing of each digit, in order: [280, 280], 255 is ink.
+    """A drawing of each digit from 0 to 9: uint8 [280, 280], 255 is ink.
 
-    Peers only shrink an image, so that they read many drawings wrong. These are read right by them
-    too, and so every server's answers can be checked.
+    The peers only shrink an image, and so misread many drawings. They read these correctly, so
+    that the answers of every server can be checked.
     """
     random = np.random.default_rng(0)
     classify = Classifier()
@@ -57,42 +57,42 @@ def drawings() -> list[Grey]:
 
 
 def png(drawing: Grey, case: str) -> bytes:
-    """The drawing as a file: in colours, or in MNIST's format."""
+    """The drawing as a PNG: in RGB for ``LARGE``, otherwise in MNIST's format."""
     if case == LARGE:
         return encode(np.dstack([drawing] * 3))
     return encode(image.picture(drawing).pixels)
 
 
 def files(case: str) -> list[list[bytes]]:
-    """The image files of the requests: ten requests, each begins with another digit."""
+    """The image files of ten requests, each of which begins with another digit."""
     each = [png(drawing, case) for drawing in drawings()]
     return [[each[digit] for digit in digits] for digits in digits_sent(case)]
 
 
 def digits_sent(case: str) -> list[list[int]]:
-    """The digits in the requests."""
+    """The digits in each of the ten requests."""
     return [[(start + i) % 10 for i in range(IMAGES[case])] for start in range(10)]
 
 
 def body(path: str, case: str) -> Request:
-    """The image is the body."""
+    """Requests whose body is the image."""
     return Request(path, "image/png", [file for (file,) in files(case)])
 
 
 def v1(path: str, case: str) -> Request:
-    """KServe's V1."""
+    """Requests in KServe's V1, with images in base64."""
     return _json(
         path, [{"instances": [{"image": {"b64": text}} for text in row]} for row in _base64(case)]
     )
 
 
 def plain(path: str, case: str) -> Request:
-    """JSON without a standard."""
+    """Requests in plain JSON, which follows no standard, with images in base64."""
     return _json(path, [{"images": row} for row in _base64(case)])
 
 
 def v2(path: str, case: str) -> Request:
-    """V2 as JSON, images in base64."""
+    """Requests in V2 as JSON, with images in base64."""
     tensor = {"name": "images", "datatype": "BYTES", "parameters": {"content_type": "base64"}}
     return _json(
         path, [{"inputs": [{**tensor, "shape": [len(row)], "data": row}]} for row in _base64(case)]
@@ -100,7 +100,7 @@ def v2(path: str, case: str) -> Request:
 
 
 def form(path: str, case: str) -> Request:
-    """A multipart form with the files ``images``."""
+    """Requests with a multipart form, whose files are named ``images``."""
     forms = [
         httpx.Request(
             "POST",
@@ -114,7 +114,7 @@ def form(path: str, case: str) -> Request:
 
 
 def tensor(path: str) -> Request:
-    """V2 with binary data: what the predictor takes."""
+    """Requests for a predictor: V2 with binary tensor data."""
     requests = [_infer_request(drawing).to_rest() for drawing in drawings()]
     (length,) = {length for _, length in requests}
     header = (("Inference-Header-Content-Length", str(length)),)
@@ -123,7 +123,7 @@ def tensor(path: str) -> Request:
 
 
 def call() -> Request:
-    """The same for gRPC."""
+    """The same requests for gRPC."""
     bodies = [_infer_request(drawing).to_grpc().SerializeToString() for drawing in drawings()]
     return Request("", "", bodies, "inner_grpc")
 

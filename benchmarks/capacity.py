@@ -1,10 +1,11 @@
-"""How much one pod of each component takes at a time: ``python -m benchmarks.capacity``.
+"""How many requests a pod of each component can handle: ``python -m benchmarks.capacity``.
 
 The program under load has one core to itself, as in the manifest; wrk and whatever else is needed
 have the other. For 1, 2, 4, … requests in flight it prints a Markdown table of throughput and
-latency. The scale targets of ``manifests/base/inferenceservice.yaml`` are the fewest requests in
-flight with which a pod gives nearly all that it can: more only wait. The last rows say what
-replicas give: one pair that shares a core, and two pairs with a core each, four programs in all.
+latency. The scale targets of ``manifests/base/inferenceservice.yaml`` are numbers of requests in
+flight with which a pod reaches most of its throughput: with more, latency grows faster. The last
+rows show what replicas add: one pair of programs that shares a core, and two pairs with a core
+each, four programs in all.
 """
 
 import json
@@ -21,17 +22,17 @@ from tests import programs
 
 SECONDS = 4
 CLIENTS = 16
-"""Of each pair."""
+"""Clients of each pair."""
 
 
 def row(name: str, clients: int, answers: Answers) -> None:
-    """Print one row: requests per second, and the 50th and 99th percentile of latency."""
+    """Print one row: requests per second, and p50 and p99 of the latency in ms."""
     figures = f"{answers.rate:,.0f} | {answers.p50:.1f} | {answers.p99:.1f}"
     print(f"| {name} | {clients} | {figures} |", flush=True)
 
 
 def tensor(images: int) -> tuple[bytes, dict[str, str]]:
-    """A V2 request in binary form, and its headers."""
+    """A V2 request with binary tensor data, of random pixels, and its headers."""
     entry = {"name": "images", "datatype": "UINT8", "shape": [images, 28, 28]}
     size = {"binary_data_size": images * 784}
     parameters = {"binary_data_output": True}
@@ -41,7 +42,7 @@ def tensor(images: int) -> tuple[bytes, dict[str, str]]:
 
 
 def measure_predictor(folder: Path, version: str) -> None:
-    """Calls of 64 images, as the transformer merges them under load."""
+    """Measure calls of 64 images, as the transformer merges them under load."""
     flags = ("--models_dir=models", "--torch_threads=1")
     with (
         on(PROGRAM),
@@ -57,7 +58,7 @@ def measure_predictor(folder: Path, version: str) -> None:
 
 @contextmanager
 def pair(folder: Path, predictor: set[int], transformer: set[int]) -> Iterator[str]:
-    """Both programs, each on its cores; where images go."""
+    """Run both programs, each on its cores; yield the URL that takes images."""
     with ExitStack() as running:
         with on(predictor):
             inner = running.enter_context(programs.predictor(folder, "--torch_threads=1"))
@@ -75,14 +76,14 @@ def send(url: str, folder: Path, clients: int) -> Answers:
 
 
 def measure_transformer(folder: Path) -> None:
-    """On a core of its own."""
+    """Measure the transformer on a core of its own."""
     with pair(folder, LOAD, PROGRAM) as url:
         for clients in (1, 2, 4, 8, 16, 32, 64):
             row("transformer", clients, send(url, folder, clients))
 
 
 def measure_pairs(folder: Path, cores: list[set[int]]) -> None:
-    """A pair on each of the cores, and a load for each, all at a time."""
+    """Measure a pair on each of the cores, all at once: their total rate, the worst latency."""
     with ExitStack() as running, ThreadPoolExecutor() as threads:
         urls = [running.enter_context(pair(folder, core, core)) for core in cores]
         folders = [Path(running.enter_context(tempfile.TemporaryDirectory())) for _ in cores]

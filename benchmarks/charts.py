@@ -18,7 +18,7 @@ def bars(
     ours: str,
     limits: Sequence[str],
 ) -> None:
-    """A panel for each figure, in it a bar for each server."""
+    """Plot to ``path`` a panel for each figure, with a bar for each server."""
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.6), sharey=True)
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         names = list(values)[::-1]
@@ -37,7 +37,7 @@ def bars(
 
 
 def lines(path: Path, panels: Mapping[str, Mapping[str, Mapping[int, float]]], xlabel: str) -> None:
-    """A panel for each figure, in it a line for each server, over numbers of clients."""
+    """Plot to ``path`` a panel for each figure, with a line for each server over ``xlabel``."""
     figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.2))
     for axis, (title, servers) in zip(axes, panels.items(), strict=True):
         for colour, (name, points) in zip(LINES, servers.items(), strict=False):

@@ -2,7 +2,7 @@
 
 Compares our client over HTTP and over gRPC with the SDK's REST client, in turn, against one
 real predictor, and prints a Markdown table: the median time of a call, and the processor time
-that the caller spends on it. The ratio is to our client over HTTP.
+that the caller spends on it. The ratio is that of the processor times, to our client over HTTP.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Call = Callable[[np.ndarray], Awaitable[object]]
 
 
 async def sdk_over_http(address: str) -> Call:
-    """The SDK's client, asked for binary tensors too."""
+    """A call with the SDK's client, with binary tensors in request and answer."""
     client = InferenceRESTClient(RESTConfig(protocol="v2"))
 
     async def call(images: np.ndarray) -> object:
@@ -52,7 +52,7 @@ async def measure(call: Call, images: np.ndarray) -> tuple[float, float]:
 
 
 async def compare(predictor: programs.Program) -> None:
-    """Measure all clients in turn, so that a change in the machine's mood meets all of them."""
+    """Measure all clients in turn, so that a change in the machine's speed affects all of them."""
     http, grpc = f"127.0.0.1:{predictor.http_port}", predictor.grpc_address
     ours = client_for(PredictorConfig(http, "v2", predictor_request_timeout_seconds=60), "mnist")
     ours_grpc = client_for(

@@ -1,9 +1,9 @@
-"""How long a user waits for a service that was at zero: ``python -m benchmarks.coldstart``.
+"""How long a user waits for a service that was scaled to zero: ``python -m benchmarks.coldstart``.
 
 Starts each case in turn, and prints a Markdown table: the time from the start of the processes to
-the first right answer, and the processor time that they took until then, which is what a pod with
-one processor waits for. The ratios are to a bare process that imports torch, reads the graph and
-runs it once.
+the first correct answer, and the processor time that they took until then, which is how long it
+would take a pod with one processor. The ratios are to a bare process that imports torch, reads the
+graph and runs it once.
 """
 
 import os
@@ -25,9 +25,9 @@ from transformer import image
 from transformer.answer import show
 
 INTERVAL = 0.01
-"""Seconds between two looks whether a program is there."""
+"""Seconds between two checks whether a program listens."""
 PICTURE = image.read((programs.ROOT / "docs/seven.png").read_bytes())
-FILE = {"image": show(PICTURE)}  # as the model sees it: the documented pair looks for no digit
+FILE = {"image": show(PICTURE)}  # as the model sees it: KServe's pair does not look for the digit
 PIXELS = PICTURE.pixels.tolist()
 CLIENT = httpx.Client(timeout=programs.START_TIMEOUT)
 
@@ -50,29 +50,29 @@ class Start(NamedTuple):
 
 
 def taken(begin: float, *processes: "subprocess.Popen[bytes]") -> Start:
-    """From ``begin`` until now."""
+    """The time since ``begin``, and the processor time of ``processes``."""
     wall = time.perf_counter() - begin
     used = [psutil.Process(process.pid).cpu_times() for process in processes]
     return Start(wall, sum(times.user + times.system for times in used))
 
 
 def wait_for_seven(instance: object, *started: programs.Program) -> None:
-    """Ask the first program when all are there, as Knative does, and see that it is right."""
+    """Ask the first program once all listen, as Knative does; exit if it does not read a 7."""
     for program in started:
-        while not load.listens(program.http_port):  # they do only when they are ready
+        while not load.listens(program.http_port):  # they listen only once they are ready
             if program.process.poll() is not None:
                 sys.exit(f"ended with {program.process.returncode}:\n{program.output()}")
             time.sleep(INTERVAL)
     url = f"{started[0].url}/v1/models/mnist:predict"
     answer = CLIENT.post(url, json={"instances": [instance]}).raise_for_status()
     (prediction,) = answer.json()["predictions"]
-    scores = prediction.get("probabilities")  # all that a predictor says
+    scores = prediction.get("probabilities")  # a predictor says no more
     if prediction.get("digit", scores and scores.index(max(scores))) != 7:
         sys.exit(f"a wrong answer: {answer.text}")
 
 
 def bare(folder: Path) -> Start:
-    """The least that a predictor does."""
+    """Start a process that does the least that a predictor must."""
     begin = time.perf_counter()
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", BARE],
@@ -88,7 +88,7 @@ def bare(folder: Path) -> Start:
 
 
 def predictor(folder: Path) -> Start:
-    """Ours, asked for the scores of the picture as the model sees it."""
+    """Start our predictor, and ask for the scores of a picture as the model sees it."""
     begin = time.perf_counter()
     env = {"MODEL_VERSION": "1"}
     with programs.program("predictor", folder, "--models_dir=models", env=env) as one:
@@ -97,7 +97,7 @@ def predictor(folder: Path) -> Start:
 
 
 def transformer(folder: Path) -> Start:
-    """Ours, in front of a predictor that runs already."""
+    """Start our transformer in front of a predictor that is already running."""
     with programs.predictor(folder) as other:
         begin = time.perf_counter()
         host = f"--predictor_host=127.0.0.1:{other.http_port}"
@@ -107,7 +107,7 @@ def transformer(folder: Path) -> Start:
 
 
 def pair(folder: Path) -> Start:
-    """Both of ours at once."""
+    """Start both of our programs at once."""
     port, env = programs.free_port(), {"MODEL_VERSION": "1"}
     models, host = "--models_dir=models", f"--predictor_host=127.0.0.1:{port}"
     begin = time.perf_counter()
@@ -120,7 +120,7 @@ def pair(folder: Path) -> Start:
 
 
 def documented(folder: Path) -> Start:
-    """Both of KServe's documentation at once."""
+    """Start both programs of KServe's documentation at once."""
     module, name, port = "benchmarks.peers.kserve_pair", "--model_name=mnist", programs.free_port()
     host = f"--predictor_host=127.0.0.1:{port}"
     begin = time.perf_counter()
@@ -142,7 +142,7 @@ CASES = {
 
 
 def row(name: str, starts: list[Start], base: list[Start]) -> str:
-    """Medians, spread and ratios of one case."""
+    """A row of the table: medians, ranges and ratios of one case."""
     cells = [name]
     for times, reference in zip(zip(*starts, strict=True), zip(*base, strict=True), strict=True):
         median = statistics.median(times)
@@ -154,16 +154,16 @@ def row(name: str, starts: list[Start], base: list[Start]) -> str:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     parser = flags(__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="starts of each (default 9)")
+    parser.add_argument("--rounds", type=int, default=9, help="starts of each case (default 9)")
     rounds = parser.parse_args().rounds
     starts: dict[str, list[Start]] = {name: [] for name in CASES}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
             for name, case in CASES.items():
                 start = case(Path(folder))
-                if number:  # the first round brings the files into memory
+                if number:  # the first round loads the files into memory
                     starts[name].append(start)
     print(f"{len(os.sched_getaffinity(0))} processors, {rounds} starts of each")
     print("| started | to the answer, s | ratio | processor time, s | ratio |")

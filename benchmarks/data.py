@@ -1,9 +1,9 @@
-"""Where the data sets lie that are not in the repository."""
+"""Where to find the data sets that are not in the repository."""
 
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-# Several checkouts may share what lies beside them.
+# Several checkouts may share a folder beside them.
 _FOLDERS = _ROOT / "data", _ROOT.parent / "shared/data"
 _FOLDER = next((folder for folder in _FOLDERS if folder.exists()), _FOLDERS[0])
 
@@ -12,5 +12,5 @@ MNIST = _FOLDER / "mnist"
 HWD1000 = _FOLDER / "hwd1000"
 """1,000 digits drawn by hand, black on white, in the form of new images (``training/uploads.py``).
 
-To develop with and to test on, as a stand-in for what users upload; never to train on.
+They stand in for what users upload, in development and tests; never train on them.
 """

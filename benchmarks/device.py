@@ -1,9 +1,9 @@
-"""The predictor's graph on a GPU, beside the CPU: ``python -m benchmarks.device``.
+"""Compares the predictor's graph on a GPU with the CPU: ``python -m benchmarks.device``.
 
-For each published version and number of images in a batch, how many images a second one thread
-computes, memory to memory, as the predictor does: on the CPU, on the GPU with its kernels launched
-one by one, and with the replay of ``predictor/replay.py``. Then how far the answers are from the
-CPU's, with TF32 too.
+For each published version and number of images in a batch: the images per second that one thread
+computes, from memory to memory as in the predictor, on the CPU, on the GPU with its kernels
+launched one by one, and with the replay of ``predictor/replay.py``. Then how much the answers
+differ from the CPU's, with TF32 too.
 """
 
 import sys
@@ -22,7 +22,7 @@ ROUNDS = 50
 
 
 def launched(directory: Path) -> Graph:
-    """The graph on the GPU without a replay."""
+    """The graph on the GPU, its kernels launched one by one."""
     compute = read_graph((directory / GRAPH_FILE).read_bytes(), "cuda")
 
     def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +34,7 @@ def launched(directory: Path) -> Graph:
 
 
 def compare(ours: Graph, theirs: Graph, images: torch.Tensor) -> str:
-    """How far two graphs' answers are from one another."""
+    """How much the answers of two graphs differ, in words."""
     (expected, sure), (found, accepted) = ours(images), theirs(images)
     difference = (expected - found).abs().max().item()
     changed = int((expected.argmax(1) != found.argmax(1)).sum() + (sure != accepted).sum())

@@ -1,8 +1,8 @@
 """How far images are from a version's reference: ``python -m benchmarks.drift``.
 
-The reference is made of MNIST's validation set, as the evaluation makes it. The distances of other
-images are those of the recording rules: the largest between the cumulated shares of confidence, ink
-and area, and the total variation of the digits.
+The reference is made from MNIST's validation set, as the evaluation makes it. The distances of
+other images are those of the recording rules: the largest difference between the cumulative shares
+of confidence, ink and area, and the total variation of the digits.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from transformer import image
 from transformer.image import Picture
 
 SAMPLES = 100
-"""Samples of the validation set, with repetition, of each size."""
+"""Samples of each size that are drawn from the validation set, with replacement."""
 SIZES = (200, 500, 2000)
 DISTURBED = 2000
 DISTURBANCES = (("rotation", 30), ("blur", 1), ("noise", 50), ("stroke width", 2),
@@ -33,11 +33,15 @@ DISTURBANCES = (("rotation", 30), ("blur", 1), ("noise", 50), ("stroke width", 2
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure, and print the table."""
     parser = flags(__doc__)
-    parser.add_argument("--version", type=Path, default=Path("models/mnist/2"), help="directory")
-    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
-    parser.add_argument("--uploads", type=Path, help="users' images with labels.csv")
+    parser.add_argument(
+        "--version", type=Path, default=Path("models/mnist/2"), help="directory of the version"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/mnist"), help="directory of MNIST's files"
+    )
+    parser.add_argument("--uploads", type=Path, help="directory of users' images and labels.csv")
     args = parser.parse_args()
     model = artifact.load(args.version)
     _, validation = training_data(model.metadata.training, args.data, of=str(args.version))
@@ -72,7 +76,7 @@ def _count(graph: Graph, pictures: list[Picture]) -> Reference:
 
 
 def _distances(reference: Reference, live: Reference) -> list[float]:
-    """Of confidence, ink, area and digit."""
+    """The distances of confidence, ink, area and digit."""
     cumulated = [
         np.max(np.abs(_shares(reference.histograms[name]) - _shares(live.histograms[name])))
         for name in ("confidence", "ink", "area")

@@ -1,6 +1,6 @@
 """Torch's forward pass with nothing around it: ``python -m benchmarks.forward``.
 
-Prints how many images a second the graph of version 1 scores on one thread, ``BATCH`` at a time.
+Prints how many images per second the graph of version 1 scores on one thread, 64 in a batch.
 """
 
 import time
@@ -15,7 +15,7 @@ BATCH = 64
 
 
 def images_per_second(seconds: float) -> float:
-    """Measure for so long."""
+    """Measure for ``seconds``."""
     torch.set_num_threads(1)
     graph = load(ROOT / "models/mnist/1").graph
     images = torch.randint(0, 256, (BATCH, 28, 28), dtype=torch.uint8)
@@ -30,5 +30,7 @@ def images_per_second(seconds: float) -> float:
 
 if __name__ == "__main__":
     parser = flags(__doc__)
-    parser.add_argument("seconds", nargs="?", type=float, default=2, help="to measure (default 2)")
+    parser.add_argument(
+        "seconds", nargs="?", type=float, default=2, help="seconds to measure (default 2)"
+    )
     print(images_per_second(parser.parse_args().seconds))

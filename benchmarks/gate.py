@@ -1,12 +1,12 @@
 """How often the gate lets a candidate pass, simulated: ``python -m benchmarks.gate``.
 
-Prints Markdown: the share of candidates that pass with the default limits, of those that are as
-good as production, that are worse by a margin, and that are worse by twice a margin.
+Prints a Markdown table: the share of candidates that pass with the default limits, if they are as
+good as production, worse by a margin, or worse by twice a margin.
 
-Two versions that are as good as each other still read some digits differently. What the checks
-see is this discordance alone, so it is what is simulated: half of it lost, half won, and a worse
-candidate loses more. With error rate e and correlation r of the mistakes, it is
-2 e (1 − e) (1 − r): 0.8 % is an error rate of 0.6 % and a correlation of a third, and 0.4 % an
+Two equally good versions still read some digits differently. The checks see only this discordance,
+so that is what is simulated: in half of it the candidate loses, in half it wins, and a worse
+candidate loses more. With error rate e and correlation r of the mistakes, the discordance is
+2 e (1 − e) (1 − r): 0.8 % for an error rate of 0.6 % and a correlation of a third, 0.4 % for an
 error rate of 0.4 % and a correlation of a half.
 """
 
@@ -19,9 +19,9 @@ from benchmarks.flags import flags
 from training.gate import ALPHA, Limits, holm, p_value
 
 HELD_OUT = np.array([599, 663, 579, 619, 553, 533, 584, 610, 570, 580])
-"""Of each digit: MNIST's training images by a tenth of the writers, those of seed 1."""
+"""Images of each digit by the writers held out with seed 1, a tenth of MNIST's training set."""
 MISTAKES = np.array([7, 1, 9, 11, 7, 17, 11, 9, 12, 17])
-"""Of version 1, as in its model card, on both of its data sets: some digits are harder."""
+"""Version 1's mistakes on each digit, on both data sets of its model card: some are harder."""
 HARDEST = 5
 DISCORDANCES = (0.004, 0.006, 0.008)
 REPLICATES = 20_000
@@ -41,12 +41,12 @@ def simulate(
     discordance: float,
     fall: float | NDArray[np.float64] = 0.0,
 ) -> Passed:
-    """Draw candidates, and put them to the two checks of accuracy.
+    """Draw candidates; return which shares of them pass the two checks of accuracy.
 
     Args:
-        limits: of which the margins are used.
-        discordance: share of digits that only one of two equal versions reads right.
-        fall: by which the candidate's accuracy is lower, as a share, on all digits or each of ten.
+        limits: the gate's; only the margins are used.
+        discordance: share of digits that only one of two equal versions reads correctly.
+        fall: of the candidate's accuracy, as a share, on all digits or on each of the ten.
     """
     random = np.random.default_rng(0)
     hardness = MISTAKES / HELD_OUT / (MISTAKES.sum() / HELD_OUT.sum())
@@ -66,7 +66,7 @@ def on_one_digit(fall: float) -> NDArray[np.float64]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Simulate, and print the table."""
     flags(__doc__).parse_args()
     limits = Limits()
     falls: dict[str, float | NDArray[np.float64]] = {

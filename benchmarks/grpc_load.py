@@ -1,8 +1,8 @@
 """Calls V2's ``ModelInfer``: ``python -m benchmarks.grpc_load ADDRESS REQUEST CLIENTS SECONDS``.
 
 ``REQUEST`` is a file with a serialized request. Prints a JSON list: calls per second, and the 50th
-and 99th percentile of the time that a call took, in milliseconds. Requests and answers stay bytes
-here, so that the client is not what is measured.
+and 99th percentiles of the time of a call, in milliseconds. Requests and answers are not parsed
+here, so that it is the server that is measured.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
 async def load(address: str, request: bytes, clients: int, seconds: float) -> list[float]:
-    """The calls per second, and the percentiles."""
+    """Calls per second, and the 50th and 99th percentiles of their time in milliseconds."""
     times: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.unary_unary(METHOD)
@@ -39,10 +39,10 @@ async def load(address: str, request: bytes, clients: int, seconds: float) -> li
 
 if __name__ == "__main__":
     parser = flags(__doc__)
-    parser.add_argument("address")
-    parser.add_argument("request", type=Path)
-    parser.add_argument("clients", type=int)
-    parser.add_argument("seconds", type=float)
+    parser.add_argument("address", help="host:port")
+    parser.add_argument("request", type=Path, help="file with a serialized ModelInferRequest")
+    parser.add_argument("clients", type=int, help="each waits for its answer")
+    parser.add_argument("seconds", type=float, help="seconds to call for")
     args = parser.parse_args()
     measured = load(args.address, args.request.read_bytes(), args.clients, args.seconds)
     print(json.dumps(asyncio.run(measured)))

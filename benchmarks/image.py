@@ -1,10 +1,10 @@
 """What each step of the image function is worth, and what it costs: ``python -m benchmarks.image``.
 
-Prints Markdown tables: the accuracy of the shipped model on three sets of images with the whole
-recipe and with one step of it taken out at a time; what is said to be a digit, and how sharp it
-is; the time for one image. The sets are one half of hwd1000 (1,000 digits drawn by hand, 28×28,
-black on white), and digits drawn here as on a canvas and as in a photo. The recipe was developed
-on half 0; ``--half 1`` takes the other.
+Prints Markdown tables: the accuracy of version 1 on three sets of images, with the whole recipe and
+with one step of it left out at a time; which images are found to have a digit, and how sharp it is;
+the time for one image. The sets are one half of hwd1000 (1,000 digits drawn by hand, 28×28, black
+on white), and digits drawn here as on a canvas and as in a photo. The recipe was developed on half
+0; ``--half 1`` takes the other.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from transformer.image import Picture
 
 ROOT = Path(__file__).parents[1]
 DRAWN = 500
-"""Images drawn for each of two sets."""
+"""Images in each set that is drawn here."""
 
 Grey = NDArray[np.uint8]
 Files = list[tuple[bytes, int]]
@@ -44,7 +44,7 @@ Files = list[tuple[bytes, int]]
 
 
 def hand_drawn(half: int) -> Files:
-    """One half of hwd1000, by a hash of the file's name; nothing where it is not at hand."""
+    """One half of hwd1000, chosen by a hash of the file name; empty if the set is missing."""
     if not HWD1000.exists():
         return []
     return [(upload.content, upload.label) for upload in read_uploads(HWD1000, half)]
@@ -68,11 +68,11 @@ STROKES: list[list[list[list[float]]]] = [
     [arc(0.5, 0.3, 0.2, 0.2, 90, 450), arc(0.5, 0.7, 0.25, 0.2, 270, 630)],
     [arc(0.5, 0.32, 0.22, 0.22, 0, 360), [[0.72, 0.32], [0.6, 0.9]]],
 ]
-"""A line or two for each digit, on a square of 1×1."""
+"""The lines of each digit, as points [x, y] in a square of 1×1."""
 
 
 def draw(random: np.random.Generator, digit: int, size: tuple[int, int], pen: float) -> Grey:
-    """A digit of random size, slant and place on (height, width) pixels; 255 is ink."""
+    """A digit of random size, slant and place: uint8 of ``size`` (height, width), 255 is ink."""
     tall = random.uniform(0.35, 0.85) * min(size)
     slant = np.array([[random.uniform(0.75, 1.05), random.uniform(-0.25, 0.1)], [0, 1]]) * tall
     place = [random.uniform(-0.02, side - 0.98 * tall) for side in size[::-1]]
@@ -84,7 +84,7 @@ def draw(random: np.random.Generator, digit: int, size: tuple[int, int], pen: fl
 
 
 def on_canvas(random: np.random.Generator, digit: int) -> bytes:
-    """Drawn with any pen in any tone on any other, with some specks: a PNG of 280×280."""
+    """A PNG of 280×280: a digit with any pen, in any tone on any other, and some specks."""
     page = draw(random, digit, (280, 280), math.exp(random.uniform(0, 3.2)))
     for x, y in random.integers(0, 278, (5, 2)):
         page[y : y + 2, x : x + 2] = 255
@@ -95,7 +95,7 @@ def on_canvas(random: np.random.Generator, digit: int) -> bytes:
 
 
 def in_photo(random: np.random.Generator, digit: int | None) -> bytes:
-    """Written on paper or chalked on a board, or blank, in uneven light: a JPEG of 640×480."""
+    """A JPEG of 640×480 in uneven light: a digit on paper or a chalkboard, or a blank one."""
     pen = random.uniform(6, 20)
     strokes = np.zeros((480, 640)) if digit is None else draw(random, digit, (480, 640), pen) / 255
     paper, ink = (200, random.uniform(40, 130)) if random.random() < 0.7 else (70, 210)
@@ -110,13 +110,13 @@ def in_photo(random: np.random.Generator, digit: int | None) -> bytes:
 
 
 def two_digits(random: np.random.Generator, digit: int) -> bytes:
-    """Two digits side by side."""
+    """A PNG with two digits side by side."""
     pages = [draw(random, other, (280, 280), 12) for other in (digit, (digit + 3) % 10)]
     return encode(255 - np.concatenate(pages, 1))
 
 
 def mnist() -> Files:
-    """MNIST's test digits, inverted and off centre, so that they do not pass unchanged."""
+    """MNIST's test digits, inverted and off centre, so that they are not used unchanged."""
     path = MNIST / "t10k-images-idx3-ubyte.gz"
     if not path.exists():
         return []
@@ -125,7 +125,7 @@ def mnist() -> Files:
 
 
 def whole_box(strength: ink.Strength) -> Grey:
-    """In place of the centre of mass: the centre of the box."""
+    """The digit centred by its box, in place of its centre of mass."""
     height, width = strength.shape
     top, left = (28 - height) // 2, (28 - width) // 2
     pixels = np.zeros((28, 28), np.uint8)
@@ -134,7 +134,7 @@ def whole_box(strength: ink.Strength) -> Grey:
 
 
 def without(module: Any, **changes: Any) -> Callable[[], contextlib.AbstractContextManager[object]]:
-    """The recipe with other values or functions in ``module``."""
+    """Makes a context in which ``module`` has these values or functions instead of its own."""
     return lambda: mock.patch.multiple(module, **changes)
 
 
@@ -156,7 +156,7 @@ STEPS: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
 
 
 def resized(file: bytes, *, inverted: bool) -> Picture:
-    """No recipe at all."""
+    """The image shrunk to 28×28, and inverted if asked: no recipe at all."""
     grey = cv2.resize(decode(file), (28, 28), interpolation=cv2.INTER_AREA)
     return Picture(np.asarray(255 - grey if inverted else grey, np.uint8), "ok")
 
@@ -188,7 +188,7 @@ def measure_accuracy(half: int) -> None:
 
 
 def sharpness(file: bytes) -> float:
-    """That of the digit, or of what is most like one; see ``transformer.ink``."""
+    """The sharpness of the digit, or of what looks most like one; see ``transformer.ink``."""
     whole = decode(file)
     step = -(-max(whole.shape) // ink.LOOK)
     height, width = (side // step for side in whole.shape)
@@ -197,7 +197,7 @@ def sharpness(file: bytes) -> float:
 
 
 def measure_status(half: int) -> None:
-    """Print what is said to be a digit."""
+    """Print how many images have which status, and how sharp their digits are."""
     random = np.random.default_rng(1)
     sets = {
         f"hwd1000, half {half}": hand_drawn(half),
@@ -217,7 +217,7 @@ def measure_status(half: int) -> None:
 
 
 def timed() -> Iterator[tuple[str, bytes]]:
-    """Names and files of the images whose time is taken."""
+    """Names and files of the images that are timed."""
     random = np.random.default_rng(0)
     canvas = 255 - draw(random, 8, (280, 280), 12)
     rgb = np.dstack([canvas] * 3)
@@ -230,7 +230,7 @@ def timed() -> Iterator[tuple[str, bytes]]:
 
 
 def median_time(function: Callable[[bytes], object], file: bytes) -> float:
-    """Microseconds for one image: the median of 200 calls, or of one second of them."""
+    """Microseconds for one image: the median of 200 calls, or of as many as fit in a second."""
     times: list[float] = []
     while len(times) < 200 and sum(times) < 1:
         start = time.perf_counter()
@@ -252,7 +252,9 @@ def measure_time() -> None:
 
 if __name__ == "__main__":
     parser = flags(__doc__)
-    parser.add_argument("--half", type=int, choices=(0, 1), default=0, help="of hwd1000")
+    parser.add_argument(
+        "--half", type=int, choices=(0, 1), default=0, help="which half of hwd1000 (default 0)"
+    )
     half = parser.parse_args().half
     measure_accuracy(half)
     print()

@@ -1,9 +1,9 @@
 """Installs what ``make bench`` needs into ``build/bench``: ``python -m benchmarks.install``.
 
-Every peer has an environment of its own, pinned in ``benchmarks/peers/requirements``; ours has what
-the images of our two programs have. Torch is installed once, with NumPy and Pillow; a ``.pth`` file
-shows it to all of them. What cannot be installed is left out, and its reason kept for the report.
-As root, programs that are missing come from Debian.
+Each peer has an environment of its own, pinned in ``benchmarks/peers/requirements``; ours has the
+packages of our two images. Torch is installed once, with NumPy and Pillow; a ``.pth`` file makes it
+available to all environments. A peer that cannot be installed is left out, and the reason is kept
+for the report. If run as root, programs that are missing are installed from Debian.
 """
 
 import os
@@ -22,19 +22,19 @@ BASE = VENVS / "torch"
 SHARED = ("torch==2.13.0", "numpy", "pillow")
 CONSTRAINED = ("--constraint", str(ROOT / "constraints.txt"))
 PROGRAMS = {"wrk": "wrk", "java": "default-jre-headless"}
-"""Debian's package for each."""
+"""Programs, and the Debian package of each."""
 
 
 def site_packages(folder: Path) -> Path:
-    """Where an environment keeps its packages."""
+    """The folder of an environment's packages."""
     return folder / f"lib/python3.{sys.version_info.minor}/site-packages"
 
 
 def pip(folder: Path, *args: str) -> None:
-    """Install into an environment, which is made anew.
+    """Make a new environment in ``folder``, and install into it.
 
     Raises:
-        subprocess.CalledProcessError: it failed; what pip said is its ``stderr``.
+        subprocess.CalledProcessError: pip failed; ``stderr`` is its output.
     """
     venv.create(folder, clear=True, with_pip=True)
     if folder != BASE:
@@ -44,7 +44,7 @@ def pip(folder: Path, *args: str) -> None:
 
 
 def install(name: str, *requirements: Path, args: tuple[str, ...] = ()) -> None:
-    """An environment, unless it is there as required."""
+    """Make an environment, unless it is there with the same requirements."""
     wanted = "\n".join(path.read_text(encoding="utf-8") for path in requirements)
     folder = VENVS / name
     stamp, missing = (VENVS / f"{name}.{kind}" for kind in ("installed", "missing"))
@@ -64,7 +64,7 @@ def install(name: str, *requirements: Path, args: tuple[str, ...] = ()) -> None:
 
 
 def archive(folder: Path) -> None:
-    """What TorchServe starts from."""
+    """Make the model archive that TorchServe serves."""
     store = folder / "store"
     store.mkdir()
     command = [str(folder / "bin/torch-model-archiver"), "--model-name=mnist", "--version=1"]
@@ -74,7 +74,7 @@ def archive(folder: Path) -> None:
 
 
 def main() -> None:
-    """Install whatever is not there yet."""
+    """Install whatever is missing."""
     flags(__doc__).parse_args()
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     if packages and os.geteuid() == 0:

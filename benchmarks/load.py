@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROGRAM, LOAD = {0}, {1}
-"""Cores: of what is measured, and of what measures."""
+"""The cores of the programs that are measured, and of the load."""
 STAT = Path("/proc/stat")
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
 
 
 class Answers(NamedTuple):
-    """How fast they came."""
+    """Throughput and latency."""
 
     rate: float
     """Requests per second."""
@@ -34,11 +34,11 @@ class Answers(NamedTuple):
 
 
 class Failed(Exception):
-    """Not every request was answered with success; the first line says so in short."""
+    """Not every request succeeded; the first line of the message says so in short."""
 
 
 def check_machine() -> None:
-    """Leave the program where it cannot be measured."""
+    """Exit if wrk or one of the two cores is missing."""
     if not shutil.which("wrk"):
         sys.exit("wrk is missing: apt install wrk")
     if not os.sched_getaffinity(0) >= PROGRAM | LOAD:
@@ -46,10 +46,10 @@ def check_machine() -> None:
 
 
 class Clock:
-    """What other programs take of the two cores, from now on."""
+    """Measures what other programs take of the two cores, from now on."""
 
     def __init__(self, server: Callable[[], float]) -> None:
-        """``server`` gives the processor time, in seconds, that the server has taken so far."""
+        """``server`` returns the processor time, in seconds, that the server has taken so far."""
         self._server = server
         self._start = self._read()
 
@@ -59,7 +59,7 @@ class Clock:
         return time.perf_counter(), self._server(), load, busy(STAT.read_text(encoding="ascii"))
 
     def others(self) -> float:
-        """The share that neither the server nor the load had, from 0 to 1."""
+        """The share taken by neither the server nor the load, from 0 to 1."""
         wall, server, load, everything = (
             now - then for now, then in zip(self._read(), self._start, strict=True)
         )
@@ -67,7 +67,7 @@ class Clock:
 
 
 def busy(stat: str) -> float:
-    """Seconds that programs have had of both cores, from ``/proc/stat``; interrupts not counted."""
+    """Seconds that programs have run on both cores, from ``/proc/stat``, without interrupts."""
     cores = [f"cpu{core}" for core in PROGRAM | LOAD]
     rows = [line.split() for line in stat.splitlines()]
     ticks = sum(int(tick) for row in rows if row[0] in cores for tick in row[1:4])
@@ -75,14 +75,14 @@ def busy(stat: str) -> float:
 
 
 def listens(port: int) -> bool:
-    """Whether something takes connections on a port of this machine."""
+    """Whether a port of this machine accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
 def on(cores: set[int]) -> Iterator[None]:
-    """Let the processes that start in the block run on ``cores``."""
+    """Processes started in the block run on ``cores``."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -100,10 +100,10 @@ def wrk(
     clients: int,
     seconds: int,
 ) -> Answers:
-    """POST ``bodies`` in turn, with ``folder`` for scratch files.
+    """POST ``bodies`` in turn from ``clients`` for ``seconds``; scratch files go to ``folder``.
 
     Raises:
-        Failed: an answer other than 2xx, or none.
+        Failed: an answer was not 2xx, or did not come.
     """
     lines = ["local requests = {}", "function init()"]
     for name, value in headers.items():
@@ -111,7 +111,7 @@ def wrk(
     for number, body in enumerate(bodies, 1):
         path = folder / f"{number}.body"
         path.write_bytes(body)
-        # Closed, since wrk has no room for more file numbers than its clients need.
+        # Closed, since wrk has file descriptors for no more than its clients.
         lines.append(f'  local file = io.open("{path}", "rb")')
         lines.append(f'  requests[{number}] = wrk.format("POST", nil, nil, file:read("*a"))')
         lines.append("  file:close()")
@@ -128,10 +128,10 @@ def wrk(
 
 
 def read_wrk(report: str) -> Answers:
-    """What wrk printed.
+    """Parse what wrk printed.
 
     Raises:
-        Failed: it tells of failures.
+        Failed: it reports failures, or no answers.
     """
     found = re.search(r"Requests/sec:\s+([\d.]+)", report)
     times = dict(re.findall(r"^ +(\d+)%\s+(\S+) *$", report, re.MULTILINE))
@@ -142,13 +142,13 @@ def read_wrk(report: str) -> Answers:
 
 
 def read_time(text: str) -> float:
-    """Milliseconds of what wrk writes, such as ``1.23ms``."""
+    """Parse a time that wrk printed, such as ``1.23ms``, into milliseconds."""
     number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()  # type: ignore[union-attr]
     return float(number) * MILLISECONDS[unit]
 
 
 def grpc(address: str, body: bytes, folder: Path, *, clients: int, seconds: int) -> Answers:
-    """Call ``ModelInfer`` with ``body``, a serialized request.
+    """Call ``ModelInfer`` from ``clients`` for ``seconds``; ``body`` is a serialized request.
 
     Raises:
         Failed: a call failed.

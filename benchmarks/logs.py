@@ -1,10 +1,10 @@
 """What metrics, access log and traces cost: ``python -m benchmarks.logs``.
 
-Pairs of predictor and transformer on one core answer 32 clients in turn, an image of 28×28 to a
-request, which is the cheapest one. The first counts, logs errors only and traces nothing; "nothing
-counted" leaves out KServe's metrics too. Prints a Markdown table of the processor time that a pair
-spends on a request, and of its throughput: medians of the rounds, and of the ratios in a round,
-with their quartiles.
+Pairs of predictor and transformer on one core take turns to answer 32 clients, with one image of
+28×28 per request, the cheapest request there is. The first pair counts, logs errors only and traces
+nothing; "nothing counted" leaves out KServe's metrics too. Prints a Markdown table of a pair's
+processor time per request and of its throughput: the medians over the rounds, and the ratios to the
+first pair within a round, as medians and quartiles.
 """
 
 import os
@@ -34,12 +34,12 @@ SETTINGS: dict[str, tuple[str, dict[str, str]]] = {
     "1 % traced": ("errors", {**SAMPLER, "OTEL_TRACES_SAMPLER_ARG": "0.01"}),
     "all traced": ("errors", {**SAMPLER, "OTEL_TRACES_SAMPLER_ARG": "1"}),
 }
-"""``--access_log``, and the environment."""
+"""The value of ``--access_log``, and the environment."""
 
 
 @contextmanager
 def pair(folder: Path, setting: str, collector: str) -> Iterator[tuple[Program, Program]]:
-    """Predictor and transformer on the core of what is measured."""
+    """Run predictor and transformer on the core for measured programs."""
     logged, environment = SETTINGS[setting]
     flags = ["--log_format=json", f"--access_log={logged}"]
     if environment.keys() >= SAMPLER.keys():
@@ -54,7 +54,7 @@ def pair(folder: Path, setting: str, collector: str) -> Iterator[tuple[Program, 
 def measure(
     programs: tuple[Program, Program], request: bodies.Request, folder: Path
 ) -> tuple[float, float]:
-    """Microseconds of processor time to a request, and requests per second."""
+    """Microseconds of processor time per request, and requests per second."""
     processes = [psutil.Process(program.process.pid) for program in programs]
     before = used(processes)
     url = f"{programs[1].url}{request.path}"
@@ -64,12 +64,12 @@ def measure(
 
 
 def used(processes: list[psutil.Process]) -> float:
-    """Processor time so far, in seconds."""
+    """The processor time of ``processes`` so far, in seconds."""
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def main() -> None:
-    """Measure in turn."""
+    """Measure all settings in turn, and print the table."""
     flags(__doc__).parse_args()
     check_machine()
     request = bodies.body("/v1/models/mnist:predict", bodies.SMALL)
@@ -82,7 +82,7 @@ def main() -> None:
         for _ in range(1 + ROUNDS):  # the first one warms up
             for name, running in pairs.items():
                 found[name].append(measure(running, request, folder))
-    print("| | µs of processor time a request | ratio | requests/s | ratio |")
+    print("| | processor time per request, µs | ratio | throughput, requests/s | ratio |")
     print("| --- | ---: | ---: | ---: | ---: |")
     base = next(iter(found.values()))[1:]
     for name, rounds in found.items():

@@ -1,7 +1,7 @@
-"""How much memory callers can make the transformer take: ``python -m benchmarks.memory``.
+"""How much memory callers can make the transformer use: ``python -m benchmarks.memory``.
 
-The largest bodies, images and messages that the limits let through, many at a time. Prints a
-Markdown table: what was answered, and the most resident memory while it was.
+Sends the largest bodies, images and messages that the limits let through, many at a time. Prints a
+Markdown table: the statuses of the answers, and the most resident memory meanwhile.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ TIMEOUT = 120
 
 
 class Request(NamedTuple):
-    """What is sent by REST, and where to."""
+    """A request by REST."""
 
     path: str
     content: bytes
@@ -38,13 +38,13 @@ class Request(NamedTuple):
 
 
 def v1(body: bytes) -> Request:
-    """An image, or JSON."""
+    """A V1 request: ``body`` is JSON or an image."""
     kind = "application/json" if body.startswith(b"{") else "image/png"
     return Request(V1, body, {"content-type": kind})
 
 
 def requests() -> dict[str, Request]:
-    """What is sent by REST."""
+    """The requests by REST, each with its name in the table."""
     tiff = encode(Image.new("F", (7000, 7000)), "TIFF", compression="tiff_adobe_deflate")
     file = os.urandom(23 * MIB)
     lists = b",".join([b'{"a":[[[[[[[[]]]]]]]]}'] * 400_000)
@@ -59,7 +59,7 @@ def requests() -> dict[str, Request]:
 
 
 async def over_rest(url: str, request: Request, count: int) -> Counter[str]:
-    """The statuses of the answers to ``count`` requests at a time."""
+    """Send ``count`` requests at once; return how many answers have which status."""
     limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as client:
 
@@ -72,7 +72,7 @@ async def over_rest(url: str, request: Request, count: int) -> Counter[str]:
 
 
 async def over_grpc(address: str, file: bytes, count: int) -> Counter[str]:
-    """The same by gRPC, each on a connection of its own."""
+    """The same by gRPC with ``file`` as the image, each call on a connection of its own."""
     raw = len(file).to_bytes(4, "little") + file
     tensor = {"name": "images", "datatype": "BYTES", "shape": [1]}
     request = pb.ModelInferRequest(model_name="mnist", inputs=[tensor], raw_input_contents=[raw])
@@ -88,7 +88,7 @@ async def over_grpc(address: str, file: bytes, count: int) -> Counter[str]:
 
 
 class Peak:
-    """The most resident memory of a process until the end of the block."""
+    """The most resident memory of a process until the end of the block, in MiB."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -110,7 +110,7 @@ class Peak:
 
 
 def main() -> None:
-    """Send all of it."""
+    """Send all requests, and print the table."""
     flags(__doc__).parse_args()
     print("| sent | at a time | answered | most memory, MiB |")
     print("| --- | ---: | --- | ---: |")
@@ -118,7 +118,7 @@ def main() -> None:
         address = f"127.0.0.1:{predictor.http_port}"
 
         def row(sent: str, count: int, of: Request | bytes) -> None:
-            # A program of its own: what was once taken is not always given back.
+            # Each on a new program: memory is not always given back.
             with programs.transformer(Path(name), address) as transformer:
                 with Peak(transformer.process.pid) as peak:
                     found = asyncio.run(

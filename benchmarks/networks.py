@@ -1,7 +1,7 @@
 """What each network costs: ``python -m benchmarks.networks`` prints a Markdown table.
 
-The graphs are those that are published, with random weights, on one thread. In each round every
-network takes its turn; the times are medians, and the ratio is that to ``plain``.
+The graphs are those that would be published, but with random weights, on one thread. The networks
+take turns in each round; the times are medians per image, and the ratio is to ``plain``.
 """
 
 import statistics
@@ -18,7 +18,7 @@ BATCHES = 1, 16
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     flags(__doc__).parse_args()
     torch.set_num_threads(1)
     graphs = {

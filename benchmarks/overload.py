@@ -1,11 +1,11 @@
 """More requests than the transformer can answer: ``python -m benchmarks.overload``.
 
-The transformer has a core to itself; the predictor and the load share the other. Requests, one
-image each, leave at a rate, whether or not earlier ones were answered (``arrivals.py``). The
-table shows the capacity, what is answered at ten times that rate, and what afterwards. With the
-load near a whole core, the figures say more of the load than of the service.
+The transformer has a core to itself; the predictor and the load share the other. Requests of one
+image each are sent at a fixed rate, whether or not earlier ones were answered (``arrivals.py``).
+The table shows the capacity, what is answered at up to ten times that rate, and what afterwards. If
+the load takes nearly a whole core, the figures say more about the load than about the service.
 
-``--soak=10`` goes on with a tenfold overload and a load of 80 % in turn for ten minutes.
+``--soak=10`` then alternates a tenfold overload with a load of 80 % for ten minutes.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from tests import programs
 PATH = "/v1/models/mnist:predict"
 CLIENTS = 16
 SECONDS = 10.0
-"""Of each row."""
+"""Duration of each row."""
 
 
 class Watch:
-    """Prints what a period has brought."""
+    """Prints a row of the table for each period."""
 
     def __init__(self, transformer: programs.Program, predictor: programs.Program) -> None:
         self._programs = [
@@ -38,7 +38,7 @@ class Watch:
         self._times = [0.0] * len(self._programs)
 
     def row(self, name: str, offered: float, answers: Answers) -> None:
-        """One row of the table."""
+        """Print one row; ``offered`` is in requests per second."""
         before, self._times = self._times, [sum(p.cpu_times()[:2]) for p in self._programs]
         cores = [(b - a) / answers.seconds for a, b in zip(before, self._times, strict=True)]
         memory = [int(p.memory_info().rss) >> 20 for p in self._programs[:2]]
@@ -63,13 +63,13 @@ class Watch:
 HEADER = """\
 | load | offered/s | answered/s | 429 | p50, ms | p99, ms | p99 of 429, ms | else | cores | MiB |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
-"""The percentiles are of what was answered with 200. What is neither 200 nor a 429 with
-Retry-After, or got no answer, is ``else``. Cores: transformer / predictor / load. Memory:
+"""The percentiles are of answers with 200. ``else`` counts all other answers, except 429 with
+Retry-After, and the requests without an answer. Cores: transformer / predictor / load. Memory:
 transformer / predictor."""
 
 
 async def measure(watch: Watch, load: Load, soak: float) -> None:
-    """Print the table."""
+    """Measure, and print the table; ``soak`` is in minutes."""
     print(HEADER)
     for name in (f"{CLIENTS} clients in turn, to warm up", f"{CLIENTS} clients in turn"):
         answers = await load.in_turn(CLIENTS, SECONDS)
@@ -92,9 +92,11 @@ async def measure(watch: Watch, load: Load, soak: float) -> None:
 
 
 def main() -> None:
-    """Measure."""
+    """Start the programs, and measure."""
     parser = flags(__doc__)
-    parser.add_argument("--soak", default=0, type=float, help="minutes")
+    parser.add_argument(
+        "--soak", default=0, type=float, help="minutes to go on with ×10 and ×0.8 in turn"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, on(LOAD):
         folder = Path(name)

@@ -1,12 +1,12 @@
-"""How soon a worse canary is condemned, and an equal one: ``python -m benchmarks.power``.
+"""How soon worse canaries are condemned, and how often equal ones: ``python -m benchmarks.power``.
 
-Prints Markdown and writes ``docs/power.png``. The canaries are simulated, and put to the rule of
-``rollout.decision`` after every call. Its evidence changes only with a bad call, and which of the
-bad calls are the canary's does not depend on how many good ones lie between them; so only the bad
-calls are drawn one by one.
+Prints Markdown tables and writes ``docs/power.png``. The canaries are simulated, and the rule of
+``rollout.decision`` is applied after every call. Its evidence changes only with a bad call, and
+which of the bad calls are the canary's does not depend on how many good ones lie between them; so
+only the bad calls are drawn one by one.
 
-What it leaves out: a split that is mistaken for a wrong one holds a canary for a while, whatever
-the guardrails say; that happens to one canary in 100 at most.
+Left out: a split that is mistaken for a wrong one holds a canary for a while, whatever the
+guardrails say; that happens to at most one canary in 100.
 """
 
 import math
@@ -25,26 +25,27 @@ from rollout.decision import GUARDRAILS, TESTS, log_e_value
 
 PLOT = Path("docs/power.png")
 CANARIES = 10_000
-"""Of each kind: a printed share has a standard error of 0.5 percentage points at most."""
+"""Canaries of each kind: the standard error of a printed share is at most 0.5 percentage points."""
 HORIZON = 100_000
-"""Calls, after which a canary is looked at no longer."""
+"""Calls after which a canary is no longer tested."""
 SHARES = (0.05, 0.1, 0.25, 0.5)
 ALPHA, MINIMUM = 0.05, 100
 """The defaults of ``rollout.decision.judge``."""
 SOON, LATE = 1000, 10_000
-"""Calls within which a canary is condemned or is not."""
+"""Calls within which the condemned canaries are counted."""
 RATES = (0.001, 0.01, 0.05)
-"""Of bad calls, of both versions if they are equal."""
+"""Shares of bad calls of two equal versions, one for each guardrail."""
 LOOK = 100
-"""Calls between two looks at the z-test."""
+"""Calls between two z-tests."""
 
 
 class Effect(NamedTuple):
-    """What makes the canary worse."""
+    """How much worse the canary is: the shares of calls that are bad."""
 
     stable: float
-    """The share of its calls that are bad."""
+    """Of the stable version's calls."""
     canary: float
+    """Of the canary's calls."""
 
 
 EFFECTS = (
@@ -53,21 +54,21 @@ EFFECTS = (
     *(Effect(0.05, canary) for canary in (0.1, 0.2, 0.5)),
 )
 MERGED = tuple((effect, images) for effect in (EFFECTS[5], EFFECTS[9]) for images in (1, 8, 64))
-"""Shares of images that are bad, and images in each call."""
+"""Effects as shares of bad images, and the number of images in a call."""
 LOSSES = (0.2, 0.5, 1.0)
-"""Of the canary's calls that nobody answers."""
+"""Shares of the canary's calls that get no answer."""
 
 
 class Condemned(NamedTuple):
-    """When, for each of the simulated canaries; infinite if not within the horizon."""
+    """When each simulated canary was condemned; infinite if not within the horizon."""
 
     calls: NDArray[np.float64]
-    """That the split had routed, to either version."""
+    """Calls until then, to both versions."""
     own: NDArray[np.float64]
-    """Of them those of the canary."""
+    """Calls until then, to the canary."""
 
     def within(self, calls: int) -> float:
-        """The share that is condemned within so many calls."""
+        """The share of canaries condemned within ``calls`` calls of both versions."""
         return float((self.calls <= calls).mean())
 
 
@@ -80,15 +81,15 @@ def simulate(
     canaries: int = CANARIES,
     horizon: int = HORIZON,
 ) -> Condemned:
-    """Put canaries to one test of the rule, until it condemns or the horizon is reached.
+    """Apply one test of the rule to canaries, until it condemns them or the horizon is reached.
 
     Args:
-        share: of the calls that are routed to the canary.
-        effect: the bad calls.
-        random: the source of all that is drawn.
-        one_sided: as a guardrail is; the split is tested on both sides.
-        canaries: how many.
-        horizon: calls.
+        share: of the calls that go to the canary.
+        effect: the shares of bad calls.
+        random: the random number generator.
+        one_sided: whether the test is, as a guardrail's; that of the split is two-sided.
+        canaries: how many to simulate.
+        horizon: calls after which a canary is no longer tested.
     """
     rate = share * effect.canary + (1 - share) * effect.stable
     its = share * effect.canary / rate
@@ -96,7 +97,7 @@ def simulate(
     bad = np.zeros(canaries, np.int64)
     at = np.zeros(canaries)
     going = np.arange(canaries)
-    # More bad calls than there are before the horizon.
+    # Up to more bad calls than practically ever come before the horizon.
     for total in range(1, int(binom.isf(1e-9, horizon, rate)) + 1):
         bad[going] += random.random(len(going)) < its
         least, most = bad[going].min(), bad[going].max()
@@ -119,25 +120,25 @@ def simulate(
 
 
 def merged(effect: Effect, images: int) -> Effect:
-    """The calls of an effect on images: a call is bad if one of its images is."""
+    """Turns shares of bad images into shares of bad calls: those with a bad image."""
     return Effect(*(1 - (1 - rate) ** images for rate in effect))
 
 
 def answered(loss: float) -> Effect:
-    """As the split counts: the stable version answers all of its calls, the canary not all."""
+    """The effect that the split's test sees: the canary does not answer all of its calls."""
     return Effect(1.0, 1 - loss)
 
 
 def false_alarms(
     share: float, random: np.random.Generator, *, canaries: int = CANARIES, horizon: int = HORIZON
 ) -> float:
-    """The share of equal canaries that one of the guardrails condemns, each with a rate of its own.
+    """The share of equal canaries that any guardrail condemns, each at its own rate of bad calls.
 
     Args:
-        share: of the calls that are routed to the canary.
-        random: the source of all that is drawn.
-        canaries: how many.
-        horizon: calls.
+        share: of the calls that go to the canary.
+        random: the random number generator.
+        canaries: how many to simulate.
+        horizon: calls after which a canary is no longer tested.
     """
     condemned = np.zeros(canaries, bool)
     for _, rate in zip(GUARDRAILS, RATES, strict=True):
@@ -147,10 +148,10 @@ def false_alarms(
 
 
 def z_test(share: float, rate: float, random: np.random.Generator) -> tuple[float, float]:
-    """The share of equal canaries that a z-test of level α condemns: looked at once, and often.
+    """The share of equal canaries that a z-test of level α condemns: applied once, and repeatedly.
 
-    Once is after ``LATE`` calls. Often is after every ``LOOK`` calls until then, from the
-    canary's ``MINIMUM`` on.
+    Once is after ``LATE`` calls. Repeatedly is after every ``LOOK`` calls until then, as soon as
+    the canary has had ``MINIMUM`` of them.
     """
     shape = (CANARIES, LATE // LOOK)
     routed = random.binomial(LOOK, share, shape)
@@ -166,7 +167,7 @@ def z_test(share: float, rate: float, random: np.random.Generator) -> tuple[floa
 
 
 def percent(share: float) -> str:
-    """Without decimals, and never 0 or 100 for what is only close to it."""
+    """In percent, without decimals; what is only close to 0 or 100 is <1 or >99."""
     if 0 < share < 0.01:
         return "<1"
     if 0.99 < share < 1:
@@ -175,7 +176,7 @@ def percent(share: float) -> str:
 
 
 def quantile(calls: NDArray[np.float64], level: float) -> str:
-    """To two digits, which is what can be trusted; a dash if it lies beyond the horizon."""
+    """A quantile to two digits, which are what can be trusted; a dash if beyond the horizon."""
     found = float(np.quantile(calls, level, method="inverted_cdf"))
     return f"{float(f'{found:.2g}'):,.0f}" if math.isfinite(found) else "–"
 
@@ -186,12 +187,12 @@ def quantiles(calls: NDArray[np.float64]) -> str:
 
 
 def words(effect: Effect) -> str:
-    """In percent."""
+    """The effect in percent."""
     return f"{100 * effect.stable:.3g} → {100 * effect.canary:.3g}"
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """As Markdown, numbers to the right."""
+    """Print a table in Markdown, numbers aligned to the right."""
     print(f"\n{title}:\n\n| {' | '.join(head)} |")
     print("| --- |" + " ---: |" * (len(head) - 1))
     for row in rows:
@@ -199,10 +200,10 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 
 def draw(results: Mapping[tuple[Effect, float], Condemned]) -> Figure:
-    """The share of canaries that are condemned by the calls that were routed.
+    """Plot the share of canaries that are condemned, by the number of calls routed.
 
     Args:
-        results: by effect and share; a row of panels for each rate of the stable version.
+        results: by effect and split; each rate of the stable version has a row of panels.
     """
     rates = sorted({effect.stable for effect, _ in results})
     shares = sorted({share for _, share in results})
@@ -291,7 +292,7 @@ def main() -> None:
         ],
     )
 
-    # Not as the user's matplotlibrc says; the same simulation gives the same bytes.
+    # Without the user's matplotlibrc, so that the same simulation gives the same bytes.
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         draw(results).savefig(PLOT, metadata={"Software": None})
 

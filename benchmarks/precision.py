@@ -1,9 +1,9 @@
-"""What bf16 does to the answers: ``python -m benchmarks.precision``.
+"""How bf16 changes the answers: ``python -m benchmarks.precision``.
 
 Convolutions and the linear layer are computed with bf16 weights and inputs; scaling, temperature
-and softmax stay in float32. Prints a Markdown table: each published version on MNIST's digits of
-the writers held out from its training, beside the published graph on the CPU. Computes on a GPU if
-there is one.
+and softmax stay in float32. Prints a Markdown table that compares each published version with its
+published graph on the CPU, on MNIST's digits by the writers held out from its training. Computes on
+a GPU if there is one.
 """
 
 import functools
@@ -23,7 +23,7 @@ from training.run import training_data
 
 ATEN = torch.ops.aten
 HALF = (ATEN.conv2d.default, ATEN.linear.default)
-"""What is computed in bf16, and what lies between them."""
+"""The operators computed in bf16; what lies between them is, too."""
 
 
 class _Half(fx.Transformer):
@@ -39,14 +39,14 @@ class _Half(fx.Transformer):
 
 
 def in_bf16(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that ``read_graph`` has made, with the weights and ``HALF`` in bf16."""
+    """A function from ``read_graph``, with its weights and ``HALF`` in bf16."""
     whole = cast("functools.partial[Any]", compute)
     module = _Half(whole.func.__self__).transform()  # type: ignore[attr-defined]
     return functools.partial(module.forward, *(weight.bfloat16() for weight in whole.args))
 
 
 def on(device: str, compute: Callable[..., Any]) -> Graph:
-    """``compute`` with images and answers in main memory."""
+    """``compute`` on ``device``, with images and answers in main memory."""
 
     def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         probabilities, accepted = compute(images.to(device))
@@ -56,7 +56,7 @@ def on(device: str, compute: Callable[..., Any]) -> Graph:
 
 
 def row(graph: Graph, published: Graph, digits: Digits) -> str:
-    """The cells of ``graph``: how far it is from the published one, and how good."""
+    """The cells of ``graph``: how much it differs from the published one, and how good it is."""
     (expected, sure), (found, accepted) = (
         answer(each, digits.images) for each in (published, graph)
     )
@@ -76,9 +76,11 @@ def row(graph: Graph, published: Graph, digits: Digits) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure, and print the table."""
     parser = flags(__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="MNIST's files")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/mnist"), help="directory of MNIST's files"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # As the predictor does.

@@ -1,8 +1,8 @@
 """Where our pair's time goes under load: ``python -m benchmarks.profile --help``.
 
-Starts the pair as ``make bench`` does, on one core, and prints how much processor time each program
-takes for a request, and how many images share a call and a forward pass. Meanwhile a profiler can
-look at the processes whose numbers it prints, such as ``py-spy record --pid NUMBER``.
+Starts the pair as ``make bench`` does, on one core, and prints the processor time of each program
+per request, and how many images share a call and a forward pass. It also prints the process ids,
+for a profiler to attach meanwhile, such as ``py-spy record --pid ID``.
 """
 
 import argparse
@@ -20,21 +20,23 @@ from benchmarks.servers import running, servers
 CASES = {"small": SMALL, "large": LARGE, "many": MANY, "tensor": TENSOR, "call": CALL}
 NAMES = "predictor", "transformer"
 METRICS = "third", "fourth"
-"""Ports of theirs."""
+"""The names of the ports for their metrics."""
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = flags(__doc__)
     parser.epilog = "example:\n  python -m benchmarks.profile --case=large --clients=8"
     parser.add_argument("--case", choices=CASES, default="small", help=", ".join(CASES.values()))
-    parser.add_argument("--clients", type=int, default=32, help="that each wait for their answer")
-    parser.add_argument("--seconds", type=int, default=5, help="that are measured")
+    parser.add_argument(
+        "--clients", type=int, default=32, help="each waits for its answer (default 32)"
+    )
+    parser.add_argument("--seconds", type=int, default=5, help="seconds to measure (default 5)")
     return parser.parse_args()
 
 
 def batches(port: int) -> tuple[float, float]:
-    """Images that went through a program in runs, and those runs."""
+    """Images that a program has processed in batches, and the number of those batches."""
     lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
     samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     name = "mnist_batch_images"
@@ -42,7 +44,7 @@ def batches(port: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Start, load, print."""
+    """Start the pair, measure it under load, and print."""
     args = parse()
     load.check_machine()
     ours = servers()[0]
@@ -75,8 +77,8 @@ def main() -> None:
                 for now, then in zip(batches(pair.ports[METRICS[i]]), counted[i], strict=True)
             )
             print(
-                f"{program}: {taken / rate / args.seconds * 1e6:.0f} µs of processor a request, "
-                f"{images / max(runs, 1):.1f} images in a run"
+                f"{program}: {taken / rate / args.seconds * 1e6:.0f} µs of CPU time per request, "
+                f"{images / max(runs, 1):.1f} images per batch"
             )
 
 

@@ -1,8 +1,8 @@
-"""A release three times, and what its callers see: ``python -m benchmarks.release``.
+"""Three releases, and what callers see of them: ``python -m benchmarks.release``.
 
-Serves version 1 on this machine, with callers who ask all the time, and releases version 2 by
-``kubectl``, version 2 by ``rollout run``, and by ``rollout run`` a version that fails. Prints each
-command with what it answers, and draws who answered the callers in ``docs/release.png``.
+Serves version 1 on this machine, with callers who ask all the time, and releases version 2 with
+``kubectl``, version 2 with ``rollout run``, and a version that fails with ``rollout run``. Prints
+each command and its output, and plots in ``docs/release.png`` which version answered the callers.
 """
 
 import shlex
@@ -29,7 +29,7 @@ API_PORT = 8001
 API = f"http://127.0.0.1:{API_PORT}"
 CALLERS = 4
 PAUSE = 0.02
-"""Seconds that a caller thinks between an answer and its next request."""
+"""Seconds that a caller waits between an answer and its next request."""
 FAILING = 3
 SEVEN = programs.ROOT / "docs/seven.png"
 PATCH = "kubectl patch isvc mnist --type=json --patch="
@@ -54,12 +54,12 @@ class Answer(NamedTuple):
     time: float
     """Seconds since the callers began."""
     version: str
-    """Of the model; ``failed`` where the answer is an error."""
+    """Of the model; ``failed`` if the answer is an error."""
 
 
 @contextmanager
 def callers(url: str) -> Iterator[list[Answer]]:
-    """Ask all the time until the end of the block."""
+    """Ask all the time until the end of the block; yield the list that collects the answers."""
     answers: list[Answer] = []
     begin, stop = time.monotonic(), threading.Event()
     image = SEVEN.read_bytes()
@@ -83,7 +83,7 @@ def callers(url: str) -> Iterator[list[Answer]]:
 
 
 def show(command: str, models: Path) -> None:
-    """Run a command against the API on this machine, and print it with what it answers."""
+    """Run a command against the API on this machine; print it and its output."""
     program, *arguments = shlex.split(command)
     run = {
         "kubectl": ["kubectl", f"--server={API}"],
@@ -101,7 +101,7 @@ def show(command: str, models: Path) -> None:
 
 
 def release(commands: tuple[str, ...], models: Path, pause: float) -> list[Answer]:
-    """What callers get while ``commands`` run, with ``pause`` seconds after each."""
+    """The answers to callers while ``commands`` run, with ``pause`` seconds after each."""
     with tempfile.TemporaryDirectory() as folder:
         flags = (f"--models_dir={models}", f"--api_port={API_PORT}")
         with programs.service(Path(folder), *flags) as service, callers(service.url) as answers:
@@ -115,7 +115,7 @@ def release(commands: tuple[str, ...], models: Path, pause: float) -> list[Answe
 
 
 def draw(runs: dict[str, list[Answer]]) -> None:
-    """Who answered in each second, one panel to each release."""
+    """Plot which version answered in each second, with a panel for each release."""
     figure = Figure(figsize=(9, 7), layout="constrained")
     for axes, (title, answers) in zip(figure.subplots(len(runs), 1), runs.items(), strict=True):
         seconds = int(max(answer.time for answer in answers))
@@ -138,7 +138,7 @@ def draw(runs: dict[str, list[Answer]]) -> None:
 
 
 def main() -> None:
-    """Release three times."""
+    """Release three times, and plot the answers."""
     flags(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)

@@ -1,6 +1,6 @@
-"""Makes ``docs/benchmark.md`` and its plots of ``build/bench/results.json``.
+"""Makes ``docs/benchmark.md`` and its plots from ``build/bench/results.json``.
 
-``python -m benchmarks.report`` does it again without measuring.
+``python -m benchmarks.report`` makes them again without measuring.
 """
 
 import json
@@ -22,22 +22,22 @@ CLIENTS = (1, 8, 32, 64)
 SINGLE, PAIRS = 1, 2
 """Processes that a request passes through."""
 RATE, P50, P99, OTHERS = 4, 5, 6, 7
-"""Places in a row of answers: round, server, case, clients, and these."""
+"""Columns in a row of answers, after round, server, case and clients."""
 
 Results = dict[str, Any]
 
 
 class Goal(NamedTuple):
-    """A ratio to another server, of each round."""
+    """A ratio to another server in each round, and its limit."""
 
     text: str
     limit: float
     least: bool
-    """Whether the ratio shall be at least ``limit``; else at most."""
+    """Whether the ratio should be at least ``limit``; otherwise, at most."""
     ratios: Sequence[float]
 
     def row(self) -> str:
-        """A row of the table."""
+        """The goal as a row of the table."""
         median = statistics.median(self.ratios)
         met = median >= self.limit if self.least else median <= self.limit
         spread = f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
@@ -47,28 +47,28 @@ class Goal(NamedTuple):
 
 
 class Report:
-    """Medians and ratios of what was measured."""
+    """Medians and ratios of the results."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
         self.processes: dict[str, int] = results["processes"]
         self.names = [name for name in self.processes if name not in results["missing"]]
-        """In the order of the table; who failed in any round is not among them."""
+        """In the order of the table, without those that failed in any round."""
         self.answers = [row for row in results["answers"] if row[1] in self.names]
         self.memory = {name: results["memory"][name] for name in self.names}
         self.start = {name: results["start"][name] for name in self.names}
 
     def values(self, name: str, case: str, clients: int, column: int = RATE) -> list[float]:
-        """A figure of each round."""
+        """A figure of a server in each round."""
         key = [name, case, clients]
         return [row[column] for row in self.answers if row[1:4] == key]
 
     def median(self, name: str, case: str, clients: int, column: int = RATE) -> float:
-        """Over the rounds; 0 where it was not measured."""
+        """Its median over the rounds; 0 if it was not measured."""
         return statistics.median(self.values(name, case, clients, column) or [0])
 
     def peers(self, processes: Iterable[int] = (SINGLE, PAIRS)) -> list[str]:
-        """Those that serve the model and are not ours."""
+        """The other servers of the model, with so many processes."""
         return [
             name
             for name in self.names
@@ -78,15 +78,15 @@ class Report:
     def best_peer(
         self, case: str, processes: Iterable[int] = (SINGLE, PAIRS), clients: int = 32
     ) -> str:
-        """The one with the most answers."""
+        """The peer with the most answers per second."""
         return max(self.peers(processes), key=lambda name: self.median(name, case, clients))
 
     def quickest(self, processes: int) -> str:
-        """The one that answers a single client the soonest."""
+        """The peer that answers a single client fastest, at the median."""
         return min(self.peers([processes]), key=lambda name: self.median(name, SMALL, 1, P50))
 
     def goals(self) -> list[Goal]:
-        """All of them, met or not."""
+        """All goals, met or not, except those without measurements."""
 
         def rate(case: str, other: str, limit: float, among: str = "") -> Goal:
             found = ratios(self.values(OURS, case, 32), self.values(other, case, 32))
@@ -154,12 +154,12 @@ class Report:
         return rows
 
     def few(self) -> list[str]:
-        """Those that are measured with several numbers of clients."""
+        """The servers that are measured with more numbers of clients."""
         best = self.best_peer(SMALL), self.best_peer(SMALL, [SINGLE])
         return [name for name in self.names if name in (OURS, REST, *best)]
 
     def grid(self) -> list[str]:
-        """The table of the few that were measured with more clients."""
+        """The table of these few, by number of clients."""
         rows = ["| sent | server | clients | requests/s | p50, ms | p99, ms |"]
         rows.append("| --- | --- | ---: | ---: | ---: | ---: |")
         for case in IMAGES:
@@ -176,17 +176,17 @@ class Report:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round; none if the other is missing."""
+    """The ratios of each round; none if the other server is missing."""
     return [a / b for a, b in zip(ours, theirs, strict=True)] if theirs else []
 
 
 def or_dash(value: float) -> str:
-    """A number, or that there is none."""
+    """The number, or a dash in place of 0."""
     return f"{value:,.0f}" if value else "–"
 
 
 def draw(report: Report) -> None:
-    """The two plots beside the page."""
+    """Draw the two plots of the page."""
 
     def everyone(case: str, clients: int, column: int) -> dict[str, float]:
         return {name: report.median(name, case, clients, column) for name in report.names}
@@ -220,7 +220,7 @@ def draw(report: Report) -> None:
 
 
 def write(results: Results) -> None:
-    """The page and its plots."""
+    """Write the page and its plots."""
     report = Report(results)
     draw(report)
     gone = "".join(f"\n- {name}: {why.splitlines()[0]}" for name, why in results["missing"].items())

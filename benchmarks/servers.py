@@ -1,8 +1,8 @@
-"""The servers: what is started, and what is sent to it.
+"""The servers: how each is started, and what is sent to it.
 
-In a command and in the environment, ``{http}`` and the like are free ports: ``http`` is where the
-images go, ``inner`` and ``inner_grpc`` are the ports of a predictor behind it. ``{venv}`` is where
-``python -m benchmarks.install`` has put its environment, and ``{python}`` is the Python of that.
+In commands and environments, ``{http}`` and the like are free ports: ``http`` takes the images,
+``inner`` and ``inner_grpc`` are those of a predictor behind it. ``{venv}`` is the environment that
+``python -m benchmarks.install`` has made, ``{python}`` its Python, ``{folder}`` for scratch files.
 """
 
 import os
@@ -23,25 +23,25 @@ VENVS = ROOT / "build/bench"
 PORTS = ("http", "inner", "inner_grpc", "other", "another", "third", "fourth")
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # See docs/decisions/artifact.md; it helps whoever runs torch.
+    # See docs/decisions/artifact.md; it makes torch faster, in any server.
     "MALLOC_TOP_PAD_": "67108864",
     "PYTHONPATH": str(ROOT),
     "PORT": "{http}",
 }
-"""For everyone."""
+"""For all servers."""
 
 
 class Server(NamedTuple):
-    """One that is measured."""
+    """A server to measure."""
 
     name: str
     processes: int
-    """That a request passes through."""
+    """How many a request passes through."""
     commands: tuple[str, ...]
     """The last one takes the requests."""
     requests: Mapping[str, Request]
     venv: str
-    """Its environment in ``VENVS``."""
+    """The name of its environment in ``VENVS``."""
     environment: Mapping[str, str] = {}
 
 
@@ -70,7 +70,7 @@ def ours(predictor: Mapping[str, Request]) -> Server:
 
 
 def kserve(name: str, protocol: str, port: str, predictor: Mapping[str, Request]) -> Server:
-    """KServe's documented pair; ``predictor`` is what is sent to its predictor alone."""
+    """KServe's documented pair; ``predictor`` has the requests for its predictor alone."""
     path = "/v1/models/mnist:predict"
     program = "{python} -m benchmarks.peers.kserve_pair"
     return Server(
@@ -91,12 +91,12 @@ def kserve(name: str, protocol: str, port: str, predictor: Mapping[str, Request]
 
 
 def uvicorn(app: str) -> str:
-    """A command that serves ``app`` without a line for each request."""
+    """The command that serves ``app`` without an access log."""
     return "{python} -m uvicorn --no-access-log --port={http} " + app
 
 
 def servers() -> list[Server]:
-    """All of them, ours first."""
+    """All servers, ours first."""
     predictor = {TENSOR: bodies.tensor("/v2/models/mnist/infer"), CALL: bodies.call()}
     empty = {SMALL: bodies.body("/", SMALL)}
     return [
@@ -161,7 +161,7 @@ def servers() -> list[Server]:
             "torchserve",
             {
                 "PATH": "{venv}/bin:" + os.environ["PATH"],
-                "TEMP": "{folder}",  # where it keeps the number of its process
+                "TEMP": "{folder}",  # where it keeps its process id
                 "LOG_LOCATION": "{folder}",
                 "METRICS_LOCATION": "{folder}",
                 "TS_INFERENCE_ADDRESS": "http://127.0.0.1:{http}",
@@ -186,7 +186,7 @@ class Running:
     """A server's processes."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        """Start them; what they print goes to ``log`` in ``folder``."""
+        """Start them; their output goes to ``log`` in ``folder``."""
         self.ports = {name: free_port() for name in PORTS}
         venv = VENVS / server.venv
         names = {**self.ports, "python": venv / "bin/python", "venv": venv, "folder": folder}
@@ -205,27 +205,27 @@ class Running:
             ]
 
     def all(self) -> list[psutil.Process]:
-        """Those that were started, and their children.
+        """The processes that were started, and their children.
 
         Raises:
-            psutil.NoSuchProcess: one has ended.
+            psutil.NoSuchProcess: one has exited.
         """
         return [each for p in self._processes for each in (p, *p.children(recursive=True))]
 
     def alive(self) -> bool:
-        """Whether none of those that were started has ended."""
+        """Whether all that were started are still running."""
         return all(process.poll() is None for process in self._processes)
 
     def pin(self, cores: set[int]) -> None:
-        """Let every thread run on ``cores`` only."""
+        """Restrict every thread to ``cores``."""
         for process in self.all():
             for thread in process.threads():
                 os.sched_setaffinity(thread.id, cores)
 
     def memory(self) -> float:
-        """What all hold, in MB: what is a process's own, and of each file what one has of it.
+        """Memory of all, in MB: private memory, and each mapped file once, where it is largest.
 
-        Not the proportional set size: half of what this process has loaded too would be missing.
+        Not the proportional set size: that counts only half of a file that this process maps too.
         """
         own, files = 0, dict[str, int]()
         for process in self.all():
@@ -235,11 +235,11 @@ class Running:
         return (own + sum(files.values())) / 1e6
 
     def processor_time(self) -> float:
-        """Seconds that all have taken."""
+        """The processor time of all so far, in seconds."""
         return sum(sum(process.cpu_times()[:2]) for process in self.all())
 
     def stop(self) -> None:
-        """End them all."""
+        """Terminate all, and kill what is left after 10 s."""
         for process in self._processes:
             os.killpg(process.pid, signal.SIGTERM)
         psutil.wait_procs(self._processes, 10)
@@ -252,7 +252,7 @@ class Running:
 
 @contextmanager
 def running(server: Server, folder: Path) -> Iterator[Running]:
-    """``server`` until the end of the block."""
+    """Run ``server`` until the end of the block."""
     processes = Running(server, folder)
     try:
         yield processes

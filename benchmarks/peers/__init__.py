@@ -1,1 +1,1 @@
-"""What others serve the same model with, each as its documentation says; see ``servers.py``."""
+"""The same model in other servers, each written as its documentation says; see ``servers.py``."""

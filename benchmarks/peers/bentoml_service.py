@@ -1,6 +1,6 @@
 """BentoML with batching, as https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html.
 
-``bentoml serve benchmarks.peers.bentoml_service:Digits``; the images come as a form, as in
+Started by ``bentoml serve benchmarks.peers.bentoml_service:Digits``. Images come as a form, as in
 https://docs.bentoml.com/en/latest/build-with-bentoml/iotypes.html.
 """
 
@@ -15,7 +15,7 @@ from benchmarks.peers.model import Classifier, shrink
 
 @bentoml.service(workers=1)
 class Digits:
-    """Image files; a request has one or several."""
+    """Reads image files, one or several per request."""
 
     def __init__(self) -> None:
         self.classify = Classifier()

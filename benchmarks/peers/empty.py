@@ -1,4 +1,4 @@
-"""The limits of any server in Python: endpoints that do nothing, under uvicorn."""
+"""The limits of any server in Python: endpoints that do nothing, served by uvicorn."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ fastapi = FastAPI()
 
 @fastapi.post("/")
 async def empty() -> dict[str, str]:
-    """Nothing."""
+    """Answer ``{}``."""
     return {}
 
 
 async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Nothing, and no framework."""
+    """Answer ``{}``, without a framework."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})

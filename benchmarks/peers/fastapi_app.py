@@ -1,7 +1,7 @@
 """FastAPI: decodes and predicts in one process.
 
-The body is read as https://fastapi.tiangolo.com/advanced/using-request-directly/ does for one
-image, and as https://fastapi.tiangolo.com/tutorial/body/ does for many.
+The body is read as in https://fastapi.tiangolo.com/advanced/using-request-directly/ for one image,
+and as in https://fastapi.tiangolo.com/tutorial/body/ for many.
 """
 
 from typing import Any
@@ -22,14 +22,14 @@ class Images(BaseModel):
     images: list[Base64Bytes]
 
 
-# `async` and not in FastAPI's pool of threads: a pass is shorter than the way to a thread.
+# `async`, not in FastAPI's thread pool: a forward pass takes less time than changing threads.
 @app.post("/image")
 async def image(request: Request) -> dict[str, Any]:
-    """One image, which is the body."""
+    """Read one image, which is the body."""
     return classify(read(await request.body())[np.newaxis])[0]
 
 
 @app.post("/images")
 async def images(body: Images) -> list[dict[str, Any]]:
-    """Several images."""
+    """Read several images."""
     return classify(np.stack([read(file) for file in body.images]))

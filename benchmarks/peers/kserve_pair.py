@@ -5,9 +5,9 @@ with ``--predictor_protocol=grpc-v2``, gRPC between the two:
 https://kserve.github.io/website/docs/model-serving/predictive-inference/frameworks/custom-predictor/custom-predictor
 https://kserve.github.io/website/docs/model-serving/predictive-inference/transformers/custom-transformer
 
-Three things differ from there, all in its favour: the tensors are integers, because the graph
-scales them itself; every image of a request is used, not the first alone; and Pillow shrinks the
-image without torchvision, which would bring torch into the transformer too.
+Three things differ from the documentation, all in its favour: the tensors are integers, because the
+graph scales them itself; every image of a request is used, not only the first; and Pillow shrinks
+the image without torchvision, which would load torch in the transformer too.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Predictor(Model):  # type: ignore[misc]
 
 
 class Transformer(Model):  # type: ignore[misc]
-    """Makes 28×28 images of files; the SDK's own ``predict`` calls the predictor."""
+    """Turns image files into 28×28 images; the SDK's own ``predict`` calls the predictor."""
 
     def __init__(self, name: str, protocol: str) -> None:
         super().__init__(name)
@@ -62,7 +62,7 @@ class Transformer(Model):  # type: ignore[misc]
         self.ready = True
 
     def preprocess(self, payload: Json, headers: Headers = None) -> Json | InferRequest:
-        """Decode and shrink."""
+        """Decode the images, and shrink them."""
         files = [base64.b64decode(instance["image"]["b64"]) for instance in payload["instances"]]
         images = np.asarray([read(file) for file in files])
         if not self.over_grpc:

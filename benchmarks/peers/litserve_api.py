@@ -1,4 +1,4 @@
-"""LitServe with batching, as https://lightning.ai/docs/litserve/features/batching does."""
+"""LitServe with batching, as in https://lightning.ai/docs/litserve/features/batching."""
 
 import base64
 from typing import Any
@@ -14,7 +14,7 @@ Answers = list[dict[str, Any]]
 
 
 class Digits(litserve.LitAPI):  # type: ignore[misc]
-    """Image files in base64; a request has one or several."""
+    """Reads image files in base64, one or several per request."""
 
     def setup(self, device: str) -> None:
         """Load the model."""
@@ -25,7 +25,7 @@ class Digits(litserve.LitAPI):  # type: ignore[misc]
         return np.stack([read(base64.b64decode(file)) for file in request["images"]])
 
     def batch(self, inputs: list[Images]) -> list[Images]:
-        """Kept apart, since requests differ in length."""
+        """Leave the requests as they are, since they differ in length."""
         return inputs
 
     def predict(self, x: list[Images]) -> list[Answers]:
@@ -34,11 +34,11 @@ class Digits(litserve.LitAPI):  # type: ignore[misc]
         return [[next(answers) for _ in images] for images in x]
 
     def unbatch(self, output: list[Answers]) -> list[Answers]:
-        """One for each request."""
+        """Leave the answers as they are, one list per request."""
         return output
 
     def encode_response(self, output: Answers) -> dict[str, Answers]:
-        """What is answered."""
+        """The answer to one request."""
         return {"predictions": output}
 
 

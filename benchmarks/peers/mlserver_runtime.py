@@ -1,4 +1,4 @@
-"""MLServer with batching: a custom runtime, started with ``mlserver start`` and two settings files.
+"""MLServer with batching: a custom runtime, started by ``mlserver start`` with two settings files.
 
 https://docs.seldon.ai/mlserver/user-guide/custom and
 https://docs.seldon.ai/mlserver/user-guide/adaptive-batching
@@ -13,7 +13,7 @@ from benchmarks.peers.model import Classifier, read
 
 
 class Digits(MLModel):  # type: ignore[misc]
-    """Input: a BYTES tensor of image files in base64."""
+    """Reads a BYTES tensor of image files in base64."""
 
     async def load(self) -> bool:
         """Load the model."""

@@ -1,4 +1,4 @@
-"""What every peer does with an image: the same graph, and Pillow to decode."""
+"""What every peer does with an image: decode it with Pillow, and run the same graph."""
 
 import io
 import os
@@ -13,10 +13,10 @@ GRAPH = Path(__file__).parents[2] / "models/mnist/1/model.pt2"
 
 
 class Classifier:
-    """The graph that ours serves, read by the same reader, which is the quicker one."""
+    """The graph that ours serves, read as ours reads it, which makes it faster."""
 
     def __init__(self) -> None:
-        import torch  # not at the top: what only decodes has no need of it
+        import torch  # not at the top: KServe's transformer only decodes
 
         from predictor.graph import read_graph
 
@@ -25,18 +25,18 @@ class Classifier:
         self._graph = read_graph(GRAPH.read_bytes())
 
     def __call__(self, images: NDArray[np.uint8]) -> list[dict[str, Any]]:
-        """What is said about each of ``images``, uint8 [N, 28, 28], in one forward pass."""
+        """The answers for ``images``, uint8 [N, 28, 28], from one forward pass."""
         return [answer(row) for row in self.probabilities(images).tolist()]
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """float32 [N, 10] of uint8 [N, 28, 28]."""
+        """The probabilities, float32 [N, 10], of ``images``, uint8 [N, 28, 28]."""
         with self._torch.inference_mode():
             scores: NDArray[np.float32] = self._graph(self._torch.tensor(images))[0].numpy()
         return scores
 
 
 def answer(probabilities: list[float]) -> dict[str, Any]:
-    """The digit of one image."""
+    """The answer for one image, from its ten probabilities."""
     return {
         "digit": max(range(10), key=probabilities.__getitem__),
         "probabilities": probabilities,
@@ -49,7 +49,7 @@ def read(file: bytes) -> NDArray[np.uint8]:
 
 
 def shrink(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey, and 28×28 pixels."""
+    """The image in grey, shrunk to uint8 [28, 28]."""
     return np.asarray(image.convert("L").resize((28, 28)))
 
 

@@ -13,7 +13,7 @@ from benchmarks.peers.model import Classifier, read
 
 
 class Digits:
-    """The body of a request is an image, or JSON with image files in base64."""
+    """Reads requests whose body is an image, or JSON with image files in base64."""
 
     def initialize(self, context: Any) -> None:
         """Load the model."""

@@ -1,4 +1,4 @@
-"""Has a program count nothing: Python imports this first where its folder is in PYTHONPATH."""
+"""Turns metrics off: Python imports this at start if its folder is in PYTHONPATH."""
 
 from typing import Any
 
@@ -20,5 +20,5 @@ def _without_observe(kind: type[Histogram]) -> None:
 for kind in (Counter, Histogram):
     setattr(kind, "labels", _itself)  # noqa: B010
 setattr(Counter, "inc", _nothing)  # noqa: B010
-# Ours is one that observes in its own way.
+# Our histogram, a subclass, has its own `observe`.
 setattr(Histogram, "__init_subclass__", classmethod(_without_observe))  # noqa: B010
