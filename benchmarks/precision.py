@@ -62,12 +62,9 @@ def row(graph: Graph, published: Graph, digits: Digits) -> str:
     )
     confidence, digit = found.max(dim=1)
     right = digit == digits.labels
-    was_right = expected.argmax(dim=1) == digits.labels
     cells = (
         f"{(found - expected).abs().max().item():.1g}",
         f"{int((digit != expected.argmax(dim=1)).sum())}",
-        f"{int((was_right & ~right).sum())}",
-        f"{int((right & ~was_right).sum())}",
         f"{int((accepted != sure).sum())}",
         f"{right.double().mean().item():.2%}",
         f"{calibration_error(confidence, right):.5f}",
@@ -88,10 +85,10 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(f"torch {torch.__version__}, {name}\n")
     print(
-        "| version | numbers | largest difference in a probability | other digits | lost | won"
-        " | other `accepted` | accuracy | calibration error |"
+        "| version | numbers | largest difference in a probability | different digits"
+        " | different `accepted` | accuracy | calibration error |"
     )
-    print("| --- | --- |" + " ---: |" * 7)
+    print("| --- | --- |" + " ---: |" * 5)
     for directory in sorted(Path("models/mnist").glob("[0-9]*")):
         model = load(directory)
         _, digits = training_data(model.metadata.training, args.data, of=str(directory))
