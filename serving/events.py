@@ -1,4 +1,4 @@
-"""CloudEvents over HTTP, binary and structured, and the event that answers one.
+"""Reads CloudEvents over HTTP, in binary or structured mode, and writes the event that answers one.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 """
@@ -19,17 +19,17 @@ STRUCTURED = "application/cloudevents+json"
 RESPONSE_TYPE = "io.kserve.inference.response"
 REQUIRED = ("id", "source", "type")
 OPTIONAL = ("subject", "partitionkey", "datacontenttype", "correlationid")
-"""Attributes that are read here; both kinds are strings."""
+"""The attributes that are read, required or not; all are strings."""
 
 
 def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
-    """The event that a request carries, or ``None`` where it is none.
+    """The event in a request, or ``None`` if the request is not an event.
 
-    Its data are the body's bytes, or in structured mode a JSON value or bytes.
+    The event's data are the body's bytes; in structured mode, a JSON value or decoded base64.
 
     Raises:
-        InvalidInput: it is meant as an event, but is none.
-        TooLarge: it holds too many values.
+        InvalidInput: the event is not valid.
+        TooLarge: its JSON has too many values.
     """
     if is_structured(headers):
         attributes, data = _read_structured(body)
@@ -50,7 +50,7 @@ def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
 
 
 def _read_structured(body: bytes) -> tuple[dict[str, Any], Any]:
-    """Attributes and data. The library takes seconds for many attributes, or long numbers."""
+    """Attributes and data; the library takes seconds for many attributes or long numbers."""
     try:
         found = read_json(body)
     except InvalidInput as error:
@@ -70,18 +70,18 @@ def _read_structured(body: bytes) -> tuple[dict[str, Any], Any]:
 
 
 def is_structured(headers: Mapping[str, str]) -> bool:
-    """Whether the body holds the event's attributes too, and not only its data."""
+    """Whether the body contains the event's attributes as well as its data."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED
 
 
 def reply(
     event: CloudEvent, content: bytes, model_name: str, *, structured: bool
 ) -> tuple[dict[str, str], bytes]:
-    """The event that answers ``event``.
+    """The event that answers ``event``, with the same subject and partition key.
 
-    It keeps the subject and the partition key. Its ``correlationid`` is that of ``event`` or, if
-    there is none, the id of ``event``. Its ``id`` is derived from the source and id of ``event``:
-    if an event is sent again, its answer has the same id, and a reader can tell.
+    Its ``correlationid`` is that of ``event`` or, if there is none, the id of ``event``. Its ``id``
+    is derived from the source and id of ``event``: if an event is sent again, its answer has the
+    same id, so that a reader can recognise duplicates.
 
     Args:
         event: the event to answer.
@@ -114,7 +114,7 @@ def _answer_id(event: CloudEvent) -> str:
 
 
 def payload(event: CloudEvent) -> Any:
-    """What the event carries: a JSON value, or bytes that are none."""
+    """The event's data: a JSON value, or bytes if it is not JSON."""
     data = event.get_data()
     if isinstance(data, bytes) and is_json(event.get("datacontenttype") or "", data):
         return read_json(data)

@@ -205,7 +205,7 @@ def _trailing(version: str) -> tuple[tuple[str, str], ...]:
 
 
 def credentials(certfile: str | None, keyfile: str | None) -> grpc.ServerCredentials | None:
-    """For gRPC over TLS, ``None`` without a certificate; its key may be in the same file."""
+    """For TLS; ``None`` without a certificate. The key may be in the certificate's file."""
     if not certfile:
         return None
     chain, key = (Path(name).read_bytes() for name in (certfile, keyfile or certfile))

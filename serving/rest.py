@@ -29,8 +29,8 @@ ANSWERED = (
     "/v2/models/{name}/infer",
     "/v2/models/{name}/versions/{version}/infer",
 )
-"""And those of inferences, see ``serving.app``: with a line break at its end, a path is none there,
-but still one of the SDK's."""
+"""The SDK's paths of inferences, closed too: ``serving.app`` answers them, but with a line break at
+the end they would still reach the SDK."""
 
 
 def add_routes(app: FastAPI, model: ServedModel) -> None:
@@ -87,7 +87,7 @@ EXPECTED = (
     ServerNotReady,
     ServerNotLive,
 )
-"""What is raised to be told to the caller; anything else is a defect."""
+"""Errors whose message the caller gets; any other exception is a defect."""
 
 
 def told(error: Exception) -> tuple[int, str, Mapping[str, str] | None]:

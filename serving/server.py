@@ -174,18 +174,18 @@ class Server(ModelServer):  # type: ignore[misc]
 
 
 class DataPlane(SDKDataPlane):  # type: ignore[misc]
-    """The SDK's, telling the truth about extensions, what hangs, and a predictor away."""
+    """The SDK's data plane, with correct answers about health, readiness and extensions."""
 
     async def live(self) -> dict[str, str]:
-        """``alive``, or ``hanging`` where only a restart helps; V1 and V2 tell it."""
+        """Liveness in V1 and V2: ``alive``, or ``hanging`` if only a restart helps."""
         hangs = any(model.threads.hang() for model in self._model_registry.get_models().values())
         return {"status": "hanging" if hangs else "alive"}
 
     async def ready(self) -> bool:
-        """Whether the predictor is too, with ``--enable_predictor_health_check``."""
+        """Readiness, of the predictor too with ``--enable_predictor_health_check``."""
         try:
             return bool(await super().ready())
-        except (httpx.HTTPError, RpcError):  # it is away
+        except (httpx.HTTPError, RpcError):  # the predictor is unavailable
             return False
 
     def metadata(self) -> dict[str, Any]:
