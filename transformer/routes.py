@@ -29,8 +29,8 @@ POLICY = (
 BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 """What may separate the parts of a form, by RFC 2046."""
 MOST_PARAMETERS = 100
-"""Parameters of a form or of a part of it, or semicolons in a file's name: to take them apart costs
-their number squared."""
+"""Most parameters of a form or of a part of it; semicolons in a file name count too. The time to
+parse them grows with the square of their number."""
 
 
 def add_routes(app: App) -> None:
