@@ -12,19 +12,21 @@ def admit(made: Object) -> Object:
     """Let an object pass, as it is.
 
     Raises:
-        APIError: it is an InferenceService with a field that there is not, without containers, or
-            with a percent that is none.
+        APIError: its metadata are none; it is an InferenceService with a field that there is not,
+            without containers, or with a percent that is none.
     """
+    if problems := [*unknown(made["metadata"], "V1ObjectMeta", "metadata")]:
+        raise APIError(400, "BadRequest", f"strict decoding error: {'; '.join(problems)}")
     if made.get("kind") == "InferenceService":
         written = {key: each for key, each in made.items() if key != "status"}
         if problems := [*unknown(written, "V1beta1InferenceService", "InferenceService")]:
             raise APIError(400, "BadRequest", f"strict decoding error: {'; '.join(problems)}")
         for name in ("predictor", "transformer"):
-            component = made["spec"].get(name) or {}
+            component = made.get("spec", {}).get(name) or {}
             if not component.get("containers"):
                 raise APIError(422, "Invalid", f"spec.{name} has no containers")
             percent = component.get(PERCENT, 0)
-            if not isinstance(percent, int) or not 0 <= percent <= 100:
+            if type(percent) is not int or not 0 <= percent <= 100:
                 raise APIError(422, "Invalid", f"spec.{name}.{PERCENT}: {percent} is no percent")
     return copy.deepcopy(made)
 
@@ -47,9 +49,9 @@ def unknown(value: Any, kind: str, where: str) -> Iterator[str]:
     import kserve  # slow, and needed only when somebody writes
     import kubernetes.client
 
-    if kind.startswith(("list[", "dict(")):
-        if not isinstance(value, list if kind.startswith("list") else dict):
-            yield f"{where} is no {kind[:4]}"
+    if kind[:4].lower() in ("list", "dict"):  # list[…], dict(…), and List[…], Dict[…]
+        if not isinstance(value, list if kind[0] in "lL" else dict):
+            yield f"{where} is no {kind[:4].lower()}"
             return
         inner = kind[5:-1].split(", ")[-1]
         pairs = value.items() if isinstance(value, dict) else enumerate(value)

@@ -1,0 +1,50 @@
+"""What the API on one machine refuses, as an API server with KServe's webhook does."""
+
+from typing import Any
+
+import pytest
+
+from standalone.admission import admit
+from standalone.objects import Object
+from tests.test_objects import refused
+
+
+def service(**predictor: Any) -> Object:
+    containers = {"containers": [{"image": "i"}]}
+    spec = {"predictor": {**containers, **predictor}, "transformer": containers}
+    return {"kind": "InferenceService", "metadata": {"name": "mnist"}, "spec": spec}
+
+
+def test_what_is_refused_nowhere_passes_as_it_is() -> None:
+    good = service(canaryTrafficPercent=10, containers=[{"env": [{"name": "A", "value": "1"}]}])
+    assert admit(good) == good
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        service(containerss=[]),
+        service(containers=[{"env": [{"name": "A", "vlaue": "1"}]}]),
+        service(containers=[{"env": {"A": "1"}}]),
+        {**service(), "spec": []},
+        {"kind": "ConfigMap", "metadata": {"name": "notes", "labels": ["a"]}},
+        {"kind": "ConfigMap", "metadata": {"name": "notes", "label": {}}},
+    ],
+)
+def test_fields_that_there_are_not(made: Object) -> None:
+    with refused(400, "BadRequest"):
+        admit(made)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"kind": "InferenceService", "metadata": {"name": "mnist"}},
+        service(containers=[]),
+        service(canaryTrafficPercent=101),
+        service(canaryTrafficPercent=True),
+    ],
+)
+def test_an_inference_service_that_cannot_be_served(made: Object) -> None:
+    with refused(422, "Invalid"):
+        admit(made)
