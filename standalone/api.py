@@ -83,41 +83,53 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
         if found["plural"] == "inferenceservices":
             raise APIError(405, "MethodNotAllowed", "the service ends with the program: stop that")
         return objects.delete(request.path)
-    try:
-        body = yaml.safe_load(await request.read())
-    except yaml.YAMLError as error:
+    try:  # YAML has dates, and more that JSON has not
+        body = json.loads(json.dumps(yaml.safe_load(await request.read()), allow_nan=False))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise APIError(400, "BadRequest", f"the body cannot be read: {error}") from None
     if not isinstance(body, (dict, list)):
         raise APIError(400, "BadRequest", "the body is no object")
+    if isinstance(body, dict) and not isinstance(body.setdefault("metadata", {}), dict):
+        raise APIError(400, "BadRequest", "its metadata are no object")
     dry, query = "dryRun" in request.query, request.query
     manager = query.get("fieldManager") or request.headers.get("User-Agent", "?").split("/")[0]
-    if isinstance(body, dict) and found["namespace"] and request.content_type != _MERGE:
-        body.setdefault("metadata", {}).setdefault("namespace", found["namespace"])
-    if isinstance(body, dict) and request.method in ("POST", "PUT"):
-        # The path says what it is: Python's client leaves it out.
-        version: str = found["core"] or found["group"]
-        body = {"apiVersion": version, "kind": KINDS[version][found["plural"]], **body}
-    match request.method, request.content_type:
-        case "POST", _ if isinstance(body, dict) and not found["name"]:
-            metadata = body.get("metadata", {})
+    apply = request.content_type == "application/apply-patch+yaml"
+    if isinstance(body, dict) and (request.method != "PATCH" or apply):
+        _complete(body, found)
+    match request.method:
+        case "POST" if isinstance(body, dict) and not found["name"]:
+            metadata = body["metadata"]
             if "generateName" in metadata and "name" not in metadata:
                 metadata["name"] = f"{metadata['generateName']}{int(objects.version):05}"
             if not metadata.get("name"):
                 raise APIError(422, "Invalid", "name or generateName is required")
             path = f"{request.path}/{metadata['name']}"
             return objects.create(path, body, manager, dry=dry)
-        case "PUT", _ if isinstance(body, dict):
+        case "PUT" if isinstance(body, dict):
             return objects.replace(request.path, body, manager, dry=dry)
-        case "PATCH", "application/apply-patch+yaml" if isinstance(body, dict):
+        case "PATCH" if apply and isinstance(body, dict):
             force = query.get("force") == "true"
             return objects.apply(request.path, body, manager, force=force, dry=dry)
-        case "PATCH", _:
+        case "PATCH":
             return objects.patch(request.path, body, manager, dry=dry)
         case _:
             raise APIError(405, "MethodNotAllowed", f"{request.method} is not done here")
 
 
-_MERGE = "application/merge-patch+json"
+def _complete(body: Object, found: re.Match[str]) -> None:
+    """Add to an object what its path says of it: Python's client leaves it out.
+
+    Raises:
+        APIError: it says something else itself.
+    """
+    version: str = found["core"] or found["group"]
+    for where, key, value in (
+        (body, "apiVersion", version),
+        (body, "kind", KINDS[version][found["plural"]]),
+        (body["metadata"], "namespace", found["namespace"]),
+    ):
+        if value and where.setdefault(key, value) != value:
+            raise APIError(400, "BadRequest", f"{key} must be {value}, as in the URL")
 
 
 async def _listed(
@@ -145,14 +157,19 @@ async def _listed(
         }
         return _shown(request, kind, items, whole)
 
+    try:
+        since = int(request.query.get("resourceVersion") or 0)
+        patience = int(request.query.get("timeoutSeconds", 3600))
+    except ValueError as error:
+        raise APIError(400, "BadRequest", str(error)) from None
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     with objects.watch("/") as events:
-        if "resourceVersion" not in request.query:
-            for each in filter(selected, objects.list("/")):
+        for each in filter(selected, objects.list("/")):  # what has changed since it was listed
+            if int(each["metadata"]["resourceVersion"]) > since:
                 events.put_nowait({"type": "ADDED", "object": each})
         try:
-            async with asyncio.timeout(float(request.query.get("timeoutSeconds", 3600))):
+            async with asyncio.timeout(patience):
                 while True:
                     event = await events.get()
                     if selected(event["object"]):

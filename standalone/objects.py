@@ -22,6 +22,9 @@ import jsonpatch
 Object = dict[str, Any]
 Leaves = dict[tuple[str, ...], Any]
 
+OURS = ("uid", "creationTimestamp", "generation", "resourceVersion")
+"""What the server alone writes of the metadata."""
+
 
 class APIError(Exception):
     """A request is refused: an HTTP status, a reason as Kubernetes names it, a message."""
@@ -89,11 +92,14 @@ class Objects:
         before = self.get(path)
         if isinstance(patch, list):
             try:
-                after = leaves(jsonpatch.apply_patch(before, patch))
+                patched = jsonpatch.apply_patch(before, patch)
             except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as refusal:
                 raise APIError(
                     422, "Invalid", f"the server rejected the patch: {refusal}"
                 ) from None
+            if not isinstance(patched, dict):
+                raise APIError(422, "Invalid", "the patch leaves no object")
+            after = leaves(patched)
         else:
             self._check_version(path, patch)
             after = leaves(before)
@@ -154,7 +160,11 @@ class Objects:
         live = self._objects.get(path, {})
         before = leaves(live)
         after = {at: value for at, value in after.items() if value is not None}
-        made = self._admit(tree(after))
+        made = tree(after)
+        metadata, name = made.get("metadata"), path.rpartition("/")[2]
+        if not isinstance(metadata, dict) or metadata.get("name") != name:
+            raise APIError(400, "BadRequest", f"metadata.name must be {name}, as in the URL")
+        made = self._admit(made)
         if live and made.get("kind") != live["kind"]:
             raise APIError(422, "Invalid", f"kind: {live['kind']} cannot be changed")
         changed = [at for at in before | after if before.get(at) != after.get(at)]
@@ -175,10 +185,11 @@ class Objects:
             metadata["uid"] = str(uuid.uuid4())
             metadata["creationTimestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             metadata["generation"] = 1
-        elif made == live:
-            return copy.deepcopy(live)
-        elif made.get("spec") != live.get("spec"):
-            metadata["generation"] = live["metadata"]["generation"] + 1
+        else:
+            metadata |= {key: live["metadata"][key] for key in OURS}
+            if made == live:
+                return copy.deepcopy(live)
+            metadata["generation"] += made.get("spec") != live.get("spec")
         self.version = metadata["resourceVersion"] = str(next(self._versions))
         self._objects[path] = made
         self._tell(path, "MODIFIED" if live else "ADDED", made)
@@ -205,6 +216,8 @@ def tree(fields: Leaves) -> Object:
     for at, value in fields.items():
         node = made
         for key in at[:-1]:
-            node = node.setdefault(key, {})
+            if not isinstance(node.get(key), dict):  # a patch puts an object in a value's place
+                node[key] = {}
+            node = node[key]
         node[at[-1]] = copy.deepcopy(value)
     return made

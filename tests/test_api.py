@@ -1,7 +1,9 @@
 """The Kubernetes API on one machine: what ``kubectl`` does not show of it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from standalone.objects import Objects
 from tests import cluster
 
 MAPS = "/api/v1/namespaces/default/configmaps"
+APPLY = "application/apply-patch+yaml"
 NOTES = {"kind": "ConfigMap", "metadata": {"name": "notes"}, "data": {"a": "1"}}
 
 
@@ -69,6 +72,13 @@ def test_names_can_be_made_up(client: httpx.Client) -> None:
         ("POST", MAPS, "{}", 422, "name or generateName is required"),
         ("PATCH", f"{MAPS}/notes", "{}", 404, '"notes" not found'),
         ("PUT", f"{MAPS}/notes", "[]", 405, "PUT is not done here"),
+        ("POST", MAPS, "a: 2026-01-01", 400, "the body cannot be read"),
+        ("POST", MAPS, "[" * 5000, 400, "the body cannot be read"),
+        ("POST", MAPS, '{"metadata": null}', 400, "its metadata are no object"),
+        ("POST", MAPS, '{"kind": "Pod"}', 400, "kind must be ConfigMap"),
+        ("POST", MAPS, '{"metadata": {"namespace": "other"}}', 400, "namespace must be default"),
+        ("POST", MAPS, '{"metadata": {"name": 5}}', 400, "metadata.name must be 5"),
+        ("GET", f"{MAPS}?watch=1&timeoutSeconds=soon", "", 400, "soon"),
         ("DELETE", cluster.SERVICE.format("default"), "", 405, "stop that"),
     ],
 )
@@ -78,6 +88,39 @@ def test_what_cannot_be_done_is_a_status(
     answer = client.request(method, path, content=body)
     assert answer.status_code == answer.json()["code"] == code
     assert message in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [("PUT", {}), ("PUT", {"metadata": {"name": "other"}}), ("PATCH", {})],
+    ids=["no name", "another", "no name, applied"],
+)
+def test_the_name_is_that_of_the_path(
+    client: httpx.Client, method: str, body: dict[str, Any]
+) -> None:
+    if method == "PUT":
+        client.post(MAPS, json=NOTES)
+    headers = {"Content-Type": APPLY}
+    answer = client.request(method, f"{MAPS}/notes", json=body, headers=headers)
+    assert answer.status_code == 400
+    assert "metadata.name must be notes" in answer.json()["message"]
+
+
+def test_what_the_server_writes_stays(client: httpx.Client) -> None:
+    """A file with the name alone replaces the rest."""
+    before = client.post(MAPS, json=NOTES).json()["metadata"]
+    after = client.put(f"{MAPS}/notes", json={"metadata": {"name": "notes"}}).json()["metadata"]
+    for field in ("uid", "creationTimestamp", "generation"):
+        assert after[field] == before[field]
+
+
+def test_a_watch_begins_where_the_list_ended(client: httpx.Client) -> None:
+    client.post(MAPS, json=NOTES)
+    version = client.get(MAPS).json()["metadata"]["resourceVersion"]
+    more = client.post(MAPS, json={"metadata": {"name": "more"}}).json()
+    query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
+    (event,) = client.get(MAPS, params=query).text.splitlines()
+    assert json.loads(event)["object"] == more
 
 
 def test_a_web_page_of_another_name_is_refused(client: httpx.Client) -> None:

@@ -83,6 +83,15 @@ def test_a_json_patch_of_what_is_not_there_is_refused(objects: Objects, path: st
         objects.patch(PATH, [{"op": "replace", "path": path, "value": "3"}], "me")
 
 
+def test_a_json_patch_leaves_an_object(objects: Objects) -> None:
+    with refused(422, "Invalid"):
+        objects.patch(PATH, [{"op": "replace", "path": "", "value": 5}], "me")
+
+
+def test_an_object_in_the_place_of_a_value(objects: Objects) -> None:
+    assert objects.patch(PATH, {"data": {"a": {"c": "1"}}}, "me")["data"]["a"] == {"c": "1"}
+
+
 @pytest.mark.parametrize("write", ["patch", "replace", "apply"])
 def test_an_old_resource_version_is_a_conflict(objects: Objects, write: str) -> None:
     old = objects.get(PATH)
@@ -135,7 +144,7 @@ def test_what_is_deleted_is_gone(objects: Objects) -> None:
 def test_a_watch_sees_the_changes_under_its_path(objects: Objects) -> None:
     with objects.watch("/api/v1/namespaces/default") as events:
         objects.patch(PATH, {"data": {"a": "3"}}, "me")
-        objects.create("/api/v1/namespaces/other/configmaps/x", notes(), "me")
+        objects.create("/api/v1/namespaces/other/configmaps/notes", notes(), "me")
         assert events.get_nowait()["object"]["data"]["a"] == "3"
         objects.delete(PATH)
         assert events.get_nowait()["type"] == "DELETED"
