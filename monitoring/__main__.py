@@ -27,7 +27,10 @@ Prometheus has started, too.
   Alerts:     http://127.0.0.1:{port}
   Grafana:    data source http://127.0.0.1:{port}, dashboard {dashboard}
 """
-RATE_INTERVAL = "30s"
+RATE_INTERVAL = 30
+"""Seconds over which the page takes a rate; of longer looks four, as Grafana does."""
+LONGEST = 60
+"""Seconds between two looks: the rules' shortest window is five minutes."""
 
 
 def main() -> int:
@@ -58,16 +61,27 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument(
         "--api_port", type=int, default=8001, help="Standalone's port for kubectl (8001)."
     )
-    flags.add_argument("--interval", default="5s", help="Time between two scrapes (5s).")
+    flags.add_argument(
+        "--interval", type=seconds, default="5s", help="Time between two scrapes (5s)."
+    )
     flags.add_argument("standalone", nargs="*", help="Flags for python -m standalone.")
     return flags
+
+
+def seconds(text: str) -> int:
+    """An interval in Prometheus's spelling that leaves the rules something to go by."""
+    number = text.removesuffix("s")
+    if not number.isdecimal() or not 1 <= int(number) <= LONGEST:
+        raise argparse.ArgumentTypeError(f"expected 1s to {LONGEST}s, got {text}")
+    return int(number)
 
 
 async def _run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="monitoring-") as name:
         folder = Path(name)
-        configuration = prometheus.write(folder, interval=args.interval)
-        dashboard.write_console(folder, namespace="default", interval=RATE_INTERVAL)
+        configuration = prometheus.write(folder, interval=f"{args.interval}s")
+        rate = f"{max(RATE_INTERVAL, 4 * args.interval)}s"
+        dashboard.write_console(folder, namespace="default", interval=rate)
         api = f"http://127.0.0.1:{args.api_port}"
         client = httpx.AsyncClient(base_url=api, trust_env=False)
         async with Processes() as processes, client:

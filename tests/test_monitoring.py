@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import textwrap
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import predictor.metrics
 import serving.metrics
 import transformer.metrics
 from monitoring import prometheus
+from monitoring.__main__ import seconds
 from tests import manifests, programs
 from tests.manifests import of_kind
 
@@ -163,6 +165,17 @@ def test_of_two_metrics_ports_the_later_one_is_the_targets(
     assert target["targets"] == ["127.0.0.1"]
     assert target["labels"][prometheus.PORT] == "1234"
     assert target["labels"]["__meta_kubernetes_pod_label_component"] == "predictor"
+
+
+@pytest.mark.parametrize(("text", "number"), [("5s", 5), ("60s", 60), ("1", 1)])
+def test_an_interval(text: str, number: int) -> None:
+    assert seconds(text) == number
+
+
+@pytest.mark.parametrize("text", ["61s", "0s", "1m", "-5s", "s"])
+def test_an_interval_that_leaves_the_rules_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="expected 1s to 60s"):
+        seconds(text)
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool: see docs/monitoring.md")
