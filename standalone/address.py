@@ -38,13 +38,15 @@ def check_free(address: Address, api_port: int) -> None:
     """See that nothing listens on the ports yet.
 
     Raises:
-        OSError: something does.
+        OSError: something does, or two of them are one.
     """
     ports = (
         ("--port", address.host, address.http_port),
         ("--grpc_port", address.host, address.grpc_port),
         ("--api_port", LOOPBACK, api_port),
     )
+    if len({port for *_, port in ports}) < len(ports):
+        raise OSError("--port, --grpc_port and --api_port must differ")
     with ExitStack() as probes:
         for flag, host, port in ports:
             probe = probes.enter_context(socket.socket())

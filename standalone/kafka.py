@@ -240,7 +240,11 @@ def read_settings(path: Path) -> dict[str, str]:
         OSError: there is no such file, or a line is none.
     """
     settings = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeError as error:
+        raise OSError(f"cannot read {path}: {error}") from None
+    for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, equals, value = line.partition("=")

@@ -17,14 +17,23 @@ class ManifestError(Exception):
 class Component:
     """The container of a predictor or transformer, as far as one machine needs it."""
 
+    where: str
+    """Begins the message of an error."""
     args: tuple[str, ...]
     env: Mapping[str, str]
 
     def flag(self, name: str, default: str) -> str:
-        """The value of the flag ``name`` among the arguments."""
-        flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        """The value of the flag ``name`` among the arguments.
+
+        Raises:
+            ManifestError: it has none.
+        """
+        flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         flags.add_argument(f"--{name}", dest="value", default=default)
-        value: str = flags.parse_known_args(self.args)[0].value
+        try:
+            value: str = flags.parse_known_args(self.args)[0].value
+        except argparse.ArgumentError as error:
+            raise ManifestError(f"{self.where}: {error}") from None
         return value
 
 
@@ -36,7 +45,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ManifestError(f"cannot read {path}: {error}") from None
     try:
         if manifest["kind"] != "InferenceService":
@@ -75,4 +84,4 @@ def component(spec: Mapping[str, Any], where: str) -> Component:
     for text in (*args, *env.values()):
         if not isinstance(text, str):
             raise ManifestError(f"{where}: {text!r} is not a string; put it in quotes")
-    return Component(tuple(args), env)
+    return Component(where, tuple(args), env)

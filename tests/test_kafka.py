@@ -394,12 +394,13 @@ def test_a_missing_kafka_is_named(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ("bootstrap", "expected name=value, got 'bootstrap'"),
+        ("# für uns", "cannot read"),
         ("no.such.setting=1", 'No such configuration property: "no.such.setting"'),
     ],
 )
 def test_settings_that_are_wrong_are_named(tmp_path: Path, settings: str, message: str) -> None:
     path = tmp_path / "kafka.properties"
-    path.write_text(settings, encoding="utf-8")
+    path.write_text(settings, encoding="latin-1")
     command = [sys.executable, "-m", "standalone.kafka", "--kafka=x:1", f"--settings={path}"]
     done = subprocess.run(
         command, cwd=programs.ROOT, capture_output=True, text=True, check=False, timeout=60

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from standalone.address import Address, check_free
 from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
 from standalone.manifest import ManifestError, component, read_manifest
 from tests import programs
@@ -150,6 +151,11 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert "--port" in result.stderr
 
 
+def test_ports_that_are_one_are_refused() -> None:
+    with pytest.raises(OSError, match="--port, --grpc_port and --api_port must differ"):
+        check_free(Address("127.0.0.1", 9000, 9001), 9000)
+
+
 def test_a_model_that_does_not_verify_ends_the_start(tmp_path: Path) -> None:
     with programs.program("standalone", tmp_path, f"--models_dir={tmp_path}") as running:
         assert running.process.wait(60) == 1
@@ -241,11 +247,17 @@ def test_the_manifest_is_read() -> None:
             "spec: {predictor: {containers: [{args: [--model_name=n]}]}}}",
             "predictor has --model_name=n, the InferenceService is m",
         ),
+        (
+            "{kind: InferenceService, metadata: {name: m}, "
+            "spec: {predictor: {containers: [{args: [--model_name]}]}}}",
+            "predictor: argument --model_name: expected one argument",
+        ),
+        ("name: Müller", "cannot read"),
     ],
 )
 def test_a_manifest_that_cannot_be_run_says_why(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "isvc.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(ManifestError, match=message):
         read_manifest(path)
 
