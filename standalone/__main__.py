@@ -56,7 +56,7 @@ def main() -> int:
         check_free(address, args.api_port)
         bridge = _bridge(args, address, service["metadata"]["name"]) if args.kafka else []
         asyncio.run(_run(service, address, args.models_dir, args.api_port, bridge))
-    except (APIError, ManifestError, OSError, OverflowError, ProcessDied) as error:
+    except (APIError, ManifestError, OSError, ProcessDied) as error:
         print(f"standalone: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from argparse import ArgumentTypeError
 from contextlib import ExitStack, suppress
 from itertools import chain
 from secrets import randbelow
@@ -27,18 +28,18 @@ class Address(NamedTuple):
 
 
 def ipv4(host: str) -> str:
-    """The address of a host, which Envoy does not look up; raises ValueError."""
+    """The address of a host, which Envoy does not look up; raises ArgumentTypeError."""
     try:
         return socket.gethostbyname(host)
     except OSError as error:
-        raise ValueError(f"{host}: {error}") from error
+        raise ArgumentTypeError(f"{host}: {error}") from error
 
 
 def check_free(address: Address, api_port: int) -> None:
     """See that nothing listens on the ports yet.
 
     Raises:
-        OSError: something does, or two of them are one.
+        OSError: something does, one is none, or two are one.
     """
     ports = (
         ("--port", address.host, address.http_port),
@@ -49,6 +50,8 @@ def check_free(address: Address, api_port: int) -> None:
         raise OSError("--port, --grpc_port and --api_port must differ")
     with ExitStack() as probes:
         for flag, host, port in ports:
+            if not 0 < port < 65_536:
+                raise OSError(f"{flag}={port}: expected a port, 1 to 65535")
             probe = probes.enter_context(socket.socket())
             # As the servers do: connections of an earlier run that linger are no obstacle.
             if sys.platform != "win32":

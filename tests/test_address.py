@@ -1,6 +1,7 @@
 """Ports for programs that start in a moment: nobody else may take one until then."""
 
 import socket
+from argparse import ArgumentTypeError
 
 import pytest
 
@@ -11,6 +12,11 @@ from standalone.address import LOOPBACK, PORTS, free_ports, ipv4
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_host_is_an_address(host: str) -> None:
     assert ipv4(host) == "127.0.0.1"
+
+
+def test_a_host_that_is_not_found_is_named() -> None:
+    with pytest.raises(ArgumentTypeError, match="nowhere.invalid: "):
+        ipv4("nowhere.invalid")
 
 
 def test_free_ports_are_all_different() -> None:

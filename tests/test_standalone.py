@@ -151,6 +151,12 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert "--port" in result.stderr
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65_536])
+def test_a_port_that_there_is_not_is_named(port: int) -> None:
+    with pytest.raises(OSError, match=f"--grpc_port={port}: expected a port"):
+        check_free(Address("127.0.0.1", programs.free_port(), port), programs.free_port())
+
+
 def test_ports_that_are_one_are_refused() -> None:
     with pytest.raises(OSError, match="--port, --grpc_port and --api_port must differ"):
         check_free(Address("127.0.0.1", 9000, 9001), 9000)
