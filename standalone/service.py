@@ -118,12 +118,12 @@ class Service:
                 else:
                     await self._look(processes, client, name, revision)
             found.settle()
+        await self._check(processes)
         if self._envoy and self._traffic() != before:
             write_routes(self._traffic(), self._folder)
         for name in self._vital:
             if (status := processes.ended(name)) is not None:
                 raise ProcessDied(f"{name} has ended with status {status}")
-        await self._check(processes)
         self._objects.set_status(self._path, self._status())
 
     async def _start(self, processes: Processes, name: str, revision: canary.Revision) -> None:
@@ -188,7 +188,7 @@ class Service:
             self._fail(revision, f"is not ready after {START_TIMEOUT} s")
 
     async def _check(self, processes: Processes) -> None:
-        """Stop the revisions that are not needed; see that the service still has those it is."""
+        """Stop the revisions that are not needed; see that those that serve still run."""
         for found in self._components.values():
             needed = found.needed()
             for revision in found.revisions:
@@ -198,9 +198,12 @@ class Service:
                     task = asyncio.create_task(self._stop(processes, revision.name))
                     self._stopping[revision.name] = task
             serving = [each for each in needed if each.ready]
-            ends = [processes.ended(each.name) for each in serving]
-            if serving and None not in ends:
-                raise ProcessDied(f"{serving[-1].name} has ended with status {ends[-1]}")
+            for revision in serving:
+                status = processes.ended(revision.name)
+                if status is not None and revision.name == found.rolled_out:
+                    raise ProcessDied(f"{revision.name} has ended with status {status}")
+                if status is not None:
+                    self._fail(revision, f"has ended with status {status}")
             if not serving and found.latest_created.ready is False:
                 name = found.latest_created.name
                 raise ProcessDied(f"{name} {self._failures[name]}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from standalone.envoy import find_envoy
@@ -231,6 +232,20 @@ def test_the_command_drives_a_canary_and_loses_no_request(service: Program) -> N
     assert set(statuses) == {200}
     assert "CanaryPromoted" in kubectl(service, "get", "events", "--output=yaml")
     assert "mnist-rollout" in kubectl(service, "get", "configmaps")
+
+
+def test_a_canary_that_dies_takes_no_traffic_any_more(service: Program) -> None:
+    patch(service, *version("2"), percent(50))
+    settle(service, NEW)
+    children = psutil.Process(service.process.pid).children()
+    next(each for each in children if each.environ().get("MODEL_VERSION") == "2").kill()
+    deadline = time.monotonic() + programs.START_TIMEOUT
+    while f"{NEW} has ended with status" not in service.output():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.5)  # Envoy reads its routes again
+    assert status(service)["ready"] == "False"
+    assert versions(service, 20) == {"1": 20}
 
 
 def test_a_version_that_cannot_be_served_takes_no_traffic(service: Program) -> None:
