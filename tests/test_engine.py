@@ -134,7 +134,7 @@ def test_scan_fails_on_what_it_finds_and_names_all(bench: Bench) -> None:
     bench.install("git", "docker", trivy='case "$*" in *transformer*) ;; *) exit 3;; esac\n')
     done = bench.run("scan")
     assert done.returncode == 1
-    assert "vulnerabilities in predictor, rollout, training: " in done.stderr
+    assert "scan: predictor, rollout, training: vulnerabilities" in done.stderr
 
 
 def test_a_scan_that_breaks_is_no_finding(bench: Bench) -> None:
