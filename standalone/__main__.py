@@ -48,7 +48,7 @@ def main() -> int:
     """Run until Ctrl-C; returns the exit status."""
     args = _flags().parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a log may hold what a console cannot show
+        sys.stdout.reconfigure(errors="replace")  # a log may have characters that the console lacks
     logging.basicConfig(format="standalone: %(message)s")
     address = Address(args.host, args.port, args.grpc_port)
     try:
@@ -78,38 +78,43 @@ def _flags() -> argparse.ArgumentParser:
         "--manifest",
         type=Path,
         default=Path("manifests/base/inferenceservice.yaml"),
-        help="The InferenceService to run.",
+        help="Manifest of the InferenceService to run.",
     )
     flags.add_argument(
-        "--models_dir", type=Path, default=Path("models"), help="The published model versions."
+        "--models_dir",
+        type=Path,
+        default=Path("models"),
+        help="Folder of the published model versions.",
     )
     flags.add_argument(
-        "--host", type=ipv4, default="127.0.0.1", help="The address to listen on, or its name."
+        "--host", type=ipv4, default="127.0.0.1", help="IPv4 address or host name to listen on."
     )
-    flags.add_argument("--port", type=int, default=8080, help="The port for HTTP.")
-    flags.add_argument("--grpc_port", type=int, default=8081, help="The port for gRPC.")
-    flags.add_argument("--api_port", type=int, default=8001, help="The port for kubectl.")
+    flags.add_argument("--port", type=int, default=8080, help="Port for HTTP.")
+    flags.add_argument("--grpc_port", type=int, default=8081, help="Port for gRPC.")
+    flags.add_argument("--api_port", type=int, default=8001, help="Port for kubectl, on 127.0.0.1.")
     flags.add_argument(
         "--kafka",
         metavar="HOST:PORT",
-        help="Answer the images of a topic, too; see docs/events.md.",
+        help="Kafka's address, to answer the images of a topic too; see docs/events.md.",
     )
-    flags.add_argument("--kafka_settings", type=Path, help="A file with settings of librdkafka.")
+    flags.add_argument(
+        "--kafka_settings", type=Path, help="File of librdkafka settings, one name=value a line."
+    )
     return flags
 
 
 def _stop_on_signals() -> None:
-    """Cancel the current task on SIGINT, SIGTERM and SIGHUP, once."""
+    """Cancel the current task on the first SIGINT, SIGTERM or SIGHUP, and ignore later ones."""
     if sys.platform == "win32":
         return  # asyncio turns Ctrl-C into a cancellation by itself
     task = asyncio.current_task()
     signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         signals.append(signal.SIGHUP)
 
     def stop() -> None:
         for number in signals:
-            signal.signal(number, signal.SIG_IGN)  # a second one must not disturb the stopping
+            signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the shutdown
         if task:
             task.cancel()
 
@@ -121,7 +126,7 @@ def _bridge(args: argparse.Namespace, address: Address, name: str) -> list[str]:
     """The command that answers the images of a Kafka topic.
 
     Raises:
-        OSError: it cannot run, for want of a package.
+        OSError: a package that it needs is not installed.
     """
     if importlib.util.find_spec("confluent_kafka") is None:
         raise OSError(f"--kafka needs a package that is not installed: {INSTALL}")
@@ -148,11 +153,11 @@ async def _run(
     service["metadata"]["namespace"] = "default"
     objects.create(path, service, "standalone")
     with tempfile.TemporaryDirectory(prefix="standalone-") as folder:
-        # Whoever watches would go on for an hour.
+        # A watch may last an hour: do not wait for it to end.
         runner = web.AppRunner(application(objects), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
-            if find_envoy():  # without it there is nothing to release to
+            if find_envoy():  # without Envoy there are no releases
                 await web.TCPSite(runner, "127.0.0.1", api_port).start()
             found = Service(
                 objects,

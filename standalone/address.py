@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
-"""Where free ports are looked for. One that the system would name may go to an outgoing connection
-before its program listens there; these are below those that systems give them, if not told to."""
+"""Where to look for free ports. One picked by the system could go to an outgoing connection before
+a program listens on it; by default, systems give those connections ports above this range."""
 
 
 class Address(NamedTuple):
@@ -23,12 +23,12 @@ class Address(NamedTuple):
 
     @property
     def from_here(self) -> str:
-        """The host under which this machine reaches it."""
+        """The host by which this machine reaches it."""
         return LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
 
 
 def ipv4(host: str) -> str:
-    """The address of a host, which Envoy does not look up; raises ArgumentTypeError."""
+    """The IPv4 address of ``host``, as Envoy looks up no names; raises ArgumentTypeError."""
     try:
         return socket.gethostbyname(host)
     except OSError as error:
@@ -36,10 +36,10 @@ def ipv4(host: str) -> str:
 
 
 def check_free(address: Address, api_port: int) -> None:
-    """See that nothing listens on the ports yet.
+    """Check that the ports are free.
 
     Raises:
-        OSError: something does, one is none, or two are one.
+        OSError: one is in use or out of range, or two are the same.
     """
     ports = (
         ("--port", address.host, address.http_port),
@@ -53,7 +53,7 @@ def check_free(address: Address, api_port: int) -> None:
             if not 0 < port < 65_536:
                 raise OSError(f"{flag}={port}: expected a port, 1 to 65535")
             probe = probes.enter_context(socket.socket())
-            # As the servers do: connections of an earlier run that linger are no obstacle.
+            # As the servers do, so that lingering connections of an earlier run do not matter.
             if sys.platform != "win32":
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -66,10 +66,10 @@ def check_free(address: Address, api_port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nothing listens on, all different.
+    """``count`` different ports on loopback that nothing listens on.
 
     Raises:
-        OSError: there are not so many.
+        OSError: there are not that many.
     """
     found: list[int] = []
     start = randbelow(len(PORTS))

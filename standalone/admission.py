@@ -1,4 +1,4 @@
-"""What the API server and KServe's webhook refuse of an InferenceService."""
+"""Checks objects as the API server and KServe's webhook do."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ from standalone.objects import APIError, Object
 
 
 def admit(made: Object) -> Object:
-    """Let an object pass, as it is.
+    """Check an object, and return a copy.
 
     Raises:
-        APIError: its metadata are none; it is an InferenceService with a field that there is not,
-            without containers, or with a percent that is none.
+        APIError: its metadata have an unknown or malformed field; or it is an InferenceService
+            that has one, lacks containers, or has a percent that is not an integer from 0 to 100.
     """
     if problems := [*unknown(made["metadata"], "V1ObjectMeta", "metadata")]:
         raise APIError(400, "BadRequest", f"strict decoding error: {'; '.join(problems)}")
@@ -32,7 +32,7 @@ def admit(made: Object) -> Object:
 
 
 def admit_one(name: str) -> Callable[[Object], Object]:
-    """``admit`` where one InferenceService is served: another is refused, not stored in vain."""
+    """``admit`` that refuses any InferenceService but the one served here, ``name``."""
 
     def admit_here(made: Object) -> Object:
         found = made.get("metadata", {})
@@ -45,7 +45,10 @@ def admit_one(name: str) -> Callable[[Object], Object]:
 
 
 def unknown(value: Any, kind: str, where: str) -> Iterator[str]:
-    """Fields that KServe's own models, and Kubernetes', do not have."""
+    """Messages on unknown and malformed fields of ``value``, which is found at ``where``.
+
+    ``kind`` is the type of ``value`` in KServe's or Kubernetes' SDK.
+    """
     import kserve  # slow, and needed only when somebody writes
     import kubernetes.client
 

@@ -1,9 +1,9 @@
-"""The Kubernetes API on loopback, as far as ``kubectl`` and Python's client need it for a release.
+"""A Kubernetes API on loopback, with what ``kubectl`` and Python's client need for a release.
 
-Get, list, watch, create, replace, patch, delete (an InferenceService aside: it ends with the
-program; pods are only to be read) and server-side apply of the kinds in ``KINDS``, discovery, dry
-runs, and the columns that ``kubectl get isvc`` shows. There is no access control: it listens on
-127.0.0.1 alone, and is deaf to web pages that call it by another name.
+It does get, list, watch, create, replace, patch, delete and server-side apply of the kinds in
+``KINDS``, discovery, dry runs, and the columns that ``kubectl get isvc`` shows. Pods are read-only,
+and the InferenceService cannot be deleted: it ends with the program. There is no access control:
+the API listens on 127.0.0.1 only, and refuses web pages that reach it by another host name.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ PATH = re.compile(
 
 
 def application(objects: Objects) -> web.Application:
-    """The API over ``objects``."""
+    """The web application that serves ``objects``."""
     app = web.Application(middlewares=[_explain])
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -76,14 +76,14 @@ async def _explain(
 
 
 async def _changed(request: web.Request, objects: Objects, found: re.Match[str]) -> Object:
-    """Do what a POST, PUT, PATCH or DELETE asks for."""
+    """Do what a POST, PUT, PATCH or DELETE asks for, and return the object."""
     if found["plural"] == "pods":
         raise APIError(405, "MethodNotAllowed", "pods are made and removed with their revisions")
     if request.method == "DELETE":
         if found["plural"] == "inferenceservices":
             raise APIError(405, "MethodNotAllowed", "the service ends with the program: stop that")
         return objects.delete(request.path)
-    try:  # YAML has dates, and more that JSON has not
+    try:  # YAML has dates and other types that JSON lacks
         body = json.loads(json.dumps(yaml.safe_load(await request.read()), allow_nan=False))
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise APIError(400, "BadRequest", f"the body cannot be read: {error}") from None
@@ -117,10 +117,10 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
 
 
 def _complete(body: Object, found: re.Match[str]) -> None:
-    """Add to an object what its path says of it: Python's client leaves it out.
+    """Add version, kind and namespace from the URL: Python's client leaves them out.
 
     Raises:
-        APIError: it says something else itself.
+        APIError: the object has others.
     """
     version: str = found["core"] or found["group"]
     for where, key, value in (
@@ -135,7 +135,7 @@ def _complete(body: Object, found: re.Match[str]) -> None:
 async def _listed(
     request: web.Request, objects: Objects, version: str, found: re.Match[str]
 ) -> web.StreamResponse:
-    """All objects of a kind, or what happens to them from now on."""
+    """The list of the selected objects, or a stream of their changes (``watch``)."""
     kind = KINDS[version][found["plural"]]
     fields = _selector(request.query.get("fieldSelector", ""))
     labels = _selector(request.query.get("labelSelector", ""))
@@ -165,7 +165,7 @@ async def _listed(
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     with objects.watch("/") as events:
-        for each in filter(selected, objects.list("/")):  # what has changed since it was listed
+        for each in filter(selected, objects.list("/")):  # changed after the client's list
             if int(each["metadata"]["resourceVersion"]) > since:
                 events.put_nowait({"type": "ADDED", "object": each})
         try:
@@ -182,7 +182,7 @@ async def _listed(
 
 
 def _selector(text: str) -> dict[str, str]:
-    """What a selector demands; only equality is understood."""
+    """The labels or fields that a selector requires; raises APIError if not ``key=value``."""
     parts = [part.replace("==", "=").partition("=") for part in text.split(",") if part]
     if any(not key or not equals or key.endswith("!") for key, equals, _ in parts):
         raise APIError(400, "BadRequest", f"only key=value is understood here, not {text!r}")
@@ -196,7 +196,7 @@ def _tabular(request: web.Request) -> bool:
 def _shown(
     request: web.Request, kind: str, items: list[Object], whole: Object
 ) -> web.StreamResponse:
-    """A table if ``kubectl`` wants to print one, else the object or list itself."""
+    """A table if ``kubectl`` asks for one, else the object or list itself."""
     return web.json_response(_table(kind, items) if _tabular(request) else whole)
 
 
@@ -246,7 +246,7 @@ COLUMNS: dict[str, Callable[[Object], Any]] = {
 
 
 def discovery(path: str) -> Object | None:
-    """The documents from which ``kubectl`` learns what there is; ``None`` for another path."""
+    """The document that tells ``kubectl`` which kinds there are; ``None`` for any other path."""
     match path.strip("/").split("/"):
         case ["version"]:
             return {"major": "1", "minor": "34", "gitVersion": "v1.34.0-standalone"}
@@ -291,7 +291,7 @@ def _resources(version: str) -> Object:
 
 
 def _openapi(version: str) -> Object:
-    """That the server validates fields itself, which is all that ``kubectl`` asks of it."""
+    """An OpenAPI document saying that the server validates fields: ``kubectl`` needs no more."""
     group, _, number = version.rpartition("/")
     patch = {
         "parameters": [{"name": name, "in": "query"} for name in ("dryRun", "fieldValidation")],

@@ -1,4 +1,4 @@
-"""What KServe's controller and Knative make of one component: revisions, traffic, status.
+"""How KServe's controller and Knative manage a component: revisions, traffic, status.
 
 The rules are those of Knative mode. From KServe 0.20: ``ksvc_reconciler.go`` turns
 ``canaryTrafficPercent`` into traffic, and ``PropagateStatus`` in ``inference_service_status.go``
@@ -37,7 +37,7 @@ class Target:
 
 @dataclass
 class Component:
-    """A predictor or transformer: its revisions, the oldest first, and what KServe remembers."""
+    """A predictor or transformer: its revisions, oldest first, and the state that KServe keeps."""
 
     name: str
     revisions: list[Revision] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Component:
     def update(self, service: Object, component: str) -> None:
         """Take the specification of ``component`` from ``service``.
 
-        Whatever of it or of the metadata changes makes a revision, the percent alone does not.
+        A change in it, the labels or annotations makes a revision; the percent alone does not.
         """
         metadata = service["metadata"]
         annotations = metadata.get("annotations", {})
@@ -70,7 +70,7 @@ class Component:
 
     @property
     def latest_created(self) -> Revision:
-        """The revision of the template as it is now."""
+        """The revision of the current template."""
         return self.revisions[-1]
 
     @property
@@ -79,7 +79,7 @@ class Component:
         return next((each for each in reversed(self.revisions) if each.ready), None)
 
     def targets(self) -> list[Target]:
-        """The traffic that KServe asks of Knative."""
+        """The traffic that KServe asks Knative for."""
         latest = "latest" if self.tag_routing else None
         if self.percent is None or self.rolled_out is None:
             return [Target(None, 100, latest)]
@@ -89,7 +89,7 @@ class Component:
         return targets
 
     def traffic(self) -> list[Target]:
-        """The same with "latest" resolved: none before the first revision is ready."""
+        """``targets`` with the latest revision named; empty until a revision is ready."""
         latest = self.latest_ready
         if latest is None:
             return []
@@ -99,7 +99,7 @@ class Component:
         ]
 
     def settle(self) -> None:
-        """Decide what is rolled out, until nothing changes any more."""
+        """Decide which revision is rolled out; repeat until nothing changes."""
         while self._propagate():
             pass
 
@@ -113,13 +113,13 @@ class Component:
                 self.previous_rolled_out, self.rolled_out = self.rolled_out, latest.name
                 return True
         elif latest is self.latest_created and share < 100 and self.previous_rolled_out:
-            # KServe takes a percent on a template that is rolled out for a wish to roll it back.
+            # KServe takes a percent on a template that is rolled out as a request to roll it back.
             self.rolled_out = self.previous_rolled_out
             return self.rolled_out != latest.name
         return False
 
     def needed(self) -> list[Revision]:
-        """The revisions that run: those in the traffic, at 0 % too, and the one to come."""
+        """The revisions that must run: those in the traffic, even at 0 %, and the latest one."""
         names = {target.revision for target in self.traffic()} | {self.latest_created.name}
         return [each for each in self.revisions if each.name in names]
 

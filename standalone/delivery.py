@@ -1,6 +1,6 @@
-"""Events posted to the service as the dispatcher of Knative's broker for Kafka posts them.
+"""Posts events to the service as the dispatcher of Knative's Kafka broker does.
 
-Headers, retries and what a dead letter says are those of its WebClientCloudEventSender and
+Headers, retries and dead letters are those of its WebClientCloudEventSender and
 RecordDispatcherImpl: https://github.com/knative-extensions/eventing-kafka-broker
 """
 
@@ -21,13 +21,13 @@ from standalone.records import text
 log = logging.getLogger(__name__)
 
 RETRIES = 10
-"""Tries after the first one; with ``BACKOFF`` they take seven minutes."""
+"""Retries after the first attempt; with ``BACKOFF``, their waits add up to seven minutes."""
 BACKOFF = 0.2
-"""Seconds; the n-th retry waits this times two to the n."""
+"""Seconds; the wait before the n-th retry is this times two to the power of n."""
 TIMEOUT = 60
-"""Seconds that one try may take."""
+"""Seconds that one attempt may take."""
 ERROR_DATA = 1024
-"""Bytes of an error's body that a dead letter tells."""
+"""Most bytes of an error's body that a dead letter contains."""
 RETRIED = {
     HTTPStatus.NOT_FOUND,
     HTTPStatus.REQUEST_TIMEOUT,
@@ -35,22 +35,22 @@ RETRIED = {
     HTTPStatus.TOO_MANY_REQUESTS,
 }
 PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-"""What a header holds as it is, of an attribute's value:
+"""Characters of an attribute's value that are not escaped in a header:
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md#3132-http-header-values"""
 
 
 class Undelivered(Exception):
-    """The service has refused an event, or could not be reached with any retry."""
+    """The service refused an event, could not be reached, or did not answer with an event."""
 
     def __init__(self, status: int | None = None, body: bytes = b"") -> None:
-        """The last answer; no status where there was none, or where it was no event."""
+        """The last answer; ``status`` is ``None`` if there was none, or if it was not an event."""
         super().__init__(status)
         self.status = status
         self.body = body
 
 
 class Delivery:
-    """Posts events to one address, again and again where that may help."""
+    """Posts events to one URL, with retries where they may help."""
 
     def __init__(
         self,
@@ -67,10 +67,10 @@ class Delivery:
         self._backoff = backoff
 
     async def deliver(self, event: CloudEvent) -> CloudEvent:
-        """The event that the service answers with.
+        """Post ``event``; returns the event that the service answers with.
 
         Raises:
-            Undelivered: it refuses, at once or after all retries.
+            Undelivered: a retry would not help, or all have failed.
         """
         for attempt in itertools.count(1):
             try:
@@ -89,7 +89,7 @@ class Delivery:
         raise AssertionError
 
     def dead_letter(self, event: CloudEvent, error: Undelivered) -> CloudEvent:
-        """The event with what went wrong in its extensions."""
+        """The event with what went wrong in extension attributes."""
         reason = {"knativeerrordest": self._url}
         if error.status is not None:
             reason["knativeerrorcode"] = str(error.status)
@@ -124,12 +124,12 @@ class Delivery:
             answer = events.read(answer_headers, body)
         except ServingError:
             answer = None
-        # The service answers in the mode of the request, in which the data are bytes.
+        # The service answers in the request's binary mode, in which the data are bytes.
         if answer is None or events.is_structured(answer_headers):
             raise Undelivered
         return answer
 
 
 def retryable(status: int | None) -> bool:
-    """Whether the same event may be taken later; what was no event will be none again."""
+    """Whether a retry may help: not after ``None``, an answer that was not an event."""
     return status is not None and (status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in RETRIED)

@@ -1,8 +1,8 @@
 """Envoy's configuration: Knative's ingress on one machine.
 
-Two doors as in the cluster: the public one leads to the transformer, the cluster-local one to
-the predictor. Which revisions are behind them, with which weights, lies in two files that Envoy
-reads again when another is moved into their place, without losing a request.
+As in the cluster there are two doors: the public one leads to the transformer, the cluster-local
+one to the predictor. The revisions behind them and their weights are in files; when one is
+replaced by a move, Envoy reads it again without losing a request.
 """
 
 import json
@@ -21,7 +21,7 @@ TYPES = "type.googleapis.com/envoy"
 
 
 class Revision(NamedTuple):
-    """A running process that takes a share of the traffic, or is reached by a tag alone."""
+    """A running process that gets a share of the traffic, or only the requests to its tag."""
 
     name: str
     weight: int
@@ -40,17 +40,17 @@ class Door(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its routes and clusters."""
+        """The name of its routes; those of its clusters begin with it."""
         return f"{self.component}-grpc" if self.http2 else self.component
 
 
 def find_envoy() -> str | None:
-    """The Envoy that belongs to this Python environment, if there is a build for this machine."""
+    """The path of this Python environment's Envoy; ``None`` if this machine has no build."""
     return shutil.which("envoy", path=str(Path(sys.executable).parent))
 
 
 def bootstrap(doors: Sequence[Door], folder: Path) -> dict[str, Any]:
-    """The configuration to start with; there is no admin port. Routes are read from ``folder``."""
+    """The configuration to start with, without admin port; the rest is read from ``folder``."""
     source = {"path_config_source": {"path": str(folder / "clusters.json")}}
     return {
         "node": {"id": "standalone", "cluster": "standalone"},
@@ -62,7 +62,7 @@ def bootstrap(doors: Sequence[Door], folder: Path) -> dict[str, Any]:
 def write_clusters(ports: dict[Door, dict[str, int]], folder: Path) -> None:
     """Tell Envoy on which port each revision listens, by name.
 
-    One must be there before traffic is routed to it, and as long as some is on its way.
+    A revision must be among them before it gets traffic, and until its last request is answered.
     """
     clusters = [
         _cluster(door, name, port) for door, found in ports.items() for name, port in found.items()
@@ -71,7 +71,7 @@ def write_clusters(ports: dict[Door, dict[str, int]], folder: Path) -> None:
 
 
 def write_routes(revisions: dict[Door, list[Revision]], folder: Path) -> None:
-    """Send each door's traffic to its ``revisions``; with none it answers 503."""
+    """Send each door's traffic to its ``revisions``; a door without any answers 503."""
     for door, behind in revisions.items():
         path = folder / f"{door.name}.json"
         _write(path, "config.route.v3.RouteConfiguration", [_routes(door, behind)])
@@ -81,7 +81,7 @@ def _write(path: Path, kind: str, resources: list[dict[str, Any]]) -> None:
     typed = [{"@type": f"{TYPES}.{kind}", **each} for each in resources]
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps({"resources": typed}), encoding="utf-8")
-    draft.replace(path)  # Envoy notices moves only
+    draft.replace(path)  # Envoy only notices moves
 
 
 def _routes(door: Door, revisions: list[Revision]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _cluster(door: Door, revision: str, port: int) -> dict[str, Any]:
     return {
         "name": name,
         "connect_timeout": CONNECT_TIMEOUT,
-        # The programs have limits of their own, and answer better than Envoy's "no".
+        # The programs have limits of their own, and their answers say more than Envoy's.
         "circuit_breakers": {
             "thresholds": [
                 {"max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY}

@@ -1,4 +1,4 @@
-"""Images from a Kafka topic, answers to another: ``python -m standalone.kafka --help``.
+"""Answers the images of a Kafka topic in another one: ``python -m standalone.kafka --help``.
 
 It does on one machine what KafkaSource, Broker, Triggers and KafkaSinks of
 ``manifests/components/events`` do in the cluster.
@@ -22,26 +22,27 @@ from standalone.delivery import Delivery, Undelivered
 log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 64
-"""Records that are being processed at a time."""
+"""Most records processed at a time."""
 POLL = 0.1
-"""Seconds that a look for records, or for acknowledgements, may take."""
+"""Most seconds that a poll for a record, or for acknowledgements, waits."""
 PATIENCE = 5
-"""Seconds that Kafka has to answer at the start."""
+"""Seconds to wait for each answer from Kafka at the start."""
 MAX_BYTES = 40_000_000
-"""Of a record that is written, as far as we are concerned: the topic has a limit of its own."""
+"""Largest record, in bytes, that is written; the topic has a limit of its own."""
 CONSUMER = {
     "auto.offset.reset": "earliest",
-    # What is stored by us is committed by it: each second, before a rebalance, and at the end.
+    # The bridge stores offsets; the library commits them every second, before a rebalance, and at
+    # the end.
     "enable.auto.offset.store": False,
     "auto.commit.interval.ms": 1000,
-    # As long as another one waits for the partitions of one that was killed.
+    # How long another bridge waits for the partitions of one that was killed.
     "session.timeout.ms": 10_000,
-    # Longer than all retries of a record take, during which no other may be read.
+    # Longer than all retries of a record take: no other record may be read meanwhile.
     "max.poll.interval.ms": 3_600_000,
 }
 PRODUCER = {
-    "enable.idempotence": True,  # and so acks=all
-    "message.timeout.ms": 0,  # Kafka may be away for as long as it likes
+    "enable.idempotence": True,  # which implies acks=all
+    "message.timeout.ms": 0,  # no limit: Kafka may be away for any time
     "message.max.bytes": MAX_BYTES,
 }
 
@@ -55,17 +56,17 @@ class Topics(NamedTuple):
 
 
 class Progress:
-    """Up to where the records of a partition are done, of which several are processed at a time."""
+    """The offset up to which a partition is done; several records are processed at a time."""
 
     def __init__(self) -> None:
         self._done: dict[int, bool] = {}
 
     def begin(self, offset: int) -> None:
-        """Note a record that comes after all that were noted before."""
+        """Note a record that comes after all those noted before."""
         self._done[offset] = False
 
     def finish(self, offset: int) -> int | None:
-        """The offset to go on from after a crash, if it has changed with this record."""
+        """Note that a record is done; returns the offset to restart from, if it has changed."""
         self._done[offset] = True
         up_to = None
         while self._done and (first := next(iter(self._done.items())))[1]:
@@ -75,12 +76,12 @@ class Progress:
 
 
 class Bridge:
-    """Processes the records of the images' topic until it is cancelled."""
+    """Processes the records of the images topic until it is cancelled."""
 
     def __init__(
         self, consumer: Consumer, producer: Producer, delivery: Delivery, topics: Topics
     ) -> None:
-        """Take a consumer and a producer that nobody else uses."""
+        """The consumer and the producer must not be used elsewhere."""
         self._consumer = consumer
         self._producer = producer
         self._delivery = delivery
@@ -94,8 +95,8 @@ class Bridge:
         """Process records.
 
         Raises:
-            ExceptionGroup: of ``KafkaException``: a topic cannot be read or written to. What is not
-                committed is read again by the next one.
+            ExceptionGroup: of ``KafkaException``: a topic cannot be read or written to. The next
+                bridge reads again what is not committed.
         """
         self._consumer.subscribe([self._topics.images], on_assign=self._forget)
         try:
@@ -109,12 +110,12 @@ class Bridge:
                     else:
                         self._begin(message, tasks)
         finally:
-            # A look for records may still be under way in its thread.
+            # A poll for records may still be running in its thread.
             await asyncio.get_running_loop().shutdown_default_executor()
             self._consumer.close()
 
     def _forget(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        """Partitions are shared out anew: they begin where they were committed."""
+        """After a rebalance: the partitions assigned start from their committed offsets."""
         for each in partitions:
             self._progress.pop(each.partition, None)
         log.info("partitions assigned: %s", [each.partition for each in partitions])
@@ -141,7 +142,7 @@ class Bridge:
     async def _process(
         self, message: Message, progress: Progress, previous: asyncio.Task[None] | None
     ) -> None:
-        """Answer a record after the previous one with the same key, then let it be committed."""
+        """Answer a record after the previous one with the same key; then it may be committed."""
         if previous:
             await asyncio.wait([previous])
         event = records.read(message, self._source)
@@ -156,7 +157,7 @@ class Bridge:
         self._finish(message, progress)
 
     async def _bury(self, dead_letter: CloudEvent, message: Message) -> None:
-        """Store a dead letter, without its data if these leave no room for the reason."""
+        """Store a dead letter, without its data if it is too large for Kafka."""
         try:
             await self._store(self._topics.dead_letters, dead_letter, message)
         except KafkaException as error:
@@ -176,14 +177,14 @@ class Bridge:
             place = TopicPartition(self._topics.images, _partition(message), up_to)
             self._consumer.store_offsets(offsets=[place])
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:  # the partition has just been taken away
+            if error.args[0].code() != KafkaError._STATE:  # the partition was just revoked
                 raise
 
     async def _store(self, topic: str, event: CloudEvent, message: Message) -> None:
         """Write an event and wait until Kafka has it.
 
         Raises:
-            KafkaException: it never will.
+            KafkaException: Kafka does not accept it.
         """
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
@@ -219,10 +220,10 @@ def _offset(message: Message) -> int:
 
 
 def check(producer: Producer, servers: str, topics: Topics) -> None:
-    """See that Kafka is there, and its topics.
+    """Check that Kafka can be reached and has the topics.
 
     Raises:
-        OSError: they are not.
+        OSError: it cannot, or a topic cannot be used.
     """
     for topic in topics:
         try:
@@ -234,10 +235,10 @@ def check(producer: Producer, servers: str, topics: Topics) -> None:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Settings of librdkafka, a line ``name=value`` each; ``#`` begins a comment.
+    """Settings of librdkafka, one ``name=value`` a line; lines that begin with ``#`` are comments.
 
     Raises:
-        OSError: there is no such file, or a line is none.
+        OSError: the file cannot be read, or a line is something else.
     """
     settings = {}
     try:
@@ -255,17 +256,17 @@ def read_settings(path: Path) -> dict[str, str]:
 
 
 def url(text: str) -> str:
-    """An address that a path can follow; each image would be a dead letter with another."""
+    """The URL without a final slash; raises ArgumentTypeError if it is not HTTP or HTTPS."""
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"expected http://… or https://…, found {text}")
     return text.rstrip("/")
 
 
 async def run(args: argparse.Namespace) -> None:
-    """Bridge until SIGINT or SIGTERM.
+    """Run the bridge until SIGINT or SIGTERM.
 
     Raises:
-        OSError, KafkaException, ExceptionGroup: it cannot begin, or cannot go on.
+        OSError, KafkaException, ExceptionGroup: it cannot start, or cannot go on.
     """
     topics = Topics(f"{args.name}-images", f"{args.name}-answers", f"{args.name}-dead-letters")
     shared: dict[str, Any] = {"bootstrap.servers": args.kafka, "logger": log}
@@ -285,18 +286,20 @@ async def run(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Run until it is stopped; returns the exit status."""
+    """Run until stopped; returns the exit status."""
     flags = argparse.ArgumentParser(
         prog="python -m standalone.kafka",
-        description="Answer the images of a Kafka topic by a service that runs.",
+        description="Answer the images of a Kafka topic with a running service.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    flags.add_argument("--kafka", required=True, metavar="HOST:PORT", help="Where Kafka is.")
-    flags.add_argument("--settings", type=Path, help="A file with settings of librdkafka.")
+    flags.add_argument("--kafka", required=True, metavar="HOST:PORT", help="Kafka's address.")
     flags.add_argument(
-        "--service", type=url, default="http://127.0.0.1:8080", help="Where the service is."
+        "--settings", type=Path, help="File of librdkafka settings, one name=value a line."
     )
-    flags.add_argument("--name", default="mnist", help="Of the model; topics begin with it.")
+    flags.add_argument(
+        "--service", type=url, default="http://127.0.0.1:8080", help="URL of the service."
+    )
+    flags.add_argument("--name", default="mnist", help="Name of the model; topics begin with it.")
     args = flags.parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     try:

@@ -15,18 +15,18 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True)
 class Component:
-    """The container of a predictor or transformer, as far as one machine needs it."""
+    """What one machine needs of a predictor's or transformer's container."""
 
     where: str
-    """Begins the message of an error."""
+    """The beginning of error messages."""
     args: tuple[str, ...]
     env: Mapping[str, str]
 
     def flag(self, name: str, default: str) -> str:
-        """The value of the flag ``name`` among the arguments.
+        """The value of the flag ``name`` in the arguments, or ``default``.
 
         Raises:
-            ManifestError: it has none.
+            ManifestError: the flag has no value.
         """
         flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         flags.add_argument(f"--{name}", dest="value", default=default)
@@ -41,7 +41,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read an InferenceService with a custom predictor and a custom transformer.
 
     Raises:
-        ManifestError: there is no such file, or it declares something else.
+        ManifestError: the file cannot be read, or contains something else.
     """
     try:
         manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -67,10 +67,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def component(spec: Mapping[str, Any], where: str) -> Component:
-    """The container of a component's specification.
+    """The container in a component's specification.
 
     Raises:
-        ManifestError: it needs what one machine does not have; ``where`` begins the message.
+        ManifestError: it needs what one machine does not have; the message begins with ``where``.
     """
     container = spec["containers"][0]
     if "command" in container:

@@ -1,11 +1,11 @@
-"""The objects of a Kubernetes API, and what may be done to them.
+"""The objects of a Kubernetes API, and the operations on them.
 
-It follows the API server where it matters to a release: every change has a new
-``resourceVersion``, and one that names another than the current is a conflict; server-side apply
-merges by field, removes what its manager applied before and leaves out now, and is a conflict where
-another manager has set something else, unless forced. Lists are leaves, as ``containers`` is in the
-CRD of the InferenceService. Left out: finalizers, ``managedFields`` in what is shown, strategic
-merge (its patches are taken for merge patches).
+It follows the API server where that matters for a release. Every change makes a new
+``resourceVersion``; a request that names any but the current one is a conflict. Server-side apply
+merges by field and removes what its manager applied before but leaves out now; unless forced, it is
+a conflict where another manager has set another value. Lists are leaves, as ``containers`` is in
+the CRD of the InferenceService. Left out: finalizers, ``managedFields`` in answers, and strategic
+merge (its patches are treated as merge patches).
 """
 
 import asyncio
@@ -23,11 +23,11 @@ Object = dict[str, Any]
 Leaves = dict[tuple[str, ...], Any]
 
 OURS = ("uid", "creationTimestamp", "generation", "resourceVersion")
-"""What the server alone writes of the metadata."""
+"""The metadata that only the server writes."""
 
 
 class APIError(Exception):
-    """A request is refused: an HTTP status, a reason as Kubernetes names it, a message."""
+    """A refused request: the HTTP status, Kubernetes' name for the reason, and a message."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class APIError(Exception):
 
 
 class Objects:
-    """All objects by the path of the API under which they are found."""
+    """All objects, by their path in the API."""
 
     def __init__(self, admit: Callable[[Object], Object] = copy.deepcopy) -> None:
         """``admit`` is the webhook: it fills in defaults, and may raise ``APIError``."""
@@ -46,13 +46,13 @@ class Objects:
         self._versions = itertools.count(1)
         self._watches: list[tuple[str, asyncio.Queue[Object]]] = []
         self.version = "0"
-        """Of the last change."""
+        """The ``resourceVersion`` of the last change."""
 
     def __iter__(self) -> Iterator[Object]:
         return iter(self._objects.values())
 
     def get(self, path: str) -> Object:
-        """A copy of one object."""
+        """A copy of one object; raises APIError if there is none."""
         try:
             return copy.deepcopy(self._objects[path])
         except KeyError:
@@ -60,13 +60,13 @@ class Objects:
             raise APIError(404, "NotFound", f'"{name}" not found') from None
 
     def list(self, prefix: str) -> list[Object]:
-        """Copies of all whose path begins with ``prefix``."""
+        """Copies of all objects whose path begins with ``prefix``."""
         found = [each for path, each in self._objects.items() if path.startswith(prefix)]
         return copy.deepcopy(found)
 
     @contextmanager
     def watch(self, prefix: str) -> Iterator[asyncio.Queue[Object]]:
-        """A queue of events (``type``, ``object``) of what ``list`` would show."""
+        """A queue of events (``type``, ``object``): changes of what ``list`` returns."""
         queue: asyncio.Queue[Object] = asyncio.Queue()
         self._watches.append((prefix, queue))
         try:
@@ -75,20 +75,20 @@ class Objects:
             self._watches.remove((prefix, queue))
 
     def create(self, path: str, wanted: Object, manager: str, *, dry: bool = False) -> Object:
-        """Make an object that is not there yet."""
+        """Create an object; raises APIError if it exists."""
         if path in self._objects:
             raise APIError(409, "AlreadyExists", f'"{path.rpartition("/")[2]}" already exists')
         return self._change(path, leaves(wanted), manager, dry=dry)
 
     def replace(self, path: str, wanted: Object, manager: str, *, dry: bool = False) -> Object:
-        """Put another in its place."""
+        """Replace an object, but for its status."""
         self._check_version(path, wanted)
-        # What the server keeps of it is not for a client to change.
+        # A replacement leaves the status to the controller.
         kept = {at: each for at, each in leaves(self.get(path)).items() if at[0] == "status"}
         return self._change(path, leaves(wanted) | kept, manager, dry=dry)
 
     def patch(self, path: str, patch: Any, manager: str, *, dry: bool = False) -> Object:
-        """A merge patch (RFC 7386), or a JSON patch (RFC 6902) if it is a list."""
+        """Apply a merge patch (RFC 7386), or a JSON patch (RFC 6902) if it is a list."""
         before = self.get(path)
         if isinstance(patch, list):
             try:
@@ -106,7 +106,7 @@ class Objects:
             for at, value in leaves(patch).items():
                 there = [each for each in after if each[: len(at)] == at]
                 if value == {} and any(len(each) > len(at) for each in there):
-                    continue  # a patch of an object that changes nothing in it
+                    continue  # an empty patch changes nothing in an object
                 for old in there:
                     del after[old]
                 if value is not None:
@@ -116,7 +116,7 @@ class Objects:
     def apply(
         self, path: str, wanted: Object, manager: str, *, force: bool, dry: bool = False
     ) -> Object:
-        """Server-side apply."""
+        """Server-side apply; with ``force``, also over other managers' fields."""
         self._check_version(path, wanted)
         wanted["metadata"].pop("resourceVersion", None)
         applied, merged = leaves(wanted), leaves(self._objects.get(path, {}))
@@ -137,14 +137,14 @@ class Objects:
         return made
 
     def delete(self, path: str) -> Object:
-        """Take an object away."""
+        """Delete an object, and return it."""
         gone = self.get(path)
         del self._objects[path]
         self._tell(path, "DELETED", gone)
         return gone
 
     def set_status(self, path: str, status: Object) -> None:
-        """What only the controller does."""
+        """Set the status, as the controller does."""
         self._store(path, {**self.get(path), "status": status})
 
     def _check_version(self, path: str, wanted: Object) -> None:
@@ -211,12 +211,12 @@ def leaves(value: Object, at: tuple[str, ...] = ()) -> Leaves:
 
 
 def tree(fields: Leaves) -> Object:
-    """The object that has these fields."""
+    """The object with these fields."""
     made: Object = {}
     for at, value in fields.items():
         node = made
         for key in at[:-1]:
-            if not isinstance(node.get(key), dict):  # a patch puts an object in a value's place
+            if not isinstance(node.get(key), dict):  # a patch may replace a value with an object
                 node[key] = {}
             node = node[key]
         node[at[-1]] = copy.deepcopy(value)

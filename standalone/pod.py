@@ -5,14 +5,14 @@ from standalone.canary import Object, Revision
 
 
 def path(revision: str) -> str:
-    """Where the API has the pod of a revision."""
+    """The path in the API of a revision's pod."""
     return f"/api/v1/namespaces/default/pods/{revision}-deployment-0"
 
 
 def describe(service: str, component: str, revision: Revision, args: list[str]) -> Object:
     """The pod of ``revision``, with the labels that KServe and Knative give it.
 
-    ``args`` are those of the process: the ports are this machine's.
+    ``args`` are those of the process, with this machine's ports.
     """
     container = revision.template["spec"]["containers"][0]
     return {

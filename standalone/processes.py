@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 GRACE = 10
-"""Seconds between asking a process to stop and making it."""
+"""Seconds between asking a process to stop and killing it."""
 NAME_WIDTH = 23
 
 
@@ -16,10 +16,9 @@ class ProcessDied(Exception):
 
 
 class Processes:
-    """Runs processes side by side; leaving the block stops all of them, the last one
-    first, whatever happened.
+    """Runs processes side by side; leaving the block always stops all, the last one first.
 
-    Each line they write is printed with the name of its process. None is ever restarted.
+    Each line of their output is printed with the name of the process. None is restarted.
     """
 
     def __init__(self) -> None:
@@ -30,7 +29,7 @@ class Processes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not disturb the stopping
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not interrupt the shutdown
         for process in reversed(list(self._processes.values())):  # others may stop meanwhile
             await _stop(process)
         await asyncio.gather(*self._pumps, return_exceptions=True)
@@ -43,7 +42,7 @@ class Processes:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=env,
-            # Ctrl-C in a terminal goes to the whole process group: out of it, they stop in order.
+            # Ctrl-C in a terminal goes to the whole process group: outside it, they stop in order.
             start_new_session=sys.platform != "win32",
             creationflags=0x200 if sys.platform == "win32" else 0,  # CREATE_NEW_PROCESS_GROUP
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
@@ -53,15 +52,15 @@ class Processes:
             self._pumps.append(asyncio.create_task(_print_lines(name, process.stdout)))
 
     async def stop(self, name: str) -> None:
-        """Stop one that is not needed any more, if it was ever started."""
+        """Stop a process that is no longer needed, if it was started."""
         if process := self._processes.pop(name, None):
             await _stop(process)
 
     def ended(self, name: str) -> int | None:
-        """The exit status of one that has ended by itself.
+        """The exit status of a process that has ended by itself; ``None`` while it runs.
 
         Raises:
-            OSError: what it writes cannot be printed.
+            OSError: the output of a process cannot be printed.
         """
         for pump in self._pumps:
             if pump.done():
@@ -70,7 +69,7 @@ class Processes:
 
 
 def _die_with_parent() -> None:
-    """Have Linux end this process when its parent is killed without a chance to stop it."""
+    """Have Linux stop this process if its parent is killed before it can do so."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, see prctl(2)
 
 

@@ -1,5 +1,4 @@
-"""Kafka records as CloudEvents and CloudEvents as Kafka records, as Knative's KafkaSource and
-KafkaSink have them.
+"""Converts Kafka records to CloudEvents and back, as Knative's KafkaSource and KafkaSink do.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 https://github.com/knative-extensions/eventing-kafka-broker
@@ -18,14 +17,14 @@ from serving.events import STRUCTURED
 from serving.json import is_json
 
 PLAIN = "dev.knative.kafka.event"
-"""The type of an event that was made of a record which is none."""
+"""The type of an event that is made from a plain record."""
 JSON = "application/json"
-"""What the data of an event in structured mode are, if it does not say."""
+"""The default content type of an event in structured mode."""
 REQUIRED = ("specversion", "id", "source", "type")
 
 
 class Record(NamedTuple):
-    """What is written to a topic."""
+    """A record to be written to a topic."""
 
     key: bytes | None
     value: bytes
@@ -33,14 +32,14 @@ class Record(NamedTuple):
 
 
 def read(message: Message, source: str) -> CloudEvent:
-    """The event that a record is, or that KafkaSource makes of it if it is none.
+    """The event in a record, or the one that KafkaSource makes from a plain record.
 
     Args:
         message: a record; its value is an image, V1 JSON, or an event in structured mode.
-        source: names the KafkaSource, for a record that is no event.
+        source: names the KafkaSource in the event of a plain record.
 
     Returns:
-        The event; its data are bytes. A key that is text is its ``partitionkey``.
+        The event; its data are bytes. The record's key is its ``partitionkey`` if it has none.
     """
     headers = _headers(message)
     value = message.value() or b""
@@ -67,14 +66,14 @@ def write(event: CloudEvent) -> Record:
 
 
 def text(value: Any) -> str:
-    """An attribute in the spelling that both bindings share."""
+    """An attribute's value as a string, as in the HTTP and Kafka bindings."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _headers(message: Message) -> dict[str, bytes]:
     try:
         found: Any = message.headers() or ()  # it is a list, whatever its type says
-    except (SystemError, UnicodeError):  # a name that is not UTF-8: the library reads none at all
+    except (SystemError, UnicodeError):  # if a name is not UTF-8, the library reads none at all
         return {}
     return {name.lower(): value or b"" for name, value in found}
 
@@ -94,7 +93,7 @@ def _structured(headers: dict[str, bytes], value: bytes) -> CloudEvent | None:
         if isinstance(data, str) and not is_json(attributes.get("datacontenttype", JSON), b""):
             return _event(attributes, data.encode())
         return _event(attributes, b"" if data is None else orjson.dumps(data))
-    except (ValueError, TypeError, AttributeError):  # deeper than orjson writes, too
+    except (ValueError, TypeError, AttributeError):  # also if nested too deeply for orjson
         return None
 
 
@@ -110,7 +109,7 @@ def _binary(headers: dict[str, bytes], value: bytes) -> CloudEvent | None:
 
 
 def _event(attributes: dict[str, Any], data: bytes) -> CloudEvent | None:
-    """An event, or ``None`` where the attributes are not those of one."""
+    """The event, or ``None`` if these are not the attributes of one."""
     for name, value in attributes.items():
         if not re.fullmatch("[a-z0-9]+", name) or not isinstance(value, str | int):
             return None
@@ -120,7 +119,7 @@ def _event(attributes: dict[str, Any], data: bytes) -> CloudEvent | None:
         return None
     if not all(isinstance(attributes.get(name), str) and attributes[name] for name in REQUIRED):
         return None
-    return CloudEvent({"time": None, **attributes}, data)  # without one, it would be now
+    return CloudEvent({"time": None, **attributes}, data)  # the library's default is now
 
 
 def _plain(message: Message, headers: dict[str, bytes], source: str) -> CloudEvent:
@@ -147,7 +146,7 @@ def _time(message: Message) -> str | None:
     _, milliseconds = message.timestamp()
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):  # whoever wrote the record chose it
+    except (ValueError, OverflowError, OSError):  # the producer may set any
         return None
 
 

@@ -1,4 +1,4 @@
-"""The InferenceService as processes: what the controller and Knative do with it, on one machine."""
+"""Runs the InferenceService as processes on one machine, as its controller and Knative would."""
 
 import asyncio
 import json
@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 
 COMPONENTS = ("predictor", "transformer")
 CHOOSING = ("MODEL_VERSION", "MODEL_DIGEST", "STORAGE_URI")
-"""The variables that choose the version: those of the user's shell are not meant."""
+"""The variables that choose the model version; those of the user's shell are ignored."""
 START_TIMEOUT = 60
-"""Seconds until a revision must be ready, else it has failed."""
+"""Seconds within which a revision must be ready; otherwise it has failed."""
 DRAIN = 1
-"""Seconds from when nobody is sent to a revision any more until it is asked to stop."""
+"""Seconds between the end of a revision's traffic and asking it to stop."""
 INTERVAL = 0.1
-"""Seconds between looks at the processes."""
+"""Seconds between checks of the processes."""
 
 
 class Service:
-    """Keeps processes and Envoy as the InferenceService at ``path`` of ``objects`` wants them."""
+    """Keeps processes and Envoy as the InferenceService at ``path`` in ``objects`` specifies."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Service:
     ) -> None:
         """Serve at ``address``; Envoy's files go to ``folder``.
 
-        ``bridge`` is the command that brings requests from elsewhere, if there is one.
+        ``bridge`` is the command of the Kafka bridge, if there is to be one.
         """
         self._objects = objects
         self._path = path
@@ -59,31 +59,31 @@ class Service:
         self._bridge = bridge
         self._components = {name: canary.Component(f"{self._name}-{name}") for name in COMPONENTS}
         self._ports: dict[str, Address] = {}
-        """Of the revisions that run."""
+        """By the names of the revisions that run."""
         self._started: dict[str, float] = {}
         self._failures: dict[str, str] = {}
-        """What is wrong with a revision, in words."""
+        """Why a revision has failed, by its name."""
         self._vital: list[str] = []
-        """The other processes without which there is no service."""
+        """The other processes that the service cannot do without."""
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._envoy = find_envoy()
         self._inside = Address(LOOPBACK, *free_ports(2))
         if not self._envoy:
-            # Without a split there is one revision, and it has the doors' own ports.
+            # Without Envoy each component has one revision, and it listens on the doors' own ports.
             self._ports = {
                 f"{self._name}-predictor-00001": self._inside,
                 f"{self._name}-transformer-00001": address,
             }
 
     async def run(self, on_ready: Callable[[bool], None]) -> None:
-        """Serve until cancelled; ``on_ready`` learns when all is ready, and if there is Envoy.
+        """Serve until cancelled; ``on_ready`` is called once all is ready, and told if Envoy runs.
 
         Raises:
-            ProcessDied: a part has ended without which there is no service.
-            TimeoutError: the first revisions are not ready in time.
+            ProcessDied: a process that the service cannot do without has ended, or all revisions
+                of a component have failed.
         """
         async with Processes() as processes, httpx.AsyncClient(trust_env=False) as client:
-            # They stop in the reverse order: requests in flight still have what they need.
+            # Processes stop in reverse order, so requests in flight still have what they need.
             if self._envoy:
                 self._write_clusters()
                 write_routes(self._traffic(), self._folder)
@@ -104,8 +104,8 @@ class Service:
                 await asyncio.sleep(INTERVAL)
 
     async def _reconcile(self, processes: Processes, client: httpx.AsyncClient) -> None:
-        """One look: start what is wanted and missing, notice who is ready, split the traffic,
-        stop what is not needed, and say so in the status."""
+        """Start the revisions that are missing, note which are ready, stop those not needed, split
+        the traffic, and set the status."""
         service = self._objects.get(self._path)
         before = self._traffic()
         for name, found in self._components.items():
@@ -144,14 +144,14 @@ class Service:
             f"--grpc_port={address.grpc_port}",
             f"--metrics_port={metrics_port}",
         )
-        # What is different here comes last: of two flags, the later one counts.
+        # This machine's flags come last: the later of two flags counts.
         args = [*container.args, *ports, *flags]
         made = pod.describe(self._name, name, revision, args)
         self._objects.create(pod.path(revision.name), made, "standalone")
         command = (sys.executable, "-m", name)
         try:
             await processes.start(revision.name, *command, *args, env=_environment(container))
-        except (OSError, ValueError) as error:  # too long, or with characters that there are not
+        except (OSError, ValueError) as error:  # too long, or with invalid characters
             self._fail(revision, f"cannot run: {error}")
 
     def _flags(self, name: str, container: Component) -> list[str]:
@@ -162,7 +162,7 @@ class Service:
         return [f"--predictor_host={LOOPBACK}:{port}"]
 
     def _fail(self, revision: canary.Revision, reason: str) -> None:
-        """It will never be ready."""
+        """Note, and log, that a revision will never be ready."""
         revision.ready = False
         self._failures[revision.name] = reason
         log.warning("%s %s", revision.name, reason)
@@ -170,7 +170,7 @@ class Service:
     async def _look(
         self, processes: Processes, client: httpx.AsyncClient, name: str, revision: canary.Revision
     ) -> None:
-        """See whether a revision has got ready."""
+        """Check whether a revision is ready, or has failed."""
         status = processes.ended(revision.name)
         if status is not None:
             self._fail(revision, f"has ended with status {status}")
@@ -188,13 +188,13 @@ class Service:
             self._fail(revision, f"is not ready after {START_TIMEOUT} s")
 
     async def _check(self, processes: Processes) -> None:
-        """Stop the revisions that are not needed; see that those that serve still run."""
+        """Stop the revisions that are not needed; check that those that serve still run."""
         for found in self._components.values():
             needed = found.needed()
             for revision in found.revisions:
                 if revision.name in self._started and revision not in needed:
                     del self._started[revision.name]
-                    revision.ready = None  # it is started anew if it is needed again
+                    revision.ready = None  # it is started again if needed
                     task = asyncio.create_task(self._stop(processes, revision.name))
                     self._stopping[revision.name] = task
             serving = [each for each in needed if each.ready]
@@ -213,12 +213,12 @@ class Service:
         del self._ports[name]
         self._write_clusters()
         await processes.stop(name)
-        with suppress(APIError):  # it never had one
+        with suppress(APIError):  # it never had a pod
             self._objects.delete(pod.path(name))
         del self._stopping[name]
 
     def _doors(self, name: str) -> tuple[Door, Door]:
-        """Where the component is reached, over HTTP and over gRPC."""
+        """The doors of a component, for HTTP and for gRPC."""
         outside = self._inside if name == "predictor" else self._address
         component = f"{self._name}-{name}"
         return (
@@ -227,7 +227,7 @@ class Service:
         )
 
     def _traffic(self) -> dict[Door, list[Revision]]:
-        """Who is behind each door, with which weights."""
+        """The revisions behind each door, with their weights."""
         return {
             door: [
                 Revision(target.revision or "", target.percent, target.tag)
@@ -238,7 +238,7 @@ class Service:
         }
 
     def _write_clusters(self) -> None:
-        """All revisions that run: those to come, and those whose last requests are on their way."""
+        """Tell Envoy about all revisions that run, also without traffic: starting or draining."""
         ports = {}
         for name in COMPONENTS:
             mine = {
@@ -263,13 +263,13 @@ class Service:
 
 
 def _environment(container: Component) -> dict[str, str]:
-    """Ours with the container's, which alone chooses the version."""
+    """This process's environment and the container's; only the latter chooses the version."""
     ours = {name: value for name, value in os.environ.items() if name not in CHOOSING}
     return {**ours, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **container.env}
 
 
 def _model_flags(predictor: Component, models_dir: Path) -> list[str]:
-    """Where the image has its versions, and where the storage initializer would put one."""
+    """Flags for the image's folder of versions, and for the storage initializer's folder."""
     flags = [f"--models_dir={models_dir}"]
     if uri := predictor.env.get("STORAGE_URI"):
         parts = urlsplit(uri)
