@@ -82,7 +82,9 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
     if request.method == "DELETE":
         if found["plural"] == "inferenceservices":
             raise APIError(405, "MethodNotAllowed", "the service ends with the program: stop that")
-        return objects.delete(request.path)
+        # Python's client says it in the URL, kubectl in the body.
+        dry = "dryRun" in request.query or b'"dryRun"' in await request.read()
+        return objects.get(request.path) if dry else objects.delete(request.path)
     try:  # YAML has dates and other types that JSON lacks
         body = json.loads(json.dumps(yaml.safe_load(await request.read()), allow_nan=False))
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
@@ -91,7 +93,8 @@ async def _changed(request: web.Request, objects: Objects, found: re.Match[str])
         raise APIError(400, "BadRequest", "the body is no object")
     if isinstance(body, dict) and not isinstance(body.setdefault("metadata", {}), dict):
         raise APIError(400, "BadRequest", "its metadata are no object")
-    dry, query = "dryRun" in request.query, request.query
+    query = request.query
+    dry = "dryRun" in query
     manager = query.get("fieldManager") or request.headers.get("User-Agent", "?").split("/")[0]
     apply = request.content_type == "application/apply-patch+yaml"
     if isinstance(body, dict) and (request.method != "PATCH" or apply):

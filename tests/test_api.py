@@ -42,6 +42,22 @@ def test_objects_are_made_found_and_deleted(client: httpx.Client) -> None:
     assert client.get(f"{MAPS}/notes").status_code == 404
 
 
+@pytest.mark.parametrize("how", [{"params": {"dryRun": "All"}}, {"json": {"dryRun": ["All"]}}])
+def test_a_dry_run_deletes_nothing(client: httpx.Client, how: dict[str, Any]) -> None:
+    made = client.post(MAPS, json=NOTES).json()
+    assert client.request("DELETE", f"{MAPS}/notes", **how).json() == made
+    assert client.get(f"{MAPS}/notes").json() == made
+
+
+def test_a_patch_leaves_what_it_does_not_name(client: httpx.Client) -> None:
+    made = client.post(MAPS, json=NOTES).json()
+    patch = {"data": {"more": "yes"}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    found = client.patch(f"{MAPS}/notes", content=json.dumps(patch), headers=merge).json()
+    assert found["metadata"]["uid"] == made["metadata"]["uid"]
+    assert found["data"] == {**made.get("data", {}), **patch["data"]}
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_the_path_says_the_kind_where_the_body_does_not(client: httpx.Client, method: str) -> None:
     """Python's client leaves it out."""
