@@ -140,6 +140,7 @@ class Objects:
         """Delete an object, and return it."""
         gone = self.get(path)
         del self._objects[path]
+        self._managed = {key: each for key, each in self._managed.items() if key[0] != path}
         self._tell(path, "DELETED", gone)
         return gone
 

@@ -135,6 +135,11 @@ def test_only_what_changes_has_a_new_version(objects: Objects) -> None:
     assert objects.get(PATH)["metadata"]["generation"] == before["metadata"]["generation"]
 
 
+def test_who_managed_what_is_deleted_has_no_say_in_what_is_made_again(objects: Objects) -> None:
+    objects.delete(PATH)
+    assert objects.apply(PATH, notes(a="9"), "you", force=False)["data"] == {"a": "9"}
+
+
 def test_what_is_deleted_is_gone(objects: Objects) -> None:
     assert objects.delete(PATH)["data"] == {"a": "1", "b": "2"}
     with refused(404, "NotFound"):
