@@ -116,6 +116,8 @@ def run_run(args: argparse.Namespace) -> int:
     running = canary.running(service)
     record = api.record()
     unfinished = record.release if running is None else None
+    if unfinished and not unfinished.is_of(service["metadata"]["uid"]):
+        unfinished = None
     if running and is_going_back(running, record):
         pass  # a run or an abort was stopped on the way back: finish it
     elif args.version or args.image:

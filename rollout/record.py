@@ -51,6 +51,10 @@ class Release(BaseModel):
     begun: datetime
     by: str
 
+    def is_of(self, uid: str) -> bool:
+        """Return whether it is of the InferenceService ``uid``, not of a former one of its name."""
+        return self.service in ("", uid)
+
     def condemns(self, template: Object) -> bool:
         """Return whether this release is condemned and its canary has this ``template``."""
         return bool(self.condemned) and self.fingerprint == fingerprint(template)
@@ -98,7 +102,7 @@ class Record(BaseModel):
     def release_of(self, live: Component | None) -> Release | None:
         """Return the release if it belongs to the live canary, not to one that ended unnoticed."""
         release = self.release
-        if release is None or live is None or release.service not in ("", live.service):
+        if release is None or live is None or not release.is_of(live.service):
             return None
         is_of_it = (release.component, release.stable_revision) == (live.name, live.rolled_out)
         return release if is_of_it else None

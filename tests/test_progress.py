@@ -460,6 +460,19 @@ def test_a_service_that_was_made_again_has_none_of_the_evidence_of_the_former(
     assert "was not started by rollout" in capsys.readouterr().err
 
 
+def test_the_canary_of_a_service_that_was_made_again_has_not_ended_in_this_one(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = world.service
+    assert world.start() == 0
+    assert world.run("promote") == 0
+    assert world.start("1", "--percent=10") == 0
+    world.make_again(before)
+    assert world.run("run", *STEPS, *QUICK) == command.REFUSED
+    assert world.run("run", "1", *STEPS, *QUICK) == 0
+    assert history(world, capsys)[-1]["action"] == "started"
+
+
 def test_what_is_released_already_is_done(
     world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
 ) -> None:
