@@ -8,6 +8,7 @@ In commands and environments, ``{http}`` and the like are free ports: ``http`` t
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -252,7 +253,9 @@ class Running:
 
 @contextmanager
 def running(server: Server, folder: Path) -> Iterator[Running]:
-    """Run ``server`` until the end of the block."""
+    """Run ``server`` until the end of the block; exit if it is not installed."""
+    if not (VENVS / server.venv).exists():
+        sys.exit(f"{server.name} is not installed; run first: python -m benchmarks.install")
     processes = Running(server, folder)
     try:
         yield processes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import load, report
+from benchmarks import load, report, servers
 from benchmarks.bench import read_digits
 from benchmarks.bodies import IMAGES, LARGE, MANY, SMALL, digits_sent, files, form, v1
 from benchmarks.load import Answers, Failed, read_time, read_wrk
@@ -207,6 +207,18 @@ def test_a_missing_peer_is_named_and_not_guessed(
     assert page.count(REST) == 1
     for picture in re.findall(r"\]\((.+?\.png)\)", page):
         assert (tmp_path / picture).exists()
+
+
+def test_a_server_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(servers, "VENVS", tmp_path)
+    server = servers.ours({})
+    with (
+        pytest.raises(SystemExit, match=r"ours is not .* python -m benchmarks\.install"),
+        servers.running(server, tmp_path),
+    ):
+        pass
 
 
 def test_the_load_has_a_core_of_its_own() -> None:
