@@ -18,11 +18,10 @@ from kserve.errors import InvalidInput as SDKInvalidInput
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.servicer import InferenceServicer
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving import access, protobuf, v2
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
-from serving.errors import InvalidInput, ServingError, TimedOut
+from serving.errors import Failed, InvalidInput, ServingError, TimedOut
 from serving.gate import Gate
 from serving.inference import VERSION_HEADER
 from serving.metrics import CLIENT_GONE
@@ -46,41 +45,17 @@ TIMEOUT = 10
 
 log = logging.getLogger(__name__)
 
-Method: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
-
-
-def _told(error: Exception) -> tuple[int, grpc.StatusCode, str]:
-    """HTTP's status, gRPC's, and the message for the caller; a defect shows no detail."""
-    if isinstance(error, SDKInvalidInput):
-        error = InvalidInput(str(error))
-    if isinstance(error, ServingError):
-        return error.http_status, grpc.StatusCode[error.grpc_status], str(error)
-    log.error("a defect", exc_info=error)
-    return HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, "internal error"
-
-
-def _tells(method: Method) -> Method:
-    """The method, with its exceptions turned into statuses."""
-
-    @functools.wraps(method)
-    async def telling(self: "Servicer", request: Any, context: Any) -> Any:
-        try:
-            return await method(self, request, context)
-        except Exception as error:
-            _, *told = _told(error)
-            return _fail(context, *told, version=self.version)
-
-    return telling
+Method: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]
-    """The SDK's, with versions, our errors and observation, and without unloading.
+    """The SDK's, with versions, our errors and observation.
 
     It does not use the SDK's ``ModelInfer``, with which an inference takes half as long again.
     """
 
     def __init__(self, model: ServedModel, dataplane: DataPlane, *, max_message: int) -> None:
-        super().__init__(dataplane, ModelRepositoryExtension(dataplane.model_registry))
+        super().__init__(dataplane, None)  # `_handler` leaves out what manages models
         self._model = model
         self._held = Gate(MESSAGES * max_message, "bytes")
         self.version = model.version or ""
@@ -105,57 +80,34 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             status = CLIENT_GONE
             raise
         except Exception as error:
-            status, *told = _told(error)
-            return _fail(context, *told, version=version)
+            status = _fail(context, error, version)
         finally:
             access.end(observed, "grpc", status, version, perf_counter() - observed.arrived)
 
-    @_tells
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model metadata, versions included."""
         self._model.check_served(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(self._model))
 
-    @_tells
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """V2 model readiness."""
         self._model.check_served(request.name, request.version)
         return await super().ModelReady(request, context)
-
-    ServerLive = _tells(InferenceServicer.ServerLive)
-    ServerReady = _tells(InferenceServicer.ServerReady)
-    ServerMetadata = _tells(InferenceServicer.ServerMetadata)
-
-    async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
-        """Refused: otherwise any caller could take the model away."""
-        code = grpc.StatusCode.UNIMPLEMENTED
-        _fail(context, code, "models are not managed here", version=self.version)
-
-    RepositoryModelUnload = RepositoryModelLoad
 
 
 def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
     """The servicer's methods, each as one that takes a stream and reads one message from it.
 
     On the wire this is the same, but for the message of a unary method gRPC waits without limit.
+    The methods that load and unload models are left out: any caller could take the model away.
     """
 
-    def received(method: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
+    def received(method: Method) -> Method:
         async def receive(_: object, context: Any) -> Any:
-            error: ServingError
             try:
-                async with asyncio.timeout(TIMEOUT):
-                    request = await context.read()
-            except DecodeError as refused:
-                error = InvalidInput(str(refused))
-            except TimeoutError:
-                error = TimedOut(f"the message was not complete after {TIMEOUT} s")
-            else:
-                if request is not grpc.aio.EOF:
-                    return await method(request, context)
-                error = InvalidInput("a call without a message")
-            _, *told = _told(error)
-            return _fail(context, *told, version=servicer.version)
+                return await method(await _read(context), context)
+            except Exception as error:
+                _fail(context, error, servicer.version)
 
         return receive
 
@@ -169,8 +121,23 @@ def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
                 GetMessageClass(method.output_type).SerializeToString,
             )
             for method in service.methods
+            if not method.name.startswith("Repository")
         },
     )
+
+
+async def _read(context: Any) -> Any:
+    """The message of a call."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            request = await context.read()
+    except DecodeError as error:
+        raise InvalidInput(str(error)) from None
+    except TimeoutError:
+        raise TimedOut(f"the message was not complete after {TIMEOUT} s") from None
+    if request is grpc.aio.EOF:
+        raise InvalidInput("a call without a message")
+    return request
 
 
 def _message(response: InferResponse) -> Any:
@@ -189,14 +156,23 @@ def _message(response: InferResponse) -> Any:
     )
 
 
-def _fail(context: Any, code: grpc.StatusCode, message: str, *, version: str) -> None:
-    """End a call with an error.
+def _fail(context: Any, error: Exception, version: str) -> int:
+    """End a call with ``error``, and return HTTP's status for it; a defect shows no detail.
 
     What ``context.abort`` raises would keep the request in memory until a garbage collection.
     """
-    context.set_code(code)
-    context.set_details(message)
+    match error:
+        case ServingError():
+            told = error
+        case SDKInvalidInput():
+            told = InvalidInput(str(error))
+        case _:
+            log.error("a defect", exc_info=error)
+            told = Failed("internal error")
+    context.set_code(grpc.StatusCode[told.grpc_status])
+    context.set_details(str(told))
     context.set_trailing_metadata(_trailing(version))
+    return told.http_status
 
 
 def _trailing(version: str) -> tuple[tuple[str, str], ...]:
