@@ -15,15 +15,13 @@ from kserve.protocol.infer_type import RequestedOutput
 from kserve.utils.numpy_codec import from_np_dtype
 from numpy.typing import NDArray
 
-from serving.errors import InvalidInput
-from serving.json import read_json, write_json
+from serving.errors import InvalidInput, TooLarge
+from serving.json import MOST_VALUES, read_json, write_json
 
 MOST_TENSORS = 16
 """Most inputs, and most outputs, that one request may name."""
 MOST_DIMENSIONS = 16
 """Most sizes in the shape of an input."""
-MOST_PARAMETERS = 16
-"""Most parameters of an input or output by gRPC; the SDK takes a microsecond for each."""
 HEADER_LENGTH = "inference-header-content-length"
 """The header that gives the bytes of JSON in front of the binary tensor data."""
 
@@ -78,18 +76,17 @@ def read_request(body: bytes, header_length: str | None, model_name: str) -> Inf
 
 
 def check_message(request: Any) -> None:
-    """Check a ``ModelInferRequest`` of gRPC against the limits above.
+    """Check a ``ModelInferRequest`` of gRPC against the limits above and that of JSON's values.
 
     Raises:
-        InvalidInput: it exceeds one.
+        InvalidInput, TooLarge: it exceeds one.
     """
     if max(len(request.inputs), len(request.outputs)) > MOST_TENSORS:
         raise InvalidInput(f"expected at most {MOST_TENSORS} inputs and {MOST_TENSORS} outputs")
     for tensor in request.inputs:
         _check_shape(tensor.name, tensor.shape)
-    for tensor in (*request.inputs, *request.outputs):
-        if len(tensor.parameters) > MOST_PARAMETERS:
-            raise InvalidInput(f"'{tensor.name}' has more than {MOST_PARAMETERS} parameters")
+        if any(len(values) > MOST_VALUES for _, values in tensor.contents.ListFields()):
+            raise TooLarge(f"input '{tensor.name}' has more than {MOST_VALUES} values")
 
 
 def make_response(

@@ -10,8 +10,10 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from serving import grpc as served
+from serving import protobuf
 from serving.errors import LONGEST
-from serving.v2 import MOST_DIMENSIONS
+from serving.json import MOST_VALUES
+from serving.v2 import MOST_DIMENSIONS, check_message
 from tests import apps, programs
 from tests.echo import Echo
 
@@ -85,35 +87,33 @@ async def test_what_is_no_message_is_told_so(channel: grpc.aio.Channel) -> None:
     assert await call.details() == "not a message of V2"
 
 
-MANY = {"parameters": {str(number): {"bool_param": True} for number in range(17)}}
-LONG = {**TENSOR, "shape": [1] * (MOST_DIMENSIONS + 1)}
+SHAPE = [1] * (MOST_DIMENSIONS + 1)
+PARAMETERS = {str(number): {"bool_param": True} for number in range(250)}
+"""Each has four fields: itself, its key, its value, and what is in that."""
+FILES = {"bytes_contents": [b""] * 1000}
+NUMBERS = {"uint_contents": [7] * (MOST_VALUES + 1)}
+
+
+def request(**more: Any) -> bytes:
+    """One whose tensor has this."""
+    message = pb.ModelInferRequest(model_name="mnist", inputs=[{**TENSOR, **more}])
+    return bytes(message.SerializeToString())
 
 
 @pytest.mark.parametrize(
     ("message", "told"),
     [
-        (b"\x32\x00" * 101, "the message has more than 100 fields"),
-        (b"\x2a\x00" * 101, "the message has more than 100 fields"),
-        (b"\x2b\x32\x00\x2c", "not a message of V2"),
+        (b"\x32\x00" * 1001, "the message has more than 1000 fields"),
+        (b"\x2a\x00" * 1001, "the message has more than 1000 fields"),
+        (request(parameters=PARAMETERS), "the message has more than 1000 fields"),
+        (request(contents=FILES), "the message has more than 1000 fields"),
+        (b"\x2b" + b"\x32\x00" * 1001 + b"\x2c", "not a message of V2"),
         (b"\xff" * 1000, "not a message of V2"),
+        (b"\xff" * 3000, "not a message of V2"),
         (GOOD.SerializeToString() + b"\x32\x00" * 17, "expected at most 16 inputs and 16 outputs"),
         (GOOD.SerializeToString() + b"\x2a\x00" * 16, "expected at most 16 inputs and 16 outputs"),
-        (
-            pb.ModelInferRequest(model_name="mnist", inputs=[LONG]).SerializeToString(),
-            "input 'images': 'shape' has more than 16 sizes",
-        ),
-        (
-            pb.ModelInferRequest(
-                model_name="mnist", inputs=[{**TENSOR, **MANY}]
-            ).SerializeToString(),
-            "'images' has more than 16 parameters",
-        ),
-        (
-            pb.ModelInferRequest(
-                model_name="mnist", inputs=[TENSOR], outputs=[{"name": "a", **MANY}]
-            ).SerializeToString(),
-            "'a' has more than 16 parameters",
-        ),
+        (request(shape=SHAPE), "input 'images': 'shape' has more than 16 sizes"),
+        (request(contents=NUMBERS), "input 'images' has more than 500000 values"),
     ],
 )
 async def test_a_message_of_too_many_parts_is_refused(
@@ -123,6 +123,13 @@ async def test_a_message_of_too_many_parts_is_refused(
     call = channel.unary_unary(INFER)(message)
     assert (await call.code()).name == "INVALID_ARGUMENT"
     assert await call.details() == told
+
+
+def test_a_message_of_256_images_is_none_of_these() -> None:
+    numbers = {"shape": [256, 28, 28], "contents": {"uint_contents": [255] * 256 * 28 * 28}}
+    files = {"datatype": "BYTES", "shape": [256], "contents": {"bytes_contents": [b"file"] * 256}}
+    for parts in (numbers, files):
+        check_message(protobuf.parse(pb.ModelInferRequest, request(**parts)))
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "in a call"])
