@@ -86,14 +86,12 @@ class Protocol(HttpToolsProtocol):
         self._in_hand = in_hand
         self._bodies = bodies
         self._overhead = 0
-        """Bytes so far of an incomplete head, or of what is between a body's chunks."""
+        """Bytes since a head began, a part of a body came, or either was complete."""
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._running: Exchange | RequestResponseCycle | None = None
         """The request being answered; ``cycle`` is the last one received."""
         self._in_head = False
-        self._advances = False
-        """Whether a head begins or ends in the data just received, or they hold part of a body."""
         self._in_body = False
         self._is_refused = False
         self._last_answer: bytes | None = None
@@ -133,7 +131,7 @@ class Protocol(HttpToolsProtocol):
         """Feed the parser, which calls the methods below; limit what is still incomplete."""
         if self._is_ending():
             return
-        overhead, self._advances = self._overhead + len(data), False
+        self._overhead += len(data)
         try:
             feed(self, data)
         except httptools.HttpParserError as error:
@@ -148,7 +146,6 @@ class Protocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         if not in_part or self._is_ending():
             return
-        self._overhead = 0 if self._advances else overhead
         if self._overhead > LONGEST_HEAD:
             self._close(TOO_LARGE)
         elif self._timer is None:
@@ -157,14 +154,14 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._in_head = self._advances = True
+        self._in_head = True
+        self._overhead = 0
 
     def on_headers_complete(self) -> None:
         """A head is complete: begin to answer the request, or refuse it at once."""
         if self.parser.should_upgrade() or self._is_ending():
             return  # an upgrade is parsed again without it, see `serving.upgrade`
         self._end_part()
-        self._advances = True
         path, query = _split(self.url)
         is_post = self.parser.get_method() == b"POST"
         is_next = self._is_answered()  # pipelined requests must be answered in order
@@ -184,7 +181,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass on a piece of a body, or drop it if its request is refused."""
-        self._advances = True
+        self._overhead = 0
         if self._is_refused or self._is_ending():
             return
         if isinstance(self.cycle, Exchange):
