@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serving import access, context, rest
 from serving.gate import TOO_MANY
@@ -112,10 +112,20 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer everything that is not an inference, as an ASGI app."""
+
+        async def send_and_drain(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                # To close with part of a body unread would reset the connection; nobody reads one.
+                while (await receive()).get("more_body"):
+                    pass
+                message = {"type": message["type"]}
+            await send(message)
+
         if scope["type"] == "http" and self.find(scope["path"]):
-            await rest.error_response(ONLY_POST)(scope, receive, send)
+            await rest.error_response(ONLY_POST)(scope, receive, send_and_drain)
         else:
-            await self.kserve(scope, receive, send)
+            await self.kserve(scope, receive, send_and_drain)
 
 
 async def _respond(endpoint: Endpoint, request: Request) -> Response:

@@ -11,6 +11,7 @@ from serving.app import App
 from serving.errors import Overloaded, ServingError, Unavailable
 from serving.message import Request, Response
 from tests.echo import V1, V2, Echo
+from tests.service import Service, post
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +97,18 @@ async def test_what_is_no_inference_is_not_counted(
     answer = await echo_client.request(method, path)
     assert "x-model-version" not in answer.headers
     assert everything() == before
+
+
+async def test_an_early_answer_reaches_who_sends_on(
+    echo_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And wants the connection closed: the kernel resets one that closes with something unread."""
+    monkeypatch.setattr(Service, "app", staticmethod(echo_app))
+    async with Service() as service:
+        client = await service.connect()
+        request = post(bytes(2**23), "Connection: close", url="/nowhere")
+        assert await client.ask(request) == (404, b'{"error":"Not Found"}')
+        assert await client.is_closed()
 
 
 async def test_the_answer_names_the_request(echo_client: httpx.AsyncClient, echo: Echo) -> None:
