@@ -122,6 +122,8 @@ class App:
                 message = {"type": message["type"]}
             await send(message)
 
+        # A task has the context of the one that made it, such as an inference's before it.
+        context.enter(context.RequestContext())
         if scope["type"] == "http" and self.find(scope["path"]):
             await rest.error_response(ONLY_POST)(scope, receive, send_and_drain)
         else:

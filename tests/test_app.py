@@ -7,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from serving import context
 from serving.app import App
 from serving.errors import Overloaded, ServingError, Unavailable
 from serving.message import Request, Response
@@ -97,6 +98,17 @@ async def test_what_is_no_inference_is_not_counted(
     answer = await echo_client.request(method, path)
     assert "x-model-version" not in answer.headers
     assert everything() == before
+
+
+async def test_what_is_no_inference_has_no_ids(echo_app: App) -> None:
+    """Not even behind an inference on the same connection."""
+
+    async def log(*_: object) -> None:
+        assert context.current().request_id == ""
+
+    echo_app.kserve = log  # type: ignore[assignment]
+    context.enter(context.RequestContext("before"))
+    await echo_app({"type": "http", "path": "/"}, log, log)  # type: ignore[arg-type]
 
 
 async def test_an_early_answer_reaches_who_sends_on(
