@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from benchmarks.flags import flags
 from predictor import artifact
-from predictor.artifact import Graph, Histogram, Reference
+from predictor.artifact import Graph
+from predictor.metadata import Histogram, Reference
 from training import data, evaluate, robustness
 from training.data import Digits
 from training.reference import refer

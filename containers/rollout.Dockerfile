@@ -7,7 +7,7 @@ WORKDIR /build
 COPY constraints.txt containers/install.sh containers/rollout.txt ./
 RUN ./install.sh rollout.txt \
     aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs frozenlist multidict propcache yarl
-COPY predictor/__init__.py predictor/artifact.py /app/predictor/
+COPY predictor/__init__.py predictor/artifact.py predictor/metadata.py /app/predictor/
 COPY rollout /app/rollout
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 

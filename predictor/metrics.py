@@ -4,7 +4,7 @@ from itertools import accumulate
 
 from prometheus_client import Gauge
 
-from predictor.artifact import Metadata, Reference
+from predictor.metadata import Metadata, Reference
 
 INFO = Gauge("mnist_model_info", "1, for the version served.", ("model_version", "torch"))
 METRIC = Gauge(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from kserve import InferRequest
 
-from predictor.artifact import INPUTS
+from predictor.metadata import INPUTS
 from serving import v2
 from serving.errors import InvalidInput
 from serving.gate import check_instances

@@ -11,7 +11,7 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from predictor.artifact import Histogram, Metrics, Provenance, Reference
+from predictor.metadata import Histogram, Metrics, Provenance, Reference
 from tests.versions import linear_graph
 from training.run import Run, write_metrics
 

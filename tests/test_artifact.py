@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictor import artifact
-from predictor.artifact import INPUTS, ArtifactError, Metadata, outputs
+from predictor.artifact import ArtifactError
+from predictor.metadata import INPUTS, Metadata, outputs
 from tests.versions import linear_graph, write
 
 OUTPUTS = outputs(10)

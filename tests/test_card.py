@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from predictor.artifact import Metrics, Provenance
+from predictor.metadata import Metrics, Provenance
 from tests.synthetic import digits
 from training import card, figures
 from training.config import Config

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from predictor.artifact import Graph, Metrics, Provenance
+from predictor.artifact import Graph
+from predictor.metadata import Metrics, Provenance
 from tests.digits import encode, write_uploads
 from tests.synthetic import digits
 from tests.versions import served

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from predictor.artifact import INPUTS
+from predictor.metadata import INPUTS
 from rollout import decision
 from serving import scores
 from tests.programs import ROOT

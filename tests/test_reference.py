@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY
 
 import predictor.metrics
 from predictor import artifact
-from predictor.artifact import ArtifactError, Histogram, Reference
+from predictor.artifact import ArtifactError
+from predictor.metadata import Histogram, Reference
 from serving.scores import Scores
 from tests import runs, versions
 from tests.digits import draw

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from predictor.artifact import INPUTS, Metadata, Metrics, Provenance, outputs
+from predictor.metadata import INPUTS, Metadata, Metrics, Provenance, outputs
 from training.network import LABELS, REJECT, Served, export, fold, network
 from transformer.image import SIDE
 

@@ -5,7 +5,7 @@ import math
 import shlex
 from typing import Any
 
-from predictor.artifact import Metrics
+from predictor.metadata import Metrics
 from training.config import Config
 from training.network import LABELS
 from training.robustness import DISTURBANCES

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from predictor.artifact import GRAPH_FILE, Graph, Metrics, Reference
+from predictor.artifact import GRAPH_FILE, Graph
 from predictor.graph import read_graph
+from predictor.metadata import Metrics, Reference
 from serving.errors import ServingError
 from serving.scores import Scores
 from training import card, data, figures, probes, robustness

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from predictor.artifact import Metrics
+from predictor.metadata import Metrics
 from training.robustness import DISTURBANCES
 
 SHOWN = 20

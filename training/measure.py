@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from pydantic import JsonValue
 
-from predictor.artifact import Graph, Metrics
+from predictor.artifact import Graph
+from predictor.metadata import Metrics
 from training.data import Digits
 
 BINS = 15

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from predictor.artifact import Histogram, Reference
+from predictor.metadata import Histogram, Reference
 from training.data import Digits
 from transformer.answer import NO_DIGIT, Answer
 from transformer.image import Picture

@@ -17,7 +17,8 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from predictor.artifact import GRAPH_FILE, METADATA_FILE, Metrics, Provenance, Reference
+from predictor.artifact import GRAPH_FILE, METADATA_FILE
+from predictor.metadata import Metrics, Provenance, Reference
 from training import data
 from training.data import Digits
 

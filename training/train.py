@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from predictor.artifact import Provenance
+from predictor.metadata import Provenance
 from training import data
 from training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from training.config import Config
