@@ -24,7 +24,7 @@ from rollout.decision import Verdict, judge
 from rollout.errors import NoEvidence, Refused, RolloutError
 from rollout.evidence import Evidence
 from rollout.flags import parse, plan
-from rollout.progress import End, Progress, check_unchanged, explain
+from rollout.progress import End, Progress, check_unchanged
 from rollout.record import Record, Release
 from rollout.source import Pods, Prometheus, Source, begin, look
 from rollout.template import Object, with_image, with_version
@@ -202,7 +202,7 @@ def run_check(args: argparse.Namespace) -> int:
     verdict = decision.verdict
     if verdict is Verdict.HEALTHY and not is_seen:
         verdict = Verdict.HOLD
-    print("\n".join([*explain(decision), f"{found.canary}: {verdict.value}"]))
+    print("\n".join([*decision.lines, f"{found.canary}: {verdict.value}"]))
     return VERDICTS[verdict]
 
 

@@ -90,6 +90,17 @@ class Decision:
     verdict: Verdict
     checks: tuple[Check, ...]
 
+    @property
+    def reason(self) -> str:
+        """The first check with the verdict, as text."""
+        check = next(each for each in self.checks if each.verdict is self.verdict)
+        return f"{check.name}: {check.text}"
+
+    @property
+    def lines(self) -> list[str]:
+        """All checks, one line each."""
+        return [f"{each.verdict.value:<7}  {each.name:<6}  {each.text}" for each in self.checks]
+
 
 def log_e_value(canary: Any, total: Any, share: float, *, one_sided: bool) -> Any:
     """Return the natural logarithm of an e-value, a number or an array like the arguments.

@@ -15,7 +15,7 @@ from enum import Enum
 from rollout import canary, release
 from rollout.api import API
 from rollout.canary import Component
-from rollout.decision import Decision, Labels, Verdict, judge
+from rollout.decision import Labels, Verdict, judge
 from rollout.errors import Conflict, NoEvidence, Refused, RolloutError, Unreachable
 from rollout.evidence import Evidence
 from rollout.record import Record, Release, now
@@ -213,15 +213,15 @@ class Progress:
             labels=self._labels,
         )
         if decision.verdict is Verdict.BAD:
-            found.condemned = reason(decision)
+            found.condemned = decision.reason
         self._api.save(record)
         if found.condemned:
-            return self._abort(found, found.condemned, explain(decision))
+            return self._abort(found, found.condemned, decision.lines)
         if not is_seen or decision.verdict is Verdict.HOLD:
-            why = reason(decision) if is_seen else nothing
+            why = decision.reason if is_seen else nothing
             self._undecided = self._undecided or time.monotonic()
             if time.monotonic() - self._undecided > self._plan.max_time:
-                return self._give_up(service, found, percent, why, explain(decision))
+                return self._give_up(service, found, percent, why, decision.lines)
             self._tell(f"at {percent} %: {why}")
             return None
         self._undecided = None
@@ -232,7 +232,7 @@ class Progress:
         if any(found.approved < pause <= percent for pause in self._plan.pause_at):
             self._tell(f"at {percent} %: healthy, and waiting for `python -m rollout approve`")
             return None
-        return self._advance(service, found, live, explain(decision))
+        return self._advance(service, found, live, decision.lines)
 
     def _advance(
         self, service: Object, found: Release, live: Component, evidence: Sequence[str]
@@ -293,14 +293,3 @@ def check_unchanged(live: Component, evidence: Evidence) -> None:
             f"the {live.name} was changed under the canary: {evidence.revision} was counted,"
             f" {live.created} is live. Promote or abort it"
         )
-
-
-def reason(decision: Decision) -> str:
-    """Return the first check with the verdict, as text."""
-    check = next(each for each in decision.checks if each.verdict is decision.verdict)
-    return f"{check.name}: {check.text}"
-
-
-def explain(decision: Decision) -> list[str]:
-    """Return all checks, one line each."""
-    return [f"{each.verdict.value:<7}  {each.name:<6}  {each.text}" for each in decision.checks]
