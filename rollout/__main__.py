@@ -37,9 +37,9 @@ VERDICTS = {Verdict.HEALTHY: 0, Verdict.BAD: ROLLED_BACK, Verdict.HOLD: INCONCLU
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    args = parse(RUNS, arguments)
+    args = parse(arguments)
     try:
-        return args.run(args) or 0
+        return COMMANDS[args.command](args) or 0
     except (RolloutError, ValueError) as error:
         print(f"rollout: {error}", file=sys.stderr)
         return REFUSED if isinstance(error, Refused) else 1
@@ -290,7 +290,7 @@ def run_deploy(args: argparse.Namespace) -> None:
     say(plan.summary)
 
 
-RUNS = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "deploy": run_deploy,
     "start": run_start,
     "run": run_run,

@@ -1,7 +1,7 @@
 """The command line of ``python -m rollout``."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rollout.canary import COMPONENTS
@@ -24,11 +24,9 @@ are in); 2 wrong flags; 3 refused, since it would disturb a release; 4 rolled ba
 5 inconclusive
 """
 
-Run = Callable[[argparse.Namespace], int | None]
 
-
-def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line; ``runs`` has the function of each command, by name."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rollout",
         description="Release versions of the service.",
@@ -49,14 +47,12 @@ def parse(runs: Mapping[str, Run], arguments: Sequence[str] | None) -> argparse.
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, summary: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(
+        return commands.add_parser(
             name,
             help=summary,
             description=summary,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
-        command.set_defaults(run=runs[name])
-        return command
 
     deploying = add("deploy", "apply an overlay; what git has changed becomes a canary")
     deploying.add_argument("overlay", help="directory with a kustomization.yaml")

@@ -7,7 +7,6 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 
-import rollout.__main__
 import rollout.flags
 import training.__main__
 from tests.manifests import Object, expanded, images, of_kind, restricted, tokenless, wiring
@@ -16,7 +15,7 @@ PODS = {"serving.kserve.io/inferenceservice": "mnist"}
 """The label that KServe gives to all pods of the service."""
 CLUSTER_KINDS = {"ClusterRole", "Namespace"}
 PROGRAMS: dict[str, tuple[Callable[[list[str]], object], tuple[str, ...]]] = {
-    "rollout": (lambda args: rollout.flags.parse(rollout.__main__.RUNS, args), ()),
+    "rollout": (rollout.flags.parse, ()),
     "retraining": (training.__main__.parse, ("--data", "--run")),
 }
 """By the name of the container: how the arguments are read, and which of them name folders."""
