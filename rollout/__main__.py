@@ -146,7 +146,7 @@ def run_run(args: argparse.Namespace) -> int:
     if args.dry_run:
         preview(api, next_step(service, record, wanted.after))
         return 0
-    progress = Progress(api, source_of(args, api), wanted, say, args.labels)
+    progress = Progress(api, source_of(args, api), wanted, say)
     return ENDS[progress.run()]
 
 

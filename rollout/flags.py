@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from rollout.canary import COMPONENTS
@@ -101,18 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def plan(args: argparse.Namespace) -> Plan:
     """Return the plan that the flags of ``run`` describe."""
-    return Plan(
-        steps=args.steps,
-        pause_at=frozenset(args.pause_at),
-        warm_up=args.warm_up,
-        step_time=args.step_time,
-        max_time=args.max_time,
-        poll=args.poll,
-        timeout=args.timeout,
-        minimum=args.minimum,
-        alpha=args.alpha,
-        slow=args.slow,
-    )
+    return Plan(**{field.name: getattr(args, field.name) for field in fields(Plan)})
 
 
 def _add_target(command: argparse.ArgumentParser) -> None:

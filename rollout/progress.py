@@ -32,7 +32,7 @@ class Plan:
 
     steps: tuple[int, ...]
     """Percentages, ascending, the last one 100."""
-    pause_at: frozenset[int] = frozenset()
+    pause_at: tuple[int, ...] = ()
     """Steps beyond which a person must approve."""
     warm_up: float = 10
     """After each split, in which calls do not count."""
@@ -47,6 +47,7 @@ class Plan:
     minimum: int = 100
     """Calls that the canary must answer in a step."""
     alpha: float = 0.05
+    labels: Labels | None = None
     slow: float = 0.5
 
     def after(self, percent: int) -> int:
@@ -65,15 +66,12 @@ class End(Enum):
 class Progress:
     """Takes the live canary to its end; holds what only this process knows."""
 
-    def __init__(
-        self, api: API, source: Source, plan: Plan, say: Say, labels: Labels | None = None
-    ) -> None:
+    def __init__(self, api: API, source: Source, plan: Plan, say: Say) -> None:
         """Prepare to follow ``plan``; ``say`` gets the messages for the user."""
         self._api = api
         self._source = source
         self._plan = plan
         self._say = say
-        self._labels = labels
         self._said = ""
         self._contact = time.monotonic()
         self._unsettled: float | None = None
@@ -210,7 +208,7 @@ class Progress:
             evidence.steps(),
             alpha=self._plan.alpha,
             minimum=self._plan.minimum,
-            labels=self._labels,
+            labels=self._plan.labels,
         )
         if decision.verdict is Verdict.BAD:
             found.condemned = decision.reason
