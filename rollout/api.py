@@ -23,6 +23,7 @@ TIMEOUT = 10
 ATTEMPTS = 5
 """Tries per change: others, above all the controller, change the same objects."""
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -126,11 +127,13 @@ class API:
             f"somebody else changes the ConfigMap {self._record} all the time; try again"
         )
 
-    def pods(self, labels: str) -> dict[str, Object]:
-        """Return the pods that match the label selector ``labels``, by name."""
+    def pods(self) -> dict[str, Object]:
+        """Return the pods of the service by name."""
         with self._explained():
             found = self._core.list_namespaced_pod(
-                self.namespace, label_selector=labels, _request_timeout=TIMEOUT
+                self.namespace,
+                label_selector=f"{SERVICE_LABEL}={self.name}",
+                _request_timeout=TIMEOUT,
             )
         made: Any = self._client.sanitize_for_serialization(found)  # type: ignore[no-untyped-call]
         return {each["metadata"]["name"]: each for each in made["items"]}

@@ -19,7 +19,6 @@ from rollout.errors import NoEvidence
 from rollout.evidence import METRICS, STARTED, Evidence, Metric, Pod, count
 from rollout.record import now
 
-SERVICE_LABEL = "serving.kserve.io/inferenceservice"
 REVISION_LABEL = "serving.knative.dev/revision"
 PORT_FLAG = "--metrics_port="
 TIMEOUT = 3
@@ -69,7 +68,7 @@ class Pods:
     def read(self, slow: float) -> Reading:
         """See ``Source``."""
         now = time.time()
-        found = self._api.pods(f"{SERVICE_LABEL}={self._api.name}")
+        found = self._api.pods()
         addresses = {name: url for name, pod in found.items() if (url := _address(pod))}
         if found and not addresses:
             raise NoEvidence(f"no pod of {self._api.name} has {PORT_FLAG} among its arguments")
@@ -231,22 +230,23 @@ def look(api: API, source: Source, evidence: Evidence, live: Component) -> bool:
     Raises:
         NoEvidence: nothing can be read.
     """
-    reading = source.read(evidence.slow)
+    reading, pods = source.read(evidence.slow), api.pods()
+
+    def is_seen(revision: str | None) -> bool:
+        """Return whether all ready pods that were seen before are read; true if it has no pods."""
+        own = {
+            name: pod
+            for name, pod in pods.items()
+            if pod["metadata"]["labels"].get(REVISION_LABEL) == revision
+        }
+        answering = {name for name, pod in own.items() if _is_ready(pod)} & evidence.seen.keys()
+        return answering <= reading.pods.keys() and (reading.shows(revision) or not own)
+
     # A fault of both versions, seen only in the canary's pods, would condemn it.
-    if not _is_seen(api, reading, evidence, live.rolled_out):
+    if not is_seen(live.rolled_out):
         return False
     evidence.add(reading.pods, live)
-    return _is_seen(api, reading, evidence, live.created)
-
-
-def _is_seen(api: API, reading: Reading, evidence: Evidence, revision: str | None) -> bool:
-    """Return whether ``reading`` covers all ready pods of ``revision`` that were seen before.
-
-    True if the revision has no pods: then it does nothing.
-    """
-    pods = api.pods(f"{REVISION_LABEL}={revision}")
-    answering = {name for name, pod in pods.items() if _is_ready(pod)} & evidence.seen.keys()
-    return answering <= reading.pods.keys() and (reading.shows(revision) or not pods)
+    return is_seen(live.created)
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:

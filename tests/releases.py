@@ -16,7 +16,7 @@ from aiohttp.typedefs import Middleware
 
 from rollout import __main__ as command
 from rollout import release
-from rollout.api import API
+from rollout.api import API, SERVICE_LABEL
 from rollout.errors import NoEvidence
 from rollout.evidence import Counts, Pod
 from rollout.record import Record
@@ -136,7 +136,7 @@ class Traffic:
 def silence(world: World, traffic: Traffic, revision: str, *looks: int) -> None:
     """Make the revision's pods not answer at these looks."""
     read = traffic.read
-    labels = {REVISION_LABEL: revision}
+    labels = {SERVICE_LABEL: "mnist", REVISION_LABEL: revision}
     metadata = {"name": "silent", "namespace": "default", "labels": labels}
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     spec: dict[str, Any] = {"containers": []}
