@@ -24,7 +24,7 @@ from rollout.decision import Verdict, judge
 from rollout.errors import NoEvidence, Refused, RolloutError
 from rollout.evidence import Evidence
 from rollout.flags import parse, plan
-from rollout.progress import End, Progress, check_unchanged
+from rollout.progress import End, Progress
 from rollout.record import Record, Release
 from rollout.source import Pods, Prometheus, Source, begin, look
 from rollout.template import Object, with_image, with_version
@@ -187,12 +187,11 @@ def run_check(args: argparse.Namespace) -> int:
     """Judge the evidence so far; returns the exit status."""
     api = connect(args)
     live, found = under_way(api.service(), api.record())
-    evidence = found.evidence
-    if evidence is None or not evidence.stages or evidence.stages[-1].percent != live.percent:
+    evidence = found.evidence_of(live)
+    if evidence is None:
         raise NoEvidence(
             f"no evidence has been taken since {found.canary} got {live.percent} %: run takes it"
         )
-    check_unchanged(live, evidence)
     is_seen = False
     try:
         is_seen = look(api, source_of(args, api), evidence, live)
@@ -256,11 +255,11 @@ def recent(api: API, source: Source, service: Object, record: Record) -> Evidenc
     """
     live = canary.running(service)
     found = record.release_of(live)
-    if live is None or found is None or found.evidence is None:
+    if live is None or found is None:
         return None
-    if found.evidence.stages[-1].percent == live.percent:
-        with suppress(NoEvidence):
-            look(api, source, found.evidence, live)
+    with suppress(NoEvidence, Refused):
+        if evidence := found.evidence_of(live):
+            look(api, source, evidence, live)
     return found.evidence
 
 

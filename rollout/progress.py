@@ -126,10 +126,8 @@ class Progress:
         if not live.is_settled:
             return self._wait(live, found)
         self._unsettled = None
-        evidence = found.evidence
-        if evidence:
-            check_unchanged(live, evidence)
-        if evidence is None or not evidence.stages or evidence.stages[-1].percent != live.percent:
+        evidence = found.evidence_of(live)
+        if evidence is None:
             return self._begin(service, record, found, live)
         return self._judge(service, record, found, live, evidence)
 
@@ -278,16 +276,3 @@ class Progress:
         if text != self._said:
             self._said = text
             self._say(text)
-
-
-def check_unchanged(live: Component, evidence: Evidence) -> None:
-    """Check that the live canary is the one whose calls were counted.
-
-    Raises:
-        Refused: somebody has changed it.
-    """
-    if evidence.revision not in (None, live.created):
-        raise Refused(
-            f"the {live.name} was changed under the canary: {evidence.revision} was counted,"
-            f" {live.created} is live. Promote or abort it"
-        )

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rollout.canary import Component, read
+from rollout.errors import Refused
 from rollout.evidence import Evidence
 from rollout.template import Object, container, describe, fingerprint
 
@@ -58,6 +59,22 @@ class Release(BaseModel):
     def condemns(self, template: Object) -> bool:
         """Return whether this release is condemned and its canary has this ``template``."""
         return bool(self.condemned) and self.fingerprint == fingerprint(template)
+
+    def evidence_of(self, live: Component) -> Evidence | None:
+        """Return the evidence of the canary ``live``, ``None`` if its present split has none yet.
+
+        Raises:
+            Refused: somebody has changed it since its calls were counted.
+        """
+        evidence = self.evidence
+        if evidence is None:
+            return None
+        if evidence.revision not in (None, live.created):
+            raise Refused(
+                f"the {live.name} was changed under the canary: {evidence.revision} was counted,"
+                f" {live.created} is live. Promote or abort it"
+            )
+        return evidence if evidence.stages[-1].percent == live.percent else None
 
 
 class Entry(BaseModel):

@@ -50,6 +50,8 @@ def test_a_canary_that_was_changed_is_not_judged_by_what_was_counted_before(
     world.look()
     assert world.run("check") == command.REFUSED
     assert "was changed under the canary" in capsys.readouterr().err
+    assert world.run("status", "--json") == 0
+    assert [row["calls"] for row in json.loads(capsys.readouterr().out)["revisions"][:2]] == [0, 0]
 
 
 def test_what_was_counted_at_another_percent_says_nothing_of_this_one(
