@@ -24,8 +24,8 @@ from rollout.decision import Verdict, judge
 from rollout.errors import NoEvidence, Refused, RolloutError
 from rollout.evidence import Evidence
 from rollout.flags import parse, plan
-from rollout.progress import End, Progress
-from rollout.record import Record, Release
+from rollout.progress import End, Progress, next_patch
+from rollout.record import Record
 from rollout.source import Pods, Prometheus, Source, begin, look
 from rollout.template import Object, with_image, with_version
 from rollout.version import find
@@ -118,7 +118,8 @@ def run_run(args: argparse.Namespace) -> int:
     unfinished = record.release if running is None else None
     if unfinished and not unfinished.is_of(service["metadata"]["uid"]):
         unfinished = None
-    if running and is_going_back(running, record):
+    found = record.release_of(running)
+    if running and found and found.why_back(running):
         pass  # a run or an abort was stopped on the way back: finish it
     elif args.version or args.image:
         live = canary.read(service, args.component)
@@ -144,33 +145,17 @@ def run_run(args: argparse.Namespace) -> int:
     elif running is None and unfinished is None:
         raise Refused("no canary is running: give the version to release")
     if args.dry_run:
-        preview(api, next_step(service, record, wanted.after))
+        preview(api, next_patch(service, record, wanted) if running else None)
         return 0
     progress = Progress(api, source_of(args, api), wanted, say)
     return ENDS[progress.run()]
-
-
-def is_going_back(live: canary.Component, record: Record) -> bool:
-    """Return whether the canary is being taken back."""
-    return live.percent == 0 or bool(record.release and record.release.condemned)
-
-
-def next_step(service: Object, record: Record, after: Callable[[int], int]) -> Object | None:
-    """Return the next patch that ``run`` would make, ``None`` if there is none at present."""
-    live = canary.running(service)
-    if live is None:
-        return None
-    if is_going_back(live, record):
-        return release.next_of_abort(service, record)
-    share = after(live.percent or 0)
-    return canary.patch(service, live.name, live.template, None if share == 100 else share)
 
 
 def run_approve(args: argparse.Namespace) -> None:
     """Let a canary go beyond its present percent."""
     api = connect(args)
     service = api.service()
-    live, found = under_way(service, api.record())
+    live, found = api.record().under_way(service)
     percent = live.percent or 0
 
     def approve(record: Record) -> None:
@@ -186,7 +171,7 @@ def run_approve(args: argparse.Namespace) -> None:
 def run_check(args: argparse.Namespace) -> int:
     """Judge the evidence so far; returns the exit status."""
     api = connect(args)
-    live, found = under_way(api.service(), api.record())
+    live, found = api.record().under_way(api.service())
     evidence = found.evidence_of(live)
     if evidence is None:
         raise NoEvidence(
@@ -203,15 +188,6 @@ def run_check(args: argparse.Namespace) -> int:
         verdict = Verdict.HOLD
     print("\n".join([*decision.lines, f"{found.canary}: {verdict.value}"]))
     return VERDICTS[verdict]
-
-
-def under_way(service: Object, record: Record) -> tuple[canary.Component, Release]:
-    """Return the live canary and its record, or raise ``Refused``."""
-    live = canary.running(service)
-    found = record.release_of(live)
-    if live is None or found is None:
-        raise Refused("no canary is running that rollout has started")
-    return live, found
 
 
 def run_promote(args: argparse.Namespace) -> None:

@@ -107,22 +107,16 @@ class Progress:
 
     def _look(self) -> End | None:
         service, record = self._api.service(), self._api.record()
-        live = canary.running(service)
-        if live is None:
+        if canary.running(service) is None:
             return self._ended(service, record)
-        found = record.release_of(live)
-        if found is None:
-            raise Refused(
-                f"the canary of the {live.name} was not started by rollout, which cannot know what"
-                " to go back to: promote or abort it"
-            )
+        live, found = record.under_way(service)
         self._release = self._release or found
         if not record.current(self._release):
             raise Refused(
                 f"{self._release.canary} has ended, and {found.canary} has begun since: see history"
             )
-        if live.percent == 0 or found.condemned:
-            return self._abort(found, found.condemned or "its percent was set to 0")
+        if why := found.why_back(live):
+            return self._abort(found, why)
         if not live.is_settled:
             return self._wait(live, found)
         self._unsettled = None
@@ -276,3 +270,12 @@ class Progress:
         if text != self._said:
             self._said = text
             self._say(text)
+
+
+def next_patch(service: Object, record: Record, plan: Plan) -> Object | None:
+    """Return the patch that a run makes next if all is well; raises as ``Record.under_way``."""
+    live, found = record.under_way(service)
+    if found.why_back(live):
+        return release.next_of_abort(service, record)
+    share = plan.after(live.percent or 0)
+    return canary.patch(service, live.name, live.template, None if share == 100 else share)

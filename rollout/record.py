@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rollout.canary import Component, read
+from rollout.canary import Component, read, running
 from rollout.errors import Refused
 from rollout.evidence import Evidence
 from rollout.template import Object, container, describe, fingerprint
@@ -59,6 +59,10 @@ class Release(BaseModel):
     def condemns(self, template: Object) -> bool:
         """Return whether this release is condemned and its canary has this ``template``."""
         return bool(self.condemned) and self.fingerprint == fingerprint(template)
+
+    def why_back(self, live: Component) -> str:
+        """Return why the canary ``live`` is to be taken back, empty if it is not."""
+        return self.condemned or ("its percent was set to 0" if live.percent == 0 else "")
 
     def evidence_of(self, live: Component) -> Evidence | None:
         """Return the evidence of the canary ``live``, ``None`` if its present split has none yet.
@@ -123,6 +127,23 @@ class Record(BaseModel):
             return None
         is_of_it = (release.component, release.stable_revision) == (live.name, live.rolled_out)
         return release if is_of_it else None
+
+    def under_way(self, service: Object) -> tuple[Component, Release]:
+        """Return the live canary and its release.
+
+        Raises:
+            Refused: no canary is running, or rollout has not started it.
+        """
+        live = running(service)
+        if live is None:
+            raise Refused("no canary is running")
+        found = self.release_of(live)
+        if found is None:
+            raise Refused(
+                f"the canary of the {live.name} was not started by rollout, which cannot know what"
+                " to go back to: promote or abort it"
+            )
+        return live, found
 
     def current(self, release: Release) -> Release | None:
         """Return the recorded state of ``release``; ``None`` if it ended or another has begun."""

@@ -432,14 +432,15 @@ def test_a_revision_that_never_gets_ready_is_taken_back(
     assert world.served() == {"1"}
 
 
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
 def test_a_canary_of_somebody_elses_is_left_alone(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+    world: World, traffic: Traffic, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     containers = world.service["spec"]["predictor"]["containers"]
     containers[0]["env"][0]["value"] = "2"
     world.patch(containers=containers, canaryTrafficPercent=50)
     world.look()
-    assert world.run("run", *STEPS, *QUICK) == command.REFUSED
+    assert world.run("run", *STEPS, *QUICK, *flags) == command.REFUSED
     assert "was not started by rollout" in capsys.readouterr().err
     assert percent(world) == 50
 
