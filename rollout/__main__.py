@@ -159,9 +159,11 @@ def run_approve(args: argparse.Namespace) -> None:
     percent = live.percent or 0
 
     def approve(record: Record) -> None:
-        if current := record.current(found):
-            current.approved = percent
-        record.note("approved", found, percent, args.reason)
+        current = record.current(found)
+        if current is None:
+            raise Refused(f"{found.canary} has ended meanwhile: see history")
+        current.approved = percent
+        record.note("approved", current, percent, args.reason)
 
     api.update(approve)
     api.announce(service, "CanaryApproved", f"{found.canary} may get more than {percent} %")

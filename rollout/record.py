@@ -181,9 +181,11 @@ class Record(BaseModel):
         reason: str = "",
         evidence: Iterable[str] = (),
     ) -> None:
-        """Add an entry to the history; an action of ``ENDS`` ends the release."""
+        """Add an entry to the history; one of ``ENDS`` ends ``release`` and stays its last."""
         if action in ENDS:
             self.forget(release)
+        elif not self.current(release):
+            return
         self.history.append(
             Entry(
                 time=now(),

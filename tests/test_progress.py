@@ -12,6 +12,7 @@ from rollout import canary, progress, release
 from rollout.api import API
 from rollout.errors import Conflict, Unreachable
 from rollout.evidence import Counts
+from rollout.record import Record
 from rollout.source import Reading
 from tests import releases
 from tests.releases import Traffic, World
@@ -391,6 +392,32 @@ def test_another_canary_that_begins_meanwhile_is_left_to_its_own_run(
     assert run(world) == command.REFUSED
     assert "version 2 has ended, and version 1 has begun since" in capsys.readouterr().err
     assert percent(world) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [(("approve",), command.REFUSED), (("run", *STEPS, *QUICK), command.ROLLED_BACK)],
+)
+def test_the_end_of_a_canary_stays_the_last_that_is_said_of_it(
+    world: World,
+    traffic: Traffic,
+    arguments: tuple[str, ...],
+    end: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what was taken back is tried again."""
+    assert world.start() == 0
+    ours = API.update
+
+    def late(api: API, *args: Any) -> Record:
+        monkeypatch.setattr(API, "update", ours)
+        assert world.run("abort") == 0
+        return ours(api, *args)
+
+    monkeypatch.setattr(API, "update", late)
+    assert world.run(*arguments) == end
+    assert [each.action for each in world.record().history] == ["started", "aborted"]
+    assert run(world) == command.ROLLED_BACK
 
 
 def test_an_abort_that_was_stopped_is_finished(
