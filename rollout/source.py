@@ -20,6 +20,8 @@ from rollout.evidence import METRICS, STARTED, Evidence, Metric, Pod, count
 from rollout.record import now
 
 REVISION_LABEL = "serving.knative.dev/revision"
+SCRAPED_LABEL = "serving_knative_dev_revision"
+"""The name that Prometheus gives to ``REVISION_LABEL``."""
 PORT_FLAG = "--metrics_port="
 TIMEOUT = 3
 """Seconds to wait for an answer of a pod."""
@@ -72,25 +74,23 @@ class Pods:
         addresses = {name: url for name, pod in found.items() if (url := _address(pod))}
         if found and not addresses:
             raise NoEvidence(f"no pod of {self._api.name} has {PORT_FLAG} among its arguments")
+
+        def ask(name: str) -> Pod | None:
+            try:
+                page = self._client.get(addresses[name]).raise_for_status().text
+                return _pod(found[name]["metadata"]["labels"], REVISION_LABEL, _parse(page), slow)
+            except (httpx.HTTPError, ValueError, LookupError):
+                return None  # it is starting or stopping, or something else answers there
+
         with ThreadPoolExecutor(ASKED) as threads:
-            pages = dict(zip(addresses, threads.map(self._get, addresses.values()), strict=True))
-        pods = {
-            name: _pod(found[name]["metadata"]["labels"], metrics, slow)
-            for name, metrics in pages.items()
-            if metrics is not None
-        }
+            answers = zip(addresses, threads.map(ask, addresses), strict=True)
+        pods = {name: pod for name, pod in answers if pod}
         if addresses and not pods:
             raise NoEvidence(
                 f"none of {len(addresses)} pods answers, such as {next(iter(addresses.values()))}."
                 " They can be reached from inside the cluster; from elsewhere, give --prometheus"
             )
         return Reading(now, pods)
-
-    def _get(self, url: str) -> list[Metric] | None:
-        try:
-            return list(_parse(self._client.get(url).raise_for_status().text))
-        except (httpx.HTTPError, ValueError):
-            return None  # it is starting or stopping, or something else answers there
 
 
 def _address(pod: Mapping[str, Any]) -> str | None:
@@ -110,11 +110,18 @@ def _parse(page: str) -> Iterator[Metric]:
                 yield Metric(sample.name, sample.labels, sample.value)
 
 
-def _pod(labels: Mapping[str, str], metrics: Iterable[Metric], slow: float) -> Pod:
+def _pod(labels: Mapping[str, str], revision: str, metrics: Iterable[Metric], slow: float) -> Pod:
+    """Return the counters of a pod, whose revision is the label ``revision``.
+
+    Raises:
+        ValueError: a counter is no finite number.
+    """
     metrics = list(metrics)
+    if not all(math.isfinite(each.value) for each in metrics):
+        raise ValueError("a counter is no number")
     started = next((each.value for each in metrics if each.name == STARTED), 0.0)
-    revision = labels.get(REVISION_LABEL, "")
-    return Pod(labels.get("component", ""), revision, started, count(metrics, slow=slow))
+    counts = count(metrics, slow=slow)
+    return Pod(labels.get("component", ""), labels.get(revision, ""), started, counts)
 
 
 class Prometheus:
@@ -129,44 +136,40 @@ class Prometheus:
         self._client = httpx.Client(timeout=30)
 
     def read(self, slow: float) -> Reading:
-        """See ``Source``.
-
-        Pods are scraped at different moments, and a version that was scraped later would seem to
-        have got more traffic. So all are read at the latest moment that every pod has reached,
-        interpolated between the two scrapes around it.
-        """
+        """See ``Source``."""
         now = time.time()
-        series: dict[str, list[Any]] = {}
         try:
             answer = self._client.post(self._url, data={"query": self._query, "time": str(now)})
-            for each in answer.raise_for_status().json()["data"]["result"]:
-                series.setdefault(each["metric"].get("pod", ""), []).append(each)
-            last = {pod: max(each["values"][-1][0] for each in s) for pod, s in series.items()}
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            return _reading(answer.raise_for_status().json()["data"]["result"], now, slow)
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise NoEvidence(f"Prometheus at {self._url} does not answer: {error}") from None
-        newest = max(last.values(), default=now)
-        # A pod that is far behind the others has gone: its last values count.
-        moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
-        pods = {}
-        for name, mine in series.items():
-            first, final = _process(mine, moment)
-            metrics = [
-                Metric(each["metric"]["__name__"], each["metric"], value)
-                for each in mine
-                if (value := _value(each["values"], moment, first, final)) is not None
-            ]
-            if metrics:
-                labels = {key: mine[0]["metric"].get(_label(key), "") for key in LABELS}
-                pods[name] = _pod(labels, metrics, slow)
-        return Reading(moment, pods)
 
 
-LABELS = ("component", REVISION_LABEL)
+def _reading(result: Iterable[Any], now: float, slow: float) -> Reading:
+    """Return the counters from what Prometheus has scraped until ``now``.
 
-
-def _label(name: str) -> str:
-    """Return the name that Prometheus gives to a pod's label."""
-    return name.translate(str.maketrans("./-", "___"))
+    Pods are scraped at different moments, and a version that was scraped later would seem to have
+    got more traffic. So all are read at the latest moment that every pod has reached, interpolated
+    between the two scrapes around it.
+    """
+    series: dict[str, list[Any]] = {}
+    for each in result:
+        series.setdefault(each["metric"].get("pod", ""), []).append(each)
+    last = {pod: max(each["values"][-1][0] for each in mine) for pod, mine in series.items()}
+    newest = max(last.values(), default=now)
+    # A pod that is far behind the others has gone: its last values count.
+    moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
+    pods = {}
+    for name, mine in series.items():
+        first, final = _process(mine, moment)
+        metrics = [
+            Metric(each["metric"]["__name__"], each["metric"], value)
+            for each in mine
+            if (value := _value(each["values"], moment, first, final)) is not None
+        ]
+        if metrics:
+            pods[name] = _pod(mine[0]["metric"], SCRAPED_LABEL, metrics, slow)
+    return Reading(moment, pods)
 
 
 def _process(series: Iterable[Any], moment: float) -> tuple[float, float]:

@@ -58,7 +58,8 @@ def test_a_pod_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
         serving(lambda: PAGE) as port,
         serving(str, 503) as ill,
         serving(lambda: "<html>") as strange,
-        pods(tmp_path, port, closed, ill, strange) as api,
+        serving(lambda: PAGE.replace("10.0", "NaN")) as senseless,
+        pods(tmp_path, port, closed, ill, strange, senseless) as api,
     ):
         assert len(Pods(api).read(0.5).pods) == 1
 
@@ -77,7 +78,9 @@ def test_that_there_are_no_pods_is_no_error(tmp_path: Path) -> None:
         assert Pods(api).read(0.5).pods == {}
 
 
-def series(pod: str, name: str, *values: tuple[float, float], **labels: str) -> dict[str, Any]:
+def series(
+    pod: str, name: str, *values: tuple[float, float | str], **labels: str
+) -> dict[str, Any]:
     place = {
         "pod": pod,
         "component": "predictor",
@@ -87,7 +90,7 @@ def series(pod: str, name: str, *values: tuple[float, float], **labels: str) -> 
     return {"metric": metric, "values": [[at, str(value)] for at, value in values]}
 
 
-def calls(pod: str, *values: tuple[float, float]) -> dict[str, Any]:
+def calls(pod: str, *values: tuple[float, float | str]) -> dict[str, Any]:
     return series(pod, "mnist_request_seconds_bucket", *values, outcome="ok", le="+Inf")
 
 
@@ -160,7 +163,15 @@ def test_a_prometheus_that_is_away_is_said() -> None:
         Prometheus(f"http://127.0.0.1:{programs.free_port()}", "mnist", "mnist").read(0.5)
 
 
-@pytest.mark.parametrize("result", [None, [{}], [{"metric": {}, "values": []}]])
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        [{}],
+        [{"metric": {}, "values": []}],
+        *[[calls("a", (1000, number))] for number in ("many", "NaN", "+Inf")],
+    ],
+)
 def test_a_prometheus_that_answers_nonsense_is_said(result: Any) -> None:
     body = json.dumps({"data": {"result": result}})
     with serving(lambda: body) as port, pytest.raises(NoEvidence, match="does not answer"):
