@@ -8,6 +8,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
 
 import httpx
@@ -37,7 +38,7 @@ class Reading(NamedTuple):
     """One look at all pods."""
 
     time: float
-    """Seconds since 1970 at which the counters had these values."""
+    """Seconds since 1970, on this machine's clock, at which the counters had these values."""
     pods: Mapping[str, Pod]
     """The pods that have answered, by name."""
 
@@ -139,14 +140,17 @@ class Prometheus:
         """See ``Source``."""
         now = time.time()
         try:
-            answer = self._client.post(self._url, data={"query": self._query, "time": str(now)})
-            return _reading(answer.raise_for_status().json()["data"]["result"], now, slow)
+            answer = self._client.post(self._url, data={"query": self._query}).raise_for_status()
+            # Whole seconds of a clock that may not be as this machine's.
+            there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 1
+            reading = _reading(answer.json()["data"]["result"], there, slow)
+            return reading._replace(time=reading.time - there + now)
         except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise NoEvidence(f"Prometheus at {self._url} does not answer: {error}") from None
 
 
 def _reading(result: Iterable[Any], now: float, slow: float) -> Reading:
-    """Return the counters from what Prometheus has scraped until ``now``.
+    """Return the counters from what Prometheus has scraped until ``now``, on its clock.
 
     Pods are scraped at different moments, and a version that was scraped later would seem to have
     got more traffic. So all are read at the latest moment that every pod has reached, interpolated
