@@ -6,10 +6,11 @@ again. The record only adds what to go back to.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from rollout import canary
 from rollout.api import API, ATTEMPTS
-from rollout.errors import Conflict, Refused, RolloutError
+from rollout.errors import Conflict, Refused, RolloutError, Unreachable
 from rollout.record import UNKNOWN, Record, Release, begin
 from rollout.template import Object, describe
 
@@ -52,7 +53,8 @@ def start(
             record.release = record.current(release) or release
             record.note("started", release, percent)
 
-    api.update(started)
+    with suppress(Unreachable):  # it has begun: at worst the history does not say so
+        api.update(started)
     text = (
         f"canary of the {component}: {release.canary} gets {percent} %, {release.stable} the rest"
     )

@@ -179,6 +179,19 @@ def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     assert "does not answer; trying again" in capsys.readouterr().err
 
 
+def test_an_api_server_that_is_away_when_the_canary_has_begun_is_waited_for(
+    world: World, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = API.update
+
+    def away(api: API, *_: Any) -> Any:
+        monkeypatch.setattr(API, "update", ours)
+        raise Unreachable("the API server does not answer")
+
+    monkeypatch.setattr(API, "update", away)
+    assert run(world) == 0
+
+
 def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
     world: World,
     traffic: Traffic,
