@@ -8,12 +8,13 @@ from rollout.evidence import Evidence
 from rollout.record import UNKNOWN, Record
 from rollout.template import Object, describe
 
-ALWAYS = ("component", "role", "serves", "revision", "wanted", "split", "ready")
-COUNTED = ("calls", *GUARDRAILS)
-"""Counted since the canary began; only the component with the canary has them."""
+COLUMNS = (
+    *("component", "role", "serves", "revision", "wanted", "split", "ready"),
+    *("calls", *GUARDRAILS),  # counted since the canary began, of the component that has it
+)
 
 
-def state(service: Object, record: Record, evidence: Evidence | None = None) -> dict[str, Any]:
+def state(service: Object, record: Record, evidence: Evidence | None) -> dict[str, Any]:
     """Return what ``status`` shows: a row for each component, two for one with a canary.
 
     ``evidence`` is that of the running canary.
@@ -67,19 +68,13 @@ def _counted(arm: Arm) -> dict[str, int]:
 def table(found: dict[str, Any]) -> str:
     """Format what ``state`` returned as a table."""
     rows = [
-        [
-            row["component"],
-            row["role"],
-            row["serves"],
-            str(row["revision"]),
-            f"{row['wanted']} %",
-            f"{row['split']} %",
-            "yes" if row["ready"] else "no",
-            *(str(row.get(name, "")) for name in COUNTED),
-        ]
+        row
+        | {name: f"{row[name]} %" for name in ("wanted", "split")}
+        | {"ready": "yes" if row["ready"] else "no"}
         for row in found["revisions"]
     ]
-    return aligned([[name.upper() for name in (*ALWAYS, *COUNTED)], *rows])
+    cells = [[str(row.get(name, "")) for name in COLUMNS] for row in rows]
+    return aligned([[name.upper() for name in COLUMNS], *cells])
 
 
 def history(record: Record) -> str:
