@@ -261,10 +261,10 @@ def preview(api: API, change: Object | None) -> None:
 
 def run_deploy(args: argparse.Namespace) -> None:
     """Apply an overlay, or print what would be applied."""
-    plan = deploy.apply(args.overlay, Cluster(args.context), dry_run=args.dry_run)
+    made = deploy.apply(args.overlay, Cluster(args.context), dry_run=args.dry_run)
     if args.dry_run:
-        print(yaml.safe_dump_all(plan.objects, sort_keys=False), end="")
-    say(plan.summary)
+        print(yaml.safe_dump_all(made.objects, sort_keys=False), end="")
+    say(made.summary)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
