@@ -3,7 +3,7 @@
 from typing import Any
 
 from rollout import canary
-from rollout.decision import GUARDRAILS, Arm
+from rollout.decision import GUARDRAILS
 from rollout.evidence import Evidence
 from rollout.record import UNKNOWN, Record
 from rollout.template import Object, describe
@@ -57,12 +57,8 @@ def _rows(
     }
     if evidence:
         for row, arm in zip((stable, latest), evidence.total(), strict=True):
-            row |= _counted(arm)
+            row |= {"calls": arm.calls, **arm.bad}
     return [stable, latest]
-
-
-def _counted(arm: Arm) -> dict[str, int]:
-    return {"calls": arm.calls, **{name: arm.bad[name] for name in GUARDRAILS}}
 
 
 def table(found: dict[str, Any]) -> str:
