@@ -65,9 +65,8 @@ def source_of(args: argparse.Namespace, api: API) -> Source:
     return Pods(api)
 
 
-def target(args: argparse.Namespace, live: Object) -> Object:
-    """Return ``live`` with the version and image that the flags give."""
-    template = live
+def target(args: argparse.Namespace, template: Object) -> Object:
+    """Return ``template`` with the version and image that the flags give."""
     if args.version:
         if args.component != "predictor":
             raise Refused("a version of the model is the predictor's; give an --image")
