@@ -64,14 +64,14 @@ class API:
             )
         return dict(found)
 
-    def patch(self, change: Object, *, dry_run: bool = False) -> Object:
-        """Apply a merge patch and return the object that results.
+    def patch(self, change: Object, *, dry_run: bool = False) -> None:
+        """Apply a merge patch.
 
         Raises:
             Conflict: the object has changed since the version that the patch names.
         """
         with self._explained():
-            made: Any = self._custom.patch_namespaced_custom_object(
+            self._custom.patch_namespaced_custom_object(
                 *self._place,
                 body=change,
                 field_manager=MANAGER,
@@ -79,7 +79,6 @@ class API:
                 _request_timeout=TIMEOUT,
                 dry_run="All" if dry_run else None,
             )
-        return dict(made)
 
     def record(self) -> Record:
         """Return the record, an empty one if there is no ConfigMap yet."""
@@ -93,7 +92,7 @@ class API:
         return Record.read(found.data or {}, found.metadata.resource_version)
 
     def save(self, record: Record) -> None:
-        """Write ``record`` and update its resource version.
+        """Write ``record``.
 
         Raises:
             Conflict: it has changed since it was read.
@@ -103,16 +102,13 @@ class API:
         flags: dict[str, Any] = {"field_manager": MANAGER, "_request_timeout": TIMEOUT}
         with self._explained():
             if record.version is None:
-                made: Any = self._core.create_namespaced_config_map(self.namespace, body, **flags)
+                self._core.create_namespaced_config_map(self.namespace, body, **flags)
             else:
                 flags["_content_type"] = "application/merge-patch+json"
-                made = self._core.patch_namespaced_config_map(
-                    self._record, self.namespace, body, **flags
-                )
-        record.version = made.metadata.resource_version
+                self._core.patch_namespaced_config_map(self._record, self.namespace, body, **flags)
 
-    def update(self, change: Callable[[Record], None]) -> Record:
-        """Apply ``change`` to the record, again after a conflict, and return the new record.
+    def update(self, change: Callable[[Record], None]) -> None:
+        """Apply ``change`` to the record, again after a conflict.
 
         Raises:
             Conflict: every one of ``ATTEMPTS`` tries met a change by somebody else.
@@ -122,7 +118,7 @@ class API:
             change(record)
             with suppress(Conflict):
                 self.save(record)
-                return record
+                return
         raise Conflict(
             f"somebody else changes the ConfigMap {self._record} all the time; try again"
         )

@@ -148,7 +148,7 @@ def test_a_canary_that_begins_while_the_end_of_another_is_recorded_stays_recorde
     assert world.start() == 0
     ours = API.update
 
-    def late(api: API, change: Any) -> Record:
+    def late(api: API, change: Any) -> None:
         if canary.PERCENT not in world.service["spec"]["predictor"]:
             monkeypatch.setattr(API, "update", ours)
             assert world.start("--image=other", "--percent=10") == 0

@@ -175,7 +175,7 @@ def test_a_canary_that_is_taken_back_while_its_start_is_recorded_stays_so(
 ) -> None:
     ours = API.update
 
-    def late(api: API, *args: Any) -> Record:
+    def late(api: API, *args: Any) -> None:
         monkeypatch.setattr(API, "update", ours)
         assert world.run("abort") == 0
         return ours(api, *args)
