@@ -141,7 +141,7 @@ class Prometheus:
         now = time.time()
         try:
             answer = self._client.post(self._url, data={"query": self._query}).raise_for_status()
-            # Whole seconds of a clock that may not be as this machine's.
+            # In whole seconds, of a clock that may not agree with this machine's.
             there = parsedate_to_datetime(answer.headers["date"]).timestamp() + 1
             reading = _reading(answer.json()["data"]["result"], there, slow)
             return reading._replace(time=reading.time - there + now)

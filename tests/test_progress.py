@@ -79,6 +79,12 @@ def test_a_bad_canary_is_taken_back_at_the_next_look(
     assert any(line.startswith(f"bad      {guardrail}") for line in last["evidence"])
 
 
+def test_a_canary_that_reads_labelled_images_worse_is_taken_back(
+    world: World, traffic: Traffic
+) -> None:
+    assert run(world, "2", "--labels=40:2") == command.ROLLED_BACK
+
+
 def test_a_canary_that_loses_its_calls_is_taken_back(world: World, traffic: Traffic) -> None:
     """It dies of them: no pod of it has counted a failure."""
     traffic.lost = 0.9
