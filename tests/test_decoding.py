@@ -43,31 +43,19 @@ async def test_what_is_soon_decoded_takes_a_thread_only_beside_others(
     await model.close()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-async def test_others_are_let_in_between_the_images_of_a_request(threads: int) -> None:
-    model = apps.transformer(apps.load(), decode_threads=threads)
-    request = asyncio.create_task(model(instances(encode(draw(7, 280)), 8)))
-    turns = 0
-    while not request.done():
-        turns += 1
-        await asyncio.sleep(0)
-    assert turns > 8
-    assert [each["digit"] for each in request.result()[0]["predictions"]] == [7] * 8
-    await model.close()
-
-
-async def test_others_are_let_in_between_many_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "threads"), [(28, 2), (280, 1), (280, 2)])
+async def test_others_are_let_in_between_the_images_of_a_request(
+    monkeypatch: pytest.MonkeyPatch, size: int, threads: int
+) -> None:
     monkeypatch.setattr(module, "TURN", -1)
-    model = apps.transformer(apps.load())
-    content = base64.b64encode(encode(draw(7, 28))).decode()
-    request = asyncio.create_task(
-        model.preprocess({"instances": [{"image": {"b64": content}}] * 8})
-    )
+    model = apps.transformer(apps.load(), decode_threads=threads)
+    request = asyncio.create_task(model.preprocess(instances(encode(draw(7, size)), 8)))
     turns = 0
     while not request.done():
         turns += 1
         await asyncio.sleep(0)
     assert turns > 8
+    assert len(request.result().pictures) == 8
     await model.close()
 
 
