@@ -38,7 +38,7 @@ def scores(*accepted: bool) -> Scores:
 def test_the_picture_has_the_last_word_on_the_status(
     seen: Status, accepted: bool, status: str
 ) -> None:
-    assert make_answer([picture(seen)], scores(accepted)).status.tolist() == [status]
+    assert make_answer([picture(seen)], scores(accepted)).status == [status]
 
 
 def test_a_digit_comes_with_its_probability() -> None:

@@ -133,7 +133,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
     answered = _answer_pictures(graph, pictures)
     labels = torch.tensor([upload.label for upload in half])
     right = torch.from_numpy(answered.digit) == labels
-    accepted = torch.from_numpy(answered.status == "ok")
+    accepted = torch.tensor([status == "ok" for status in answered.status])
     metrics = Metrics(
         dataset=f"{folder.absolute().name}, half for scoring, through the transformer",
         digest=hashlib.sha256(
@@ -143,7 +143,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
         values={
             **quality(torch.from_numpy(answered.confidence), right, accepted),
             "status": {
-                status: int((answered.status == status).sum())
+                status: answered.status.count(status)
                 for status in ("ok", "uncertain", "multiple", "no_digit")
             },
         },
@@ -172,7 +172,7 @@ def _measure_outliers(graph: Graph, test: Digits) -> Metrics:
     values: dict[str, JsonValue] = {}
     for kind, of_kind in files.items():
         answered = _answer_pictures(graph, [image.read(file) for file in of_kind])
-        values[kind] = probes.flagged(answered.status.tolist())
+        values[kind] = probes.flagged(answered.status)
     every = [file for of_kind in files.values() for file in of_kind]
     digest = hashlib.sha256(b"".join(every)).hexdigest()
     return Metrics(dataset="outliers", digest=digest, images=len(every), values=values)

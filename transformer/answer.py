@@ -24,8 +24,8 @@ class Answer(NamedTuple):
     """float32 [N], the calibrated probability of that digit; 0 where there is none."""
     probabilities: NDArray[np.float32]
     """float32 [N, 10]; 0 where there is no digit."""
-    status: NDArray[np.object_]
-    """str [N]: ``ok``, ``uncertain``, ``no_digit`` or ``multiple``."""
+    status: list[str]
+    """N times ``ok``, ``uncertain``, ``no_digit`` or ``multiple``."""
 
 
 def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
@@ -34,14 +34,13 @@ def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
         "uncertain" if picture.status == "ok" and not accepted else picture.status
         for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
     ]
-    status = np.array(statuses, dtype=object)
     probabilities = scores.probabilities
     digit = probabilities.argmax(1)
     if "no_digit" in statuses:
-        is_blank = status == "no_digit"
+        is_blank = np.array([status == "no_digit" for status in statuses])
         probabilities = np.where(is_blank[:, None], np.float32(0), probabilities)
         digit[is_blank] = NO_DIGIT
-    return Answer(digit, probabilities.max(1), probabilities, status)
+    return Answer(digit, np.maximum.reduce(probabilities, 1), probabilities, statuses)
 
 
 def to_predictions(answer: Answer) -> list[dict[str, Any]]:
@@ -57,7 +56,7 @@ def to_predictions(answer: Answer) -> list[dict[str, Any]]:
             answer.digit.tolist(),
             answer.confidence,
             answer.probabilities,
-            answer.status.tolist(),
+            answer.status,
             strict=True,
         )
     ]

@@ -69,10 +69,10 @@ def count_picture(picture: Picture, file_bytes: int, file_format: str) -> None:
 
 def count_answer(answer: Answer, model_version: str) -> None:
     """Count what an answer says."""
-    digits, statuses = answer.digit.tolist(), answer.status.tolist()
+    digits, statuses = answer.digit.tolist(), answer.status
     metrics.count_answer(
         model_version,
-        unsure=any(status != "ok" for status in statuses),
+        unsure=statuses.count("ok") < len(statuses),
         first_digit=digits[0],
     )
     confidence = _confidence(model_version)
