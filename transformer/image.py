@@ -69,7 +69,10 @@ def _is_mnist(grey: Grey) -> bool:
     of the 70,000, 19); and a centre of mass at pixel 14, rounded.
     """
     *_, width, height = cv2.boundingRect(grey)
-    if not BOX - 1 <= max(width, height) <= BOX or cv2.minMaxLoc(grey)[1] < 254:
+    if not BOX - 1 <= max(width, height) <= BOX:
+        return False
+    values = grey.tobytes()
+    if 255 not in values and 254 not in values:
         return False
     mass, by_column, by_row = grey.reshape(SIDE * SIDE).dot(_PLACES).tolist()
     x: float = by_column / mass
