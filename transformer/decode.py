@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from functools import lru_cache
 
 import cv2
 import kornia_rs.io
@@ -57,6 +58,9 @@ _SIGNATURES: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"MM\x00+", TiffImageFile),
 )
 
+LONGEST_SIGNATURE = 12
+"""Bytes that tell a format: in WebP, those of RIFF, a length, and its own name."""
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -97,7 +101,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     """
     if not data:
         raise InvalidInput("the image is empty: 0 bytes")
-    reader = _reader(data)
+    reader = _reader(data[:LONGEST_SIGNATURE])
     if reader is None:
         raise NotAnImage("not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF")
     try:
@@ -154,13 +158,15 @@ def decode_plain(data: bytes, *, max_pixels: int) -> Grey | None:
 
 def format_of(data: bytes) -> str:
     """The format of a file that :func:`decode` has read, in lower case, such as ``png``."""
-    reader = _reader(data)
+    reader = _reader(data[:LONGEST_SIGNATURE])
     return str(reader.format).lower() if reader else "none"
 
 
-def _reader(data: bytes) -> type[ImageFile] | None:
-    reader = next((reader for start, reader in _SIGNATURES if data.startswith(start)), None)
-    if reader is WebPImageFile and data[8:12] != b"WEBP":
+@lru_cache(maxsize=32)
+def _reader(start: bytes) -> type[ImageFile] | None:
+    """The reader of a file with these first ``LONGEST_SIGNATURE`` bytes."""
+    reader = next((reader for mark, reader in _SIGNATURES if start.startswith(mark)), None)
+    if reader is WebPImageFile and start[8:] != b"WEBP":
         return None
     return reader
 
