@@ -60,19 +60,19 @@ class Progress:
 
     def __init__(self) -> None:
         self._done: dict[int, bool] = {}
+        self.restart: int | None = None
+        """The offset to restart from, once it has changed."""
 
     def begin(self, offset: int) -> None:
         """Note a record that comes after all those noted before."""
         self._done[offset] = False
 
-    def finish(self, offset: int) -> int | None:
-        """Note that a record is done; returns the offset to restart from, if it has changed."""
+    def finish(self, offset: int) -> None:
+        """Note that a record is done."""
         self._done[offset] = True
-        up_to = None
         while self._done and (first := next(iter(self._done.items())))[1]:
             del self._done[first[0]]
-            up_to = first[0] + 1
-        return up_to
+            self.restart = first[0] + 1
 
 
 class Bridge:
@@ -104,6 +104,7 @@ class Bridge:
                 tasks.create_task(self._acknowledge())
                 while True:
                     await self._room.acquire()
+                    self._store_offsets()
                     message = await asyncio.to_thread(self._consumer.poll, POLL)
                     if message is None:
                         self._room.release()
@@ -112,6 +113,7 @@ class Bridge:
         finally:
             # A poll for records may still be running in its thread.
             await asyncio.get_running_loop().shutdown_default_executor()
+            self._store_offsets()
             self._consumer.close()
 
     def _forget(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -119,6 +121,19 @@ class Bridge:
         for each in partitions:
             self._progress.pop(each.partition, None)
         log.info("partitions assigned: %s", [each.partition for each in partitions])
+
+    def _store_offsets(self) -> None:
+        """Have the library commit what is done; not during a poll, whose end it would wait for."""
+        for partition, progress in self._progress.items():
+            if progress.restart is None:
+                continue
+            place = TopicPartition(self._topics.images, partition, progress.restart)
+            progress.restart = None
+            try:
+                self._consumer.store_offsets(offsets=[place])
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:  # the partition was just revoked
+                    raise
 
     async def _acknowledge(self) -> None:
         while True:
@@ -170,15 +185,7 @@ class Bridge:
         self._room.release()
         if (key := message.key()) and self._last_of_key.get(key) is asyncio.current_task():
             del self._last_of_key[key]
-        up_to = progress.finish(_offset(message))
-        if up_to is None or self._progress.get(_partition(message)) is not progress:
-            return
-        try:
-            place = TopicPartition(self._topics.images, _partition(message), up_to)
-            self._consumer.store_offsets(offsets=[place])
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:  # the partition was just revoked
-                raise
+        progress.finish(_offset(message))
 
     async def _store(self, topic: str, event: CloudEvent, message: Message) -> None:
         """Write an event and wait until Kafka has it.

@@ -1,6 +1,7 @@
 """Images from a topic are answered to another, whatever happens in between: with Kafka's protocol,
 the real bridge and the real service."""
 
+import asyncio
 import base64
 import importlib.util
 import json
@@ -17,22 +18,26 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from cloudevents.http import CloudEvent
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 import standalone.__main__
 from standalone import kafka as standalone_kafka
-from standalone.kafka import Progress, Topics, url
+from standalone.kafka import Bridge, Progress, Topics, url
 from tests import forms, kafka, programs
 from tests.kafka import Cluster, Found
 
 pytestmark = pytest.mark.skipif(kafka.LIBRARY is None, reason="no librdkafka beside its package")
 
 SEVEN = (programs.ROOT / "docs/seven.png").read_bytes()
-IMAGES, ANSWERS, DEAD_LETTERS = "mnist-images", "mnist-answers", "mnist-dead-letters"
+IMAGES, ANSWERS, DEAD_LETTERS = TOPICS = Topics(
+    "mnist-images", "mnist-answers", "mnist-dead-letters"
+)
 SOURCE = f"/apis/v1/namespaces/default/kafkasources/{IMAGES}#{IMAGES}"
 SETTINGS = """\
 # The place of one that was killed is free soon, and commits are frequent.
@@ -52,7 +57,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @dataclass
-class Bridge:
+class Program:
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -76,7 +81,7 @@ class Bridge:
 
 
 @contextmanager
-def bridge(servers: str, url: str, folder: Path, more: str = "") -> Iterator[Bridge]:
+def bridge(servers: str, url: str, folder: Path, more: str = "") -> Iterator[Program]:
     """The bridge between a cluster and a service, until the end of the block."""
     settings = folder / "kafka.properties"
     settings.write_text(SETTINGS + more, encoding="utf-8")
@@ -86,7 +91,7 @@ def bridge(servers: str, url: str, folder: Path, more: str = "") -> Iterator[Bri
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=programs.ROOT, stdout=output, stderr=output)
     try:
-        yield Bridge(process, log)
+        yield Program(process, log)
     finally:
         process.kill()
         process.wait()
@@ -296,6 +301,49 @@ def test_stopped_when_all_is_done_it_has_nothing_to_do_again(
     assert len(cluster.read(ANSWERS)) == 40
 
 
+class Watched(Consumer):
+    """A consumer that knows whether it is asked to store an offset while it polls."""
+
+    polls = False
+    held_up = False
+
+    def poll(self, *args: Any, **kwargs: Any) -> Any:
+        self.polls = True
+        try:
+            return super().poll(*args, **kwargs)
+        finally:
+            self.polls = False
+
+    def store_offsets(self, *args: Any, **kwargs: Any) -> Any:
+        self.held_up |= self.polls
+        return super().store_offsets(*args, **kwargs)
+
+
+def test_no_record_waits_for_a_poll_that_runs(cluster: Cluster) -> None:
+    """The library lets a consumer do one thing at a time, and whoever calls it wait."""
+
+    async def answer(event: CloudEvent) -> CloudEvent:
+        await asyncio.sleep(0.01)
+        return event
+
+    async def run() -> None:
+        task = asyncio.create_task(Bridge(consumer, producer, delivery, TOPICS).run())
+        while not all_committed(cluster, 3):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+    servers = {"bootstrap.servers": cluster.servers}
+    consumer = Watched({**standalone_kafka.CONSUMER, **servers, "group.id": "mnist"})
+    producer = Producer(servers)
+    delivery: Any = SimpleNamespace(deliver=answer)
+    for _ in range(3):
+        cluster.send(IMAGES, SEVEN, key=b"a")
+    cluster.flush()
+    asyncio.run(run())
+    assert not consumer.held_up
+
+
 def test_an_answer_that_kafka_takes_at_the_third_try_is_there_once(
     cluster: Cluster, service: programs.Program, tmp_path: Path
 ) -> None:
@@ -325,8 +373,7 @@ def test_a_dead_letter_that_is_too_large_comes_without_its_data(
 def test_partitions_that_are_kept_keep_their_progress() -> None:
     """As with partition.assignment.strategy=cooperative-sticky."""
     nobody: Any = None
-    topics = Topics(IMAGES, ANSWERS, DEAD_LETTERS)
-    bridge = standalone_kafka.Bridge(nobody, nobody, nobody, topics)
+    bridge = Bridge(nobody, nobody, nobody, TOPICS)
     kept = Progress()
     bridge._progress = {1: kept, 2: Progress()}
     bridge._forget(nobody, [TopicPartition(IMAGES, 2)])
@@ -420,20 +467,24 @@ def test_where_the_service_is_is_a_url() -> None:
 
 
 @pytest.mark.parametrize(
-    ("begun", "finished", "commits"),
+    ("begun", "finished", "restarts"),
     [
         ([5], [5], [6]),
         ([5, 6, 7], [5, 6, 7], [6, 7, 8]),
         ([5, 6, 7], [7, 6, 5], [None, None, 8]),
         ([5, 6, 7], [6, 5, 7], [None, 7, 8]),
+        ([5, 6, 7], [5, 7], [6, 6]),
         ([5, 9, 12], [9, 5, 12], [None, 10, 13]),  # a compacted topic has gaps
     ],
 )
 def test_only_what_comes_after_nothing_unfinished_is_committed(
-    begun: list[int], finished: list[int], commits: list[int | None]
+    begun: list[int], finished: list[int], restarts: list[int | None]
 ) -> None:
     progress = Progress()
     for offset in begun:
         progress.begin(offset)
-    found: list[Any] = [progress.finish(offset) for offset in finished]
-    assert found == commits
+    found = []
+    for offset in finished:
+        progress.finish(offset)
+        found.append(progress.restart)
+    assert found == restarts
