@@ -27,8 +27,8 @@ from cloudevents.http import CloudEvent
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 import standalone.__main__
-from standalone import kafka as standalone_kafka
-from standalone.kafka import Bridge, Progress, Topics, url
+from standalone.bridge import Bridge, Progress, Topics
+from standalone.kafka import CONSUMER, url
 from tests import forms, kafka, programs
 from tests.kafka import Cluster, Found
 
@@ -334,7 +334,7 @@ def test_no_record_waits_for_a_poll_that_runs(cluster: Cluster) -> None:
         await asyncio.wait([task])
 
     servers = {"bootstrap.servers": cluster.servers}
-    consumer = Watched({**standalone_kafka.CONSUMER, **servers, "group.id": "mnist"})
+    consumer = Watched({**CONSUMER, **servers, "group.id": "mnist"})
     producer = Producer(servers)
     delivery: Any = SimpleNamespace(deliver=answer)
     for _ in range(3):
