@@ -7,9 +7,8 @@ gradual rollout (``rollout-duration``), garbage collection, progress deadlines.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-Object = dict[str, Any]
+from standalone.objects import Object
 
 PERCENT = "canaryTrafficPercent"
 TAG_ROUTING = "serving.kserve.io/enable-tag-routing"
@@ -28,11 +27,13 @@ class Revision:
 
 @dataclass(frozen=True)
 class Target:
-    """A share of the traffic. ``revision`` is ``None`` for the latest ready one."""
+    """A share of the traffic."""
 
-    revision: str | None
+    revision: str
     percent: int
     tag: str | None = None
+    latest: bool = False
+    """Whether it goes to the latest ready revision, whichever that is."""
 
 
 @dataclass
@@ -78,25 +79,18 @@ class Component:
         """The newest revision that is ready."""
         return next((each for each in reversed(self.revisions) if each.ready), None)
 
-    def targets(self) -> list[Target]:
-        """The traffic that KServe asks Knative for."""
-        latest = "latest" if self.tag_routing else None
-        if self.percent is None or self.rolled_out is None:
-            return [Target(None, 100, latest)]
-        targets = [Target(None, self.percent, latest)]
-        if self.percent < 100:
-            targets.append(Target(self.rolled_out, 100 - self.percent, "prev"))
-        return targets
-
     def traffic(self) -> list[Target]:
-        """``targets`` with the latest revision named; empty until a revision is ready."""
+        """The traffic that KServe asks Knative for; empty until a revision is ready."""
         latest = self.latest_ready
         if latest is None:
             return []
-        return [
-            Target(target.revision or latest.name, target.percent, target.tag)
-            for target in self.targets()
-        ]
+        tag = "latest" if self.tag_routing else None
+        if self.percent is None or self.rolled_out is None:
+            return [Target(latest.name, 100, tag, latest=True)]
+        targets = [Target(latest.name, self.percent, tag, latest=True)]
+        if self.percent < 100:
+            targets.append(Target(self.rolled_out, 100 - self.percent, "prev"))
+        return targets
 
     def settle(self) -> None:
         """Decide which revision is rolled out; repeat until nothing changes."""
@@ -107,7 +101,7 @@ class Component:
         latest = self.latest_ready
         if latest is None:
             return False
-        share = self.targets()[0].percent
+        share = self.traffic()[0].percent
         if self.rolled_out != latest.name:
             if share == 100:
                 self.previous_rolled_out, self.rolled_out = self.rolled_out, latest.name
@@ -134,11 +128,11 @@ class Component:
         }
         traffic = [
             {
-                "revisionName": resolved.revision,
-                "latestRevision": target.revision is None,
+                "revisionName": target.revision,
+                "latestRevision": target.latest,
                 "percent": target.percent,
                 **({"tag": target.tag} if target.tag else {}),
             }
-            for target, resolved in zip(self.targets(), self.traffic(), strict=False)
+            for target in self.traffic()
         ]
         return {**{key: value for key, value in found.items() if value}, "traffic": traffic}

@@ -1,7 +1,8 @@
 """The pod of a revision, as Kubernetes would list it: one process with its arguments."""
 
 from standalone.address import LOOPBACK
-from standalone.canary import Object, Revision
+from standalone.canary import Revision
+from standalone.objects import Object
 
 
 def path(revision: str) -> str:

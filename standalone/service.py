@@ -230,8 +230,7 @@ class Service:
         """The revisions behind each door, with their weights."""
         return {
             door: [
-                Revision(target.revision or "", target.percent, target.tag)
-                for target in found.traffic()
+                Revision(target.revision, target.percent, target.tag) for target in found.traffic()
             ]
             for name, found in self._components.items()
             for door in self._doors(name)

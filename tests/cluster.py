@@ -85,7 +85,7 @@ class Controller(Objects):
         predictor = self.components["predictor"]
         templates = {each.name: each.template["spec"] for each in predictor.revisions}
         for target in predictor.traffic():
-            served = version(templates[target.revision or ""])
+            served = version(templates[target.revision])
             shares[served] = shares.get(served, 0) + target.percent
         self.traffic.append(shares)
         status = {name: each.status() for name, each in self.components.items()}

@@ -109,7 +109,7 @@ class Traffic:
         traffic = self._world.api.components["predictor"].traffic()
         for _ in range(self.calls):
             (target,) = self._random.choices(traffic, [each.percent for each in traffic])
-            self._call(target.revision or "")
+            self._call(target.revision)
         pods = {
             name: Pod(self._component(name), name, self._started, dict(each))
             for name, each in self._counted.items()

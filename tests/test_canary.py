@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from standalone.canary import TAG_ROUTING, Component, Object
+from standalone.canary import TAG_ROUTING, Component
+from standalone.objects import Object
 
 OLD, NEW, RESTORED = (f"mnist-predictor-0000{number}" for number in (1, 2, 3))
 SERVICE: Object = {
@@ -41,7 +42,6 @@ class Predictor(Component):
     def shares(self) -> dict[str, int]:
         shares: dict[str, int] = {}
         for target in self.traffic():
-            assert target.revision
             shares[target.revision] = shares.get(target.revision, 0) + target.percent
         return shares
 
