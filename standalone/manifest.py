@@ -14,7 +14,7 @@ class ManifestError(Exception):
 
 
 @dataclass(frozen=True)
-class Component:
+class Container:
     """What one machine needs of a predictor's or transformer's container."""
 
     where: str
@@ -53,7 +53,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(manifest["metadata"]["name"], str):
             raise ManifestError(f"{path}: its name is not a string")
         for name in ("predictor", "transformer"):
-            model = component(manifest["spec"][name], f"{path}: {name}").flag("model_name", "mnist")
+            container = read_container(manifest["spec"][name], f"{path}: {name}")
+            model = container.flag("model_name", "mnist")
             if model != (service := manifest["metadata"]["name"]):
                 raise ManifestError(
                     f"{path}: {name} has --model_name={model}, the InferenceService is {service}"
@@ -66,7 +67,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return read
 
 
-def component(spec: Mapping[str, Any], where: str) -> Component:
+def read_container(spec: Mapping[str, Any], where: str) -> Container:
     """The container in a component's specification.
 
     Raises:
@@ -84,4 +85,4 @@ def component(spec: Mapping[str, Any], where: str) -> Component:
     for text in (*args, *env.values()):
         if not isinstance(text, str):
             raise ManifestError(f"{where}: {text!r} is not a string; put it in quotes")
-    return Component(where, tuple(args), env)
+    return Container(where, tuple(args), env)

@@ -16,7 +16,7 @@ import httpx
 from standalone import canary, pod
 from standalone.address import LOOPBACK, Address, free_ports
 from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
-from standalone.manifest import Component, ManifestError, component
+from standalone.manifest import Container, ManifestError, read_container
 from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied, Processes
 
@@ -133,7 +133,7 @@ class Service:
         address = self._ports.setdefault(revision.name, inside)
         self._write_clusters()
         try:
-            container = component(revision.template["spec"], revision.name)
+            container = read_container(revision.template["spec"], revision.name)
             flags = self._flags(name, container)
         except (ManifestError, KeyError, IndexError, TypeError, ValueError) as error:
             self._fail(revision, f"cannot run: {error}")
@@ -154,7 +154,7 @@ class Service:
         except (OSError, ValueError) as error:  # too long, or with invalid characters
             self._fail(revision, f"cannot run: {error}")
 
-    def _flags(self, name: str, container: Component) -> list[str]:
+    def _flags(self, name: str, container: Container) -> list[str]:
         if name == "predictor":
             return _model_flags(container, self._models_dir)
         over_grpc = container.flag("predictor_protocol", "v2") == "grpc-v2"
@@ -261,13 +261,13 @@ class Service:
         }
 
 
-def _environment(container: Component) -> dict[str, str]:
+def _environment(container: Container) -> dict[str, str]:
     """This process's environment and the container's; only the latter chooses the version."""
     ours = {name: value for name, value in os.environ.items() if name not in CHOOSING}
     return {**ours, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", **container.env}
 
 
-def _model_flags(predictor: Component, models_dir: Path) -> list[str]:
+def _model_flags(predictor: Container, models_dir: Path) -> list[str]:
     """Flags for the image's folder of versions, and for the storage initializer's folder."""
     flags = [f"--models_dir={models_dir}"]
     if uri := predictor.env.get("STORAGE_URI"):

@@ -16,7 +16,7 @@ import yaml
 
 from standalone.address import Address, check_free
 from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
-from standalone.manifest import ManifestError, component, read_manifest
+from standalone.manifest import ManifestError, read_container, read_manifest
 from tests import programs
 
 MANIFEST = programs.ROOT / "manifests/base/inferenceservice.yaml"
@@ -224,9 +224,9 @@ def test_envoy_takes_the_configuration(tmp_path: Path) -> None:
 def test_the_manifest_is_read() -> None:
     service = read_manifest(MANIFEST)
     assert service["metadata"]["name"] == "mnist"
-    predictor = component(service["spec"]["predictor"], "predictor")
+    predictor = read_container(service["spec"]["predictor"], "predictor")
     assert predictor.env["MODEL_VERSION"] == "1"
-    transformer = component(service["spec"]["transformer"], "transformer")
+    transformer = read_container(service["spec"]["transformer"], "transformer")
     assert transformer.flag("predictor_protocol", "v1") == "v2"
     assert transformer.flag("nothing", "default") == "default"
 
