@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from contextlib import suppress
@@ -39,7 +38,6 @@ def main() -> int:
     if not shutil.which("prometheus"):
         print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops it like Ctrl-C
     try:
         asyncio.run(_run(args))
     except (OSError, ProcessDied) as error:

@@ -5,7 +5,6 @@ import asyncio
 import importlib.util
 import io
 import logging
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -103,25 +102,6 @@ def _flags() -> argparse.ArgumentParser:
     return flags
 
 
-def _stop_on_signals() -> None:
-    """Cancel the current task on the first SIGINT, SIGTERM or SIGHUP, and ignore later ones."""
-    if sys.platform == "win32":
-        return  # asyncio turns Ctrl-C into a cancellation by itself
-    task = asyncio.current_task()
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
-        signals.append(signal.SIGHUP)
-
-    def stop() -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the shutdown
-        if task:
-            task.cancel()
-
-    for number in signals:
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
 def _bridge(args: argparse.Namespace, address: Address, name: str) -> list[str]:
     """The command that answers the images of a Kafka topic.
 
@@ -139,7 +119,6 @@ def _bridge(args: argparse.Namespace, address: Address, name: str) -> list[str]:
 async def _run(
     service: Object, address: Address, models_dir: Path, api_port: int, bridge: list[str]
 ) -> None:
-    _stop_on_signals()
     name = service["metadata"]["name"]
 
     def announce(has_envoy: bool) -> None:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 GRACE = 10
 """Seconds between asking a process to stop and killing it."""
 NAME_WIDTH = 23
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if sys.platform != "win32":
+    SIGNALS.append(signal.SIGHUP)
 
 
 class ProcessDied(Exception):
@@ -18,7 +21,8 @@ class ProcessDied(Exception):
 class Processes:
     """Runs processes side by side; leaving the block always stops all, the last one first.
 
-    Each line of their output is printed with the name of the process. None is restarted.
+    The first SIGINT, SIGTERM or SIGHUP cancels the task in the block. Each line of the processes'
+    output is printed with the name of the process. None is restarted.
     """
 
     def __init__(self) -> None:
@@ -26,10 +30,21 @@ class Processes:
         self._pumps: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Processes":
+        task = asyncio.current_task()
+
+        def leave() -> None:
+            _ignore_signals()
+            if task:
+                task.cancel()
+
+        if sys.platform != "win32":  # there asyncio turns Ctrl-C into a cancellation by itself
+            for number in SIGNALS:
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                    asyncio.get_running_loop().add_signal_handler(number, leave)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not interrupt the shutdown
+        _ignore_signals()
         for process in reversed(list(self._processes.values())):  # others may stop meanwhile
             await _stop(process)
         await asyncio.gather(*self._pumps, return_exceptions=True)
@@ -66,6 +81,12 @@ class Processes:
             if pump.done():
                 pump.result()
         return self._processes[name].returncode
+
+
+def _ignore_signals() -> None:
+    """A second one must not interrupt the shutdown."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _die_with_parent() -> None:

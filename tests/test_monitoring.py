@@ -1,8 +1,11 @@
 """The component and its page: the port, the labels, and the metrics are those of the programs."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import textwrap
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -189,6 +192,28 @@ def test_promtool_objects_to_nothing_in_the_configuration(
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("rules found") == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_it_leaves_no_data_behind(tmp_path: Path, number: signal.Signals) -> None:
+    prometheus = tmp_path / "prometheus"
+    prometheus.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    prometheus.chmod(0o755)
+    paths = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    ports = [f"--{name}={programs.free_port()}" for name in ("port", "grpc_port")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "monitoring", f"--api_port={programs.free_port()}", "--", *ports],
+        cwd=programs.ROOT,
+        env={**os.environ, "PATH": paths, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        while b"Prometheus has started" not in process.stdout.readline():
+            assert process.poll() is None
+        assert list(tmp_path.glob("monitoring-*"))
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    assert not list(tmp_path.glob("monitoring-*"))
 
 
 @pytest.mark.parametrize("page", ["monitoring", "runbook", "decisions/drift"])
