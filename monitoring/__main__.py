@@ -55,12 +55,14 @@ def _flags() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    flags.add_argument("--port", type=int, default=9090, help="The port of Prometheus (9090).")
     flags.add_argument(
-        "--api_port", type=int, default=8001, help="Standalone's port for kubectl (8001)."
+        "--port", type=int, default=9090, help="The port of Prometheus (%(default)s)."
     )
     flags.add_argument(
-        "--interval", type=seconds, default="5s", help="Time between two scrapes (5s)."
+        "--api_port", type=int, default=8001, help="Standalone's port for kubectl (%(default)s)."
+    )
+    flags.add_argument(
+        "--interval", type=seconds, default="5s", help="Time between two scrapes (%(default)s)."
     )
     flags.add_argument("standalone", nargs="*", help="Flags for python -m standalone.")
     return flags

@@ -64,33 +64,35 @@ def main() -> int:
 
 
 def _flags() -> argparse.ArgumentParser:
-    class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
     flags = argparse.ArgumentParser(
         prog="python -m standalone",
         description="Run the InferenceService of a manifest on this machine, without a cluster.",
         epilog=EPILOG,
-        formatter_class=Help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flags.add_argument(
         "--manifest",
         type=Path,
         default=Path("manifests/base/inferenceservice.yaml"),
-        help="Manifest of the InferenceService to run.",
+        help="Manifest of the InferenceService to run (%(default)s).",
     )
     flags.add_argument(
         "--models_dir",
         type=Path,
         default=Path("models"),
-        help="Folder of the published model versions.",
+        help="Folder of the published model versions (%(default)s).",
     )
     flags.add_argument(
-        "--host", type=ipv4, default="127.0.0.1", help="IPv4 address or host name to listen on."
+        "--host",
+        type=ipv4,
+        default="127.0.0.1",
+        help="IPv4 address or host name to listen on (%(default)s).",
     )
-    flags.add_argument("--port", type=int, default=8080, help="Port for HTTP.")
-    flags.add_argument("--grpc_port", type=int, default=8081, help="Port for gRPC.")
-    flags.add_argument("--api_port", type=int, default=8001, help="Port for kubectl, on 127.0.0.1.")
+    flags.add_argument("--port", type=int, default=8080, help="Port for HTTP (%(default)s).")
+    flags.add_argument("--grpc_port", type=int, default=8081, help="Port for gRPC (%(default)s).")
+    flags.add_argument(
+        "--api_port", type=int, default=8001, help="Port for kubectl, on 127.0.0.1 (%(default)s)."
+    )
     flags.add_argument(
         "--kafka",
         metavar="HOST:PORT",

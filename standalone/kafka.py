@@ -109,16 +109,20 @@ def main() -> int:
     flags = argparse.ArgumentParser(
         prog="python -m standalone.kafka",
         description="Answer the images of a Kafka topic with a running service.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     flags.add_argument("--kafka", required=True, metavar="HOST:PORT", help="Kafka's address.")
     flags.add_argument(
         "--settings", type=Path, help="File of librdkafka settings, one name=value a line."
     )
     flags.add_argument(
-        "--service", type=url, default="http://127.0.0.1:8080", help="URL of the service."
+        "--service",
+        type=url,
+        default="http://127.0.0.1:8080",
+        help="URL of the service (%(default)s).",
     )
-    flags.add_argument("--name", default="mnist", help="Name of the model; topics begin with it.")
+    flags.add_argument(
+        "--name", default="mnist", help="Name of the model; topics begin with it (%(default)s)."
+    )
     args = flags.parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     try:
