@@ -1,5 +1,10 @@
 """Run the service on this machine, monitored by a Prometheus: ``python -m monitoring --help``."""
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports below
+
 import argparse
 import asyncio
 import os
@@ -38,6 +43,7 @@ def main() -> int:
     if not shutil.which("prometheus"):
         print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         asyncio.run(_run(args))
     except (OSError, ProcessDied) as error:

@@ -1,5 +1,10 @@
 """Run the InferenceService on this machine: ``python -m standalone --help``."""
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports below
+
 import argparse
 import asyncio
 import importlib.util
@@ -50,6 +55,7 @@ def main() -> int:
         sys.stdout.reconfigure(errors="replace")  # a log may have characters that the console lacks
     logging.basicConfig(format="standalone: %(message)s")
     address = Address(args.host, args.port, args.grpc_port)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         service = read_manifest(args.manifest)
         check_free(address, args.api_port)
