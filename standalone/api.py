@@ -167,7 +167,7 @@ async def _listed(
         raise APIError(400, "BadRequest", str(error)) from None
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    with objects.watch("/") as events:
+    with objects.watch() as events:
         for each in filter(selected, objects.list("/")):  # changed after the client's list
             if int(each["metadata"]["resourceVersion"]) > since:
                 events.put_nowait({"type": "ADDED", "object": each})

@@ -44,12 +44,9 @@ class Objects:
         self._objects: dict[str, Object] = {}
         self._managed: dict[tuple[str, str], Leaves] = {}
         self._versions = itertools.count(1)
-        self._watches: list[tuple[str, asyncio.Queue[Object]]] = []
+        self._watches: list[asyncio.Queue[Object]] = []
         self.version = "0"
         """The ``resourceVersion`` of the last change."""
-
-    def __iter__(self) -> Iterator[Object]:
-        return iter(self._objects.values())
 
     def get(self, path: str) -> Object:
         """A copy of one object; raises APIError if there is none."""
@@ -65,14 +62,14 @@ class Objects:
         return copy.deepcopy(found)
 
     @contextmanager
-    def watch(self, prefix: str) -> Iterator[asyncio.Queue[Object]]:
-        """A queue of events (``type``, ``object``): changes of what ``list`` returns."""
+    def watch(self) -> Iterator[asyncio.Queue[Object]]:
+        """A queue of events (``type``, ``object``): all changes."""
         queue: asyncio.Queue[Object] = asyncio.Queue()
-        self._watches.append((prefix, queue))
+        self._watches.append(queue)
         try:
             yield queue
         finally:
-            self._watches.remove((prefix, queue))
+            self._watches.remove(queue)
 
     def create(self, path: str, wanted: Object, manager: str, *, dry: bool = False) -> Object:
         """Create an object; raises APIError if it exists."""
@@ -141,7 +138,7 @@ class Objects:
         gone = self.get(path)
         del self._objects[path]
         self._managed = {key: each for key, each in self._managed.items() if key[0] != path}
-        self._tell(path, "DELETED", gone)
+        self._tell("DELETED", gone)
         return gone
 
     def set_status(self, path: str, status: Object) -> None:
@@ -193,13 +190,12 @@ class Objects:
             metadata["generation"] += made.get("spec") != live.get("spec")
         self.version = metadata["resourceVersion"] = str(next(self._versions))
         self._objects[path] = made
-        self._tell(path, "MODIFIED" if live else "ADDED", made)
+        self._tell("MODIFIED" if live else "ADDED", made)
         return copy.deepcopy(made)
 
-    def _tell(self, path: str, event: str, found: Object) -> None:
-        for prefix, queue in self._watches:
-            if path.startswith(prefix):
-                queue.put_nowait({"type": event, "object": copy.deepcopy(found)})
+    def _tell(self, event: str, found: Object) -> None:
+        for queue in self._watches:
+            queue.put_nowait({"type": event, "object": copy.deepcopy(found)})
 
 
 def leaves(value: Object, at: tuple[str, ...] = ()) -> Leaves:

@@ -112,9 +112,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_the_first_revision_has_no_percent(world: World) -> None:
     assert world.version == OLD_URI
     assert PERCENT not in world.predictor
-    kinds = [each["kind"] for each in world.api]
+    kinds = [each["kind"] for each in world.api.list("/")]
     assert kinds[-2:] == ["InferenceService", "ConfigMap"]  # what its pods need was there first
-    assert list(world.api)[-1]["metadata"]["name"] == deploy.RECORD
+    assert world.api.list("/")[-1]["metadata"]["name"] == deploy.RECORD
 
 
 def test_a_deployment_that_failed_midway_is_made_up_for(
@@ -312,7 +312,7 @@ def test_a_changed_setting_of_both_is_a_canary_too(world: World) -> None:
         each["containers"][0]["envFrom"][0]["configMapRef"]["name"]
         for each in (world.transformer, world.predictor)
     )
-    maps = {each["metadata"]["name"] for each in of_kind([*world.api], "ConfigMap")}
+    maps = {each["metadata"]["name"] for each in of_kind(world.api.list("/"), "ConfigMap")}
     assert {old, new} <= maps  # both revisions find their settings
 
 
@@ -349,7 +349,7 @@ def test_what_changes_in_between_is_not_overwritten(
 def test_a_service_that_nobody_recorded_keeps_its_release(world: World) -> None:
     world.release(NEW_URI, None)
     world.run("kubectl", "delete", "configmap", "mnist-release", "-n", "mnist", "--wait=false")
-    assert "mnist-release" not in {each["metadata"]["name"] for each in world.api}
+    assert "mnist-release" not in {each["metadata"]["name"] for each in world.api.list("/")}
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
     assert world.version == NEW_URI
 

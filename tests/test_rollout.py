@@ -269,7 +269,7 @@ def test_status_shows_both_versions(world: World, capsys: pytest.CaptureFixture[
 def test_a_release_is_told_in_events(world: World) -> None:
     assert world.start() == 0
     assert world.run("abort", "--reason=it is slow") == 0
-    events = [each for each in world.api if each["kind"] == "Event"]
+    events = [each for each in world.api.list("/") if each["kind"] == "Event"]
     assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
