@@ -19,7 +19,7 @@ import yaml
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from standalone import api
+from standalone.discovery import KINDS
 from standalone.objects import Objects
 from tests import cluster, manifests
 from tests.manifests import Object, of_kind
@@ -164,7 +164,7 @@ class World:
 def world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rendered: list[Object]
 ) -> Iterator[World]:
-    monkeypatch.setitem(api.KINDS, "batch/v1", {"cronjobs": "CronJob", "jobs": "Job"})
+    monkeypatch.setitem(KINDS, "batch/v1", {"cronjobs": "CronJob", "jobs": "Job"})
     played = Played()
     (service,), (cronjob,) = of_kind(rendered, "InferenceService"), of_kind(rendered, "CronJob")
     played.create(SERVICE, service, "test")
