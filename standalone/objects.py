@@ -24,6 +24,8 @@ Leaves = dict[tuple[str, ...], Any]
 
 OURS = ("uid", "creationTimestamp", "generation", "resourceVersion")
 """The metadata that only the server writes."""
+FIXED: list[tuple[str, ...]] = [("apiVersion",), ("kind",), ("metadata", "namespace")]
+"""The fields that nobody can change."""
 
 
 class APIError(Exception):
@@ -78,11 +80,10 @@ class Objects:
         return self._change(path, leaves(wanted), manager, dry=dry)
 
     def replace(self, path: str, wanted: Object, manager: str, *, dry: bool = False) -> Object:
-        """Replace an object, but for its status."""
+        """Replace an object; raises APIError if there is none."""
         self._check_version(path, wanted)
-        # A replacement leaves the status to the controller.
-        kept = {at: each for at, each in leaves(self.get(path)).items() if at[0] == "status"}
-        return self._change(path, leaves(wanted) | kept, manager, dry=dry)
+        self.get(path)
+        return self._change(path, leaves(wanted), manager, dry=dry)
 
     def patch(self, path: str, patch: Any, manager: str, *, dry: bool = False) -> Object:
         """Apply a merge patch (RFC 7386), or a JSON patch (RFC 6902) if it is a list."""
@@ -116,6 +117,7 @@ class Objects:
         """Server-side apply; with ``force``, also over other managers' fields."""
         self._check_version(path, wanted)
         wanted["metadata"].pop("resourceVersion", None)
+        wanted.pop("status", None)
         applied, merged = leaves(wanted), leaves(self._objects.get(path, {}))
         taken = [
             f'conflict with "{name}": .{".".join(at)}'
@@ -158,13 +160,17 @@ class Objects:
         live = self._objects.get(path, {})
         before = leaves(live)
         after = {at: value for at, value in after.items() if value is not None}
+        if live:  # the status is the controller's
+            after = {at: value for at, value in after.items() if at[0] != "status"}
+            after |= {at: value for at, value in before.items() if at[0] == "status"}
         made = tree(after)
         metadata, name = made.get("metadata"), path.rpartition("/")[2]
         if not isinstance(metadata, dict) or metadata.get("name") != name:
             raise APIError(400, "BadRequest", f"metadata.name must be {name}, as in the URL")
         made = self._admit(made)
-        if live and made.get("kind") != live["kind"]:
-            raise APIError(422, "Invalid", f"kind: {live['kind']} cannot be changed")
+        for at in FIXED:
+            if live and after.get(at) != before.get(at):
+                raise APIError(422, "Invalid", f"{'.'.join(at)} cannot be changed")
         changed = [at for at in before | after if before.get(at) != after.get(at)]
         if dry:
             return made

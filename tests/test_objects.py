@@ -65,9 +65,35 @@ def test_null_is_nothing(objects: Objects) -> None:
     assert "labels" not in objects.get(PATH)["metadata"]
 
 
-def test_an_object_stays_of_its_kind(objects: Objects) -> None:
+@pytest.mark.parametrize(
+    "patch", [{"apiVersion": "v2"}, {"kind": "Secret"}, {"metadata": {"namespace": "other"}}]
+)
+def test_an_object_stays_what_and_where_it_is(objects: Objects, patch: Object) -> None:
     with refused(422, "Invalid"):
-        objects.patch(PATH, {"kind": "Secret"}, "me")
+        objects.patch(PATH, patch, "me")
+
+
+@pytest.mark.parametrize("write", ["patch", "replace", "apply"])
+@pytest.mark.parametrize("before", [{}, {"ready": True}])
+def test_only_the_controller_sets_the_status(objects: Objects, before: Object, write: str) -> None:
+    objects.set_status(PATH, before)
+    more: dict[str, Any] = {"force": False} if write == "apply" else {}
+    for ready in (False, None):
+        wanted = {**notes(a="1"), "status": {"ready": ready, "more": 1}}
+        getattr(objects, write)(PATH, wanted, "me", **more)
+        assert objects.get(PATH)["status"] == before
+    objects.patch(PATH, [{"op": "remove", "path": "/status"}], "me")
+    assert objects.get(PATH)["status"] == before
+
+
+def test_two_may_apply_what_they_have_read(objects: Objects) -> None:
+    """It has a status, and that has changed since."""
+    for manager, ready in (("me", False), ("you", True)):
+        objects.set_status(PATH, {"ready": ready})
+        read = objects.get(PATH)
+        objects.set_status(PATH, {"ready": None})
+        del read["metadata"]["resourceVersion"]
+        objects.apply(PATH, read, manager, force=False)
 
 
 def test_a_json_patch_whose_test_fails_changes_nothing(objects: Objects) -> None:
