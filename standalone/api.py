@@ -24,6 +24,12 @@ PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?"
 )
 
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+NO_PROTOBUF = (
+    "only JSON and YAML are read here, and 'kubectl create' sends some kinds as protobuf: "
+    "add '--dry-run=client -o yaml | kubectl apply -f -'"
+)
+
 
 class Resource(NamedTuple):
     """What a URL names: one object of a kind, those of a namespace, or all."""
@@ -116,6 +122,8 @@ async def _changed(request: web.Request, objects: Objects, resource: Resource) -
 
 async def _body(request: web.Request) -> Any:
     """The object in the body, with metadata, or the list of a JSON patch."""
+    if request.content_type == PROTOBUF:
+        raise APIError(415, "UnsupportedMediaType", NO_PROTOBUF)
     try:  # YAML has dates and other types that JSON lacks
         body = json.loads(json.dumps(yaml.safe_load(await request.read()), allow_nan=False))
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:

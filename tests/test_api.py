@@ -139,6 +139,14 @@ def test_a_watch_begins_where_the_list_ended(client: httpx.Client) -> None:
     assert json.loads(event)["object"] == more
 
 
+def test_protobuf_is_an_unsupported_media_type(client: httpx.Client) -> None:
+    """As ``kubectl create configmap`` sends it."""
+    headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
+    answer = client.post(MAPS, content=b"k8s\0", headers=headers)
+    assert answer.status_code == 415
+    assert "--dry-run=client -o yaml" in answer.json()["message"]
+
+
 def test_a_web_page_of_another_name_is_refused(client: httpx.Client) -> None:
     assert client.get(MAPS, headers={"Host": "rebound.example.com"}).status_code == 403
     assert client.get(MAPS, headers={"Host": "localhost:8001"}).is_success
