@@ -129,8 +129,10 @@ async def _run(
 ) -> None:
     name = service["metadata"]["name"]
 
-    def announce(has_envoy: bool) -> None:
-        release = RELEASE.format(api_port=api_port, name=name) if has_envoy else NO_SPLIT
+    envoy = find_envoy()
+
+    def announce() -> None:
+        release = RELEASE.format(api_port=api_port, name=name) if envoy else NO_SPLIT
         here = address._replace(host=address.from_here)
         kafka = KAFKA.format(name=name) if bridge else ""
         print(BANNER.format(**here._asdict(), name=name, release=release, kafka=kafka), flush=True)
@@ -144,12 +146,13 @@ async def _run(
         runner = web.AppRunner(application(objects), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
-            if find_envoy():  # without Envoy there are no releases
+            if envoy:  # without Envoy there are no releases
                 await web.TCPSite(runner, "127.0.0.1", api_port).start()
             found = Service(
                 objects,
                 path,
                 address,
+                envoy=envoy,
                 models_dir=models_dir,
                 folder=Path(folder),
                 bridge=bridge,

@@ -15,7 +15,7 @@ import httpx
 
 from standalone import canary, pod
 from standalone.address import LOOPBACK, Address, free_ports
-from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
+from standalone.envoy import Door, Revision, bootstrap, write_clusters, write_routes
 from standalone.manifest import Container, ManifestError, read_container
 from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied, Processes
@@ -42,11 +42,12 @@ class Service:
         path: str,
         address: Address,
         *,
+        envoy: str | None,
         models_dir: Path,
         folder: Path,
         bridge: Sequence[str] = (),
     ) -> None:
-        """Serve at ``address``; Envoy's files go to ``folder``.
+        """Serve at ``address``; ``envoy`` is the program, and its files go to ``folder``.
 
         ``bridge`` is the command of the Kafka bridge, if there is to be one.
         """
@@ -66,17 +67,17 @@ class Service:
         self._vital: list[str] = []
         """The other processes that the service cannot do without."""
         self._stopping: dict[str, asyncio.Task[None]] = {}
-        self._envoy = find_envoy()
+        self._envoy = envoy
         self._inside = Address(LOOPBACK, *free_ports(2))
-        if not self._envoy:
+        if not envoy:
             # Without Envoy each component has one revision, and it listens on the doors' own ports.
             self._ports = {
                 f"{self._name}-predictor-00001": self._inside,
                 f"{self._name}-transformer-00001": address,
             }
 
-    async def run(self, on_ready: Callable[[bool], None]) -> None:
-        """Serve until cancelled; ``on_ready`` is called once all is ready, and told if Envoy runs.
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until cancelled; ``on_ready`` is called once all is ready.
 
         Raises:
             ProcessDied: a process that the service cannot do without has ended, or all revisions
@@ -100,7 +101,7 @@ class Service:
                     if self._bridge:
                         await processes.start("kafka", *self._bridge, env=os.environ)
                         self._vital.append("kafka")
-                    on_ready(self._envoy is not None)
+                    on_ready()
                 await asyncio.sleep(INTERVAL)
 
     async def _reconcile(self, processes: Processes, client: httpx.AsyncClient) -> None:
@@ -118,7 +119,7 @@ class Service:
                 else:
                     await self._look(processes, client, name, revision)
             found.settle()
-        await self._check(processes)
+        self._check(processes)
         if self._envoy and self._traffic() != before:
             write_routes(self._traffic(), self._folder)
         for name in self._vital:
@@ -187,7 +188,7 @@ class Service:
         if asyncio.get_running_loop().time() - self._started[revision.name] > START_TIMEOUT:
             self._fail(revision, f"is not ready after {START_TIMEOUT} s")
 
-    async def _check(self, processes: Processes) -> None:
+    def _check(self, processes: Processes) -> None:
         """Stop the revisions that are not needed; check that those that serve still run."""
         for found in self._components.values():
             needed = found.needed()
