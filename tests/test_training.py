@@ -2,6 +2,8 @@
 
 import hashlib
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from benchmarks.data import MNIST
 from predictor import artifact
 from tests.digits import needs_mnist
+from tests.programs import ROOT
 from tests.synthetic import digits
 from training import data
 from training.__main__ import main
@@ -149,6 +152,18 @@ def test_help_shows_an_example_and_the_defaults(
     shown = capsys.readouterr().out
     assert f"example: python -m training {command} " in shown
     assert "(default: runs/latest)" in shown
+
+
+def test_without_its_packages_it_says_how_to_install_them() -> None:
+    code = (
+        "import runpy, sys; sys.modules['matplotlib'] = None; "
+        "runpy.run_module('training', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "training: first python -m pip install -c constraints.txt -e '.[training]'\n"
+    )
 
 
 def test_the_code_digest_covers_the_sources(
