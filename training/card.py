@@ -14,7 +14,7 @@ from training.run import Run
 PAGE = """\
 # Model card: handwritten digits
 
-Reads one handwritten digit from a picture of 28×28 pixels.
+This model reads one handwritten digit in a picture of 28×28 pixels.
 
 | | |
 | --- | --- |
@@ -22,24 +22,27 @@ Reads one handwritten digit from a picture of 28×28 pixels.
 | outputs | `probabilities`, FP32 [N, {classes}], calibrated; `accepted`, BOOL [N] |
 | size | {run.parameters:,} parameters, {run.multiply_adds:,} multiply-adds per image |
 | temperature | {run.temperature:.3f} |
-| threshold | accepted from a score of {run.threshold:.3f} on |
+| threshold | an image is accepted if its score is at least {run.threshold:.3f} |
 
-It is meant for single digits prepared as MNIST's were: light ink on dark ground, fitted into 20×20
-pixels, centred by mass; `transformer/image.py` does so. It knows the handwriting of US census
-workers and high-school students. What is no digit gets probabilities, too: heed `accepted`, and see
-below how often it is right.
+It is meant for single digits that are prepared as MNIST's were: light ink on a dark ground, fitted
+into 20×20 pixels, and centred by mass. The transformer prepares users' images in this way. The
+model has learned from the handwriting of US census workers and high-school students. A picture of
+something else gets probabilities too. Look at `accepted`, which says whether the model is sure
+that it sees a digit; how often that is right was measured [below](#what-is-no-digit).
 
 ## How it was made
 
-From these data:
+It was made from these data:
 
 {data}
 
-The settings say how many of the digits were changed at random or drawn as users' images and read
-back, how many outliers taught the network what is no digit, and over how many of the last steps the
-weights are an average; a share of 0 means none. The outliers measured below are of other making.
-Temperature and threshold were chosen on the writers held out, of whom no digit was trained on.
-Nothing was chosen on the test set: its numbers were looked at by `evaluate` only.
+The settings below say which share of the digits was changed at random, which was drawn as users'
+images and read back by the transformer, how many outliers (pictures of no digit) there were for
+each digit, and over which share of the last steps the weights are an average; 0 means none. The
+outliers that are measured further below were made in other ways.
+
+No digit of the writers who were held out was trained on: the temperature and the threshold were
+chosen on theirs. Nothing was chosen on the test set: only `evaluate` measures on it.
 
 {configuration}
 
@@ -47,15 +50,16 @@ Nothing was chosen on the test set: its numbers were looked at by `evaluate` onl
 
 {summary}
 
-Accuracy is given with its standard error (Agresti and Coull's). *Calibration error*: expected
-calibration error over 15 bins of confidence. *Accepted*: the share of images of which the model
-says that it is sure; *of these right*: its accuracy on them.
+The accuracy is given with its standard error (by Agresti and Coull). The *calibration error* is
+the expected calibration error over 15 bins of confidence. *Accepted* is the share of images of
+which the model says that it is sure, and *of these right* is its accuracy on them.
 {seeds}{uploads}
 ### Confidence
 
 {confidence}
 
-The mean, the median, and the share of the answers with a confidence of 90% or more.
+The table shows the mean and the median of the confidence, and the share of answers with at least
+90%.
 
 ![Accuracy by confidence](figures/reliability.png)
 
@@ -65,19 +69,20 @@ The mean, the median, and the share of the answers with a confidence of 90% or m
 
 ### Confusions on the {test}
 
-Rows: the digit that was written. Columns: the digit that was read.
+Each row is a digit that was written, and each column a digit that was read.
 
 {confusion}
 
 ![Confusions](figures/confusion.png)
 
-The most confident mistakes, as written → read, with the confidence:
+These are the most confident mistakes, each as written → read, with its confidence:
 
 ![The most confident mistakes](figures/mistakes.png)
 
 ### Disturbed digits
 
-Accuracy on {disturbed.images:,} digits of the {test}, the first ones, each changed alike.
+This is the accuracy on the first {disturbed.images:,} digits of the {test}, all changed in the
+same way.
 
 {robustness}
 
@@ -85,24 +90,25 @@ Accuracy on {disturbed.images:,} digits of the {test}, the first ones, each chan
 
 ### What is no digit
 
-Generated image files, through transformer and model. *By the transformer*: it sees no digit, or
-several. *By the model*: it does not accept what the transformer passed on. Both as shares of the
-images they saw.
+Image files that show no single digit were made, and passed through the transformer and the model.
+The transformer flags an image in which it sees no digit, or several; the model flags what it does
+not accept of the rest. Each is given as a share of the images that it saw, and *flagged* as a
+share of all.
 
 {outliers}
 
-The photographs are sections of a single one; the letters are printed, and leave out those that may
-be read as a digit; the pairs are of digits of the test set.
+The photographs are sections of a single one. The letters are printed ones, without those that may
+be read as a digit. The two digits are of the test set.
 
 ## Make it again
 
-The same settings give the same weights on the same hardware ({run.provenance.hardware}).
+On the same hardware ({run.provenance.hardware}), the same settings give the same weights.
 
 ```
 {commands}
 ```
 
-Made with {libraries}.
+It was made with {libraries}.
 """
 
 
@@ -161,13 +167,13 @@ def _seeds(test: Metrics) -> str:
         rows.append([name.replace("_", " "), *map(_precise, shares)])
     header = [f"seed {seed}" for seed in spread["seeds"]]
     table = _table(["", *header, "mean", "standard deviation"], rows)
-    return f"\nTrained with other seeds, on the {test.dataset}:\n\n{table}\n"
+    return f"\nThis is what other seeds give on the {test.dataset}:\n\n{table}\n"
 
 
 def _uploads(uploads: Metrics) -> str:
     status: Any = uploads.values["status"]
     table = _table([f"`{name}`" for name in status], [[f"{count:,}" for count in status.values()]])
-    return f"\nThe status of the answers, {uploads.dataset}:\n\n{table}\n"
+    return f"\nThe status of the answers for {uploads.dataset}:\n\n{table}\n"
 
 
 def _confidence(sets: list[Metrics]) -> str:
