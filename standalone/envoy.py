@@ -113,6 +113,8 @@ def _listener(door: Door, folder: Path) -> dict[str, Any]:
         "stat_prefix": door.name,
         "codec_type": "AUTO",
         "use_remote_address": True,
+        # Else the log lines of transformer and predictor would have different ids.
+        "preserve_external_request_id": True,
         "rds": {"route_config_name": door.name, "config_source": routes},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
     }

@@ -70,6 +70,11 @@ def test_the_logs_name_their_part(service: programs.Program) -> None:
         )
 
 
+def test_a_request_keeps_its_id(service: programs.Program) -> None:
+    answer = httpx.post(f"{service.url}/predict", headers={"x-request-id": "order-4711"})
+    assert answer.headers["x-request-id"] == "order-4711"
+
+
 def test_the_arguments_and_the_environment_are_those_of_the_manifest(
     service: programs.Program,
 ) -> None:
