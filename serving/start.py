@@ -72,6 +72,14 @@ class _StandIns(MetaPathFinder, Loader):
                 delattr(parent, attribute)
 
 
+def heed_sigterm() -> None:
+    """Have SIGTERM end the program at once, until something else handles it.
+
+    In a container we are process 1, which gets only the signals that it handles.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+
+
 @contextmanager
 def quick_imports(importer: str) -> Iterator[None]:
     """Run the imports in the block without the modules of ``UNUSED`` and garbage collection.
@@ -85,8 +93,7 @@ def quick_imports(importer: str) -> Iterator[None]:
     if importer != "__main__":
         yield
         return
-    # In a container we are process 1, which gets only the signals that it handles.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    heed_sigterm()
     gc.disable()
     if BLAS_THREADS not in os.environ:
         # NumPy's threads for linear algebra spin while idle, and no request uses them. An OpenBLAS

@@ -1,19 +1,18 @@
 """``python -m training``: the commands and their flags."""
 
 import importlib.util
-import os
-import signal
 import sys
 
+from serving.start import heed_sigterm
+
 if __name__ == "__main__":
-    # In a container this is process 1, which ignores signals without a handler, and the imports
-    # below take seconds.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    heed_sigterm()  # the imports below take seconds
     if not importlib.util.find_spec("matplotlib"):
         sys.exit("training: first python -m pip install -c constraints.txt -e '.[training]'")
 
 import argparse
 import dataclasses
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
