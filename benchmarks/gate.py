@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.flags import flags
-from training.gate import ALPHA, Limits, holm, p_value
+from training.gate import Limits
+from training.noninferiority import ALPHA, holm, p_value
 
 HELD_OUT = np.array([599, 663, 579, 619, 553, 533, 584, 610, 570, 580])
 """Images of each digit by the writers held out with seed 1, a tenth of MNIST's training set."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from predictor import artifact
 from predictor.artifact import ArtifactError, Graph, Model
 from training.data import Digits
-from training.gate import Comparison, Limits, Verdict, judge, time_ratio
+from training.gate import Comparison, Limits, Verdict, judge
 from training.measure import answer
 from training.run import training_data
+from training.speed import time_ratio
 from training.store import Store
 
 

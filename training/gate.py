@@ -1,36 +1,22 @@
 """The gate before publication: a candidate must be shown to be as good as the production version.
 
-It is a test of non-inferiority: it must be shown, with 95 % confidence, that the candidate is *not
-worse by a margin*. Merely to see no difference would prove nothing, least of all with few digits.
+It must be shown, with 95 % confidence, that the candidate is *not worse by a margin*.
 docs/decisions/gate.md explains the margins.
 """
 
 import dataclasses
-import statistics
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 from torch.nn import functional
 
-from predictor.artifact import Graph
 from training.config import ConfigError
 from training.measure import Answers, calibration_error
 from training.network import LABELS
-
-ALPHA = 0.05
-"""The chance that a candidate passes which is worse by exactly the margin."""
-ROUNDS = 40
-"""Pairs of runs, for each batch size, whose median is the ratio of times."""
-BATCH = 64
-"""The largest batch of the predictor."""
-
-Floats = NDArray[np.float64]
+from training.noninferiority import ALPHA, holm, p_value, upper_bound
 
 
 def _limit(default: float, meaning: str, *, below: float = 1) -> Any:
@@ -144,7 +130,7 @@ def judge(
 
     Args:
         held_out: digits of writers on whom neither version was trained.
-        time_ratio: see :func:`time_ratio`.
+        time_ratio: see ``training.speed``.
         limits: what the candidate may lose.
         new: the held-out part of the new images, if there are any to check.
     """
@@ -226,85 +212,3 @@ def _new_data(new: Comparison) -> Check:
         f"cross-entropy {entropies[0]:.4f}, production {entropies[1]:.4f}; "
         f"accepted: {accepted[0]:,}, production {accepted[1]:,}",
     )
-
-
-def p_value(lost: ArrayLike, won: ArrayLike, count: ArrayLike, margin: float) -> Floats:
-    """Return p-values of the null hypothesis that the accuracy falls by ``margin`` or more.
-
-    It is that of the one-sided score test for paired proportions (Tango 1998, Stat. Med. 17:891,
-    eq. 7). Unlike Wald's test, it holds its level when hardly any answers differ.
-
-    Args:
-        lost: the number of digits that only production reads right; any shape.
-        won: the number of digits that only the candidate reads right; the same shape.
-        count: the number of all digits, at least 1; the same shape.
-        margin: the fall of the accuracy, between 0 and 1.
-    """
-    return np.asarray(norm.cdf(_score(lost, won, count, margin)), np.float64)
-
-
-def upper_bound(lost: int, won: int, count: int) -> float:
-    """Return the largest fall of accuracy that the score test does not exclude at ``ALPHA``.
-
-    That is the upper end of Tango's one-sided score interval; arguments as in ``p_value``.
-    """
-    if lost == count:
-        return 1.0
-    critical = float(norm.ppf(ALPHA))
-    seen = (lost - won) / count
-    return float(
-        brentq(lambda fall: float(_score(lost, won, count, fall)) - critical, seen + 1e-6, 1 - 1e-9)
-    )
-
-
-def _score(lost: ArrayLike, won: ArrayLike, count: ArrayLike, fall: float) -> Floats:
-    """Return Tango's statistic, about standard normal if accuracy falls by ``fall``."""
-    b, c, n = (np.asarray(number, np.float64) for number in (lost, won, count))
-    # The maximum-likelihood share of digits that only the candidate reads right, given the fall.
-    half = (2 * n - b + c) * fall - b - c
-    root = np.sqrt(half**2 + 8 * n * c * fall * (1 - fall))
-    share = (root - half) / (4 * n)
-    variance = n * (2 * share + fall * (1 - fall))
-    return np.asarray((b - c - n * fall) / np.sqrt(variance), np.float64)
-
-
-def holm(p_values: Floats) -> Floats:
-    """Return p-values adjusted by Holm (1979, Scand. J. Stat. 6:65) along the last axis."""
-    order = p_values.argsort(-1)
-    factors = np.arange(p_values.shape[-1], 0, -1)
-    rising = np.maximum.accumulate(np.take_along_axis(p_values, order, -1) * factors, -1)
-    adjusted = np.empty_like(p_values)
-    np.put_along_axis(adjusted, order, np.minimum(rising, 1), -1)
-    return adjusted
-
-
-def time_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> float:
-    """Return the candidate's time per image divided by production's.
-
-    The two run in turn, so that other load on the machine affects both. It is measured with one
-    image and with a batch; the larger of the two medians counts.
-
-    Args:
-        production: the graph in use.
-        candidate: the graph that may replace it.
-        images: uint8 [N, 28, 28]; at most 64 are used.
-    """
-    return max(_median_ratio(production, candidate, images[:size]) for size in (1, BATCH))
-
-
-def _median_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> float:
-    _seconds(production, images), _seconds(candidate, images)  # the first runs are slower
-    ratios = []
-    for turn in range(ROUNDS):
-        if turn % 2:
-            new, old = _seconds(candidate, images), _seconds(production, images)
-        else:
-            old, new = _seconds(production, images), _seconds(candidate, images)
-        ratios.append(new / old)
-    return statistics.median(ratios)
-
-
-def _seconds(graph: Graph, images: torch.Tensor) -> float:
-    start = time.perf_counter()
-    graph(images)
-    return time.perf_counter() - start
