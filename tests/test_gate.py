@@ -10,7 +10,7 @@ from benchmarks.gate import REPLICATES, on_one_digit, simulate
 from training.config import ConfigError
 from training.gate import Comparison, Limits, Verdict, judge
 from training.measure import Answers
-from training.network import LABELS, REJECT
+from training.network import LABELS
 
 LIMITS = Limits()
 
@@ -158,20 +158,6 @@ def test_mcnemars_exact_p_is_given_and_how_many_are_accepted() -> None:
 def test_a_wrong_answer_without_any_doubt_has_a_finite_cross_entropy() -> None:
     certain = comparison(EVEN[:30], lost=1, confidences=(1.0, 1.0))
     assert certain.cross_entropy(certain.candidate) == pytest.approx(-np.log(1e-12) / 30)
-
-
-@pytest.mark.parametrize("shape", [(3, len(LABELS)), (2, REJECT + 1)])
-def test_answers_must_fit_the_digits(shape: tuple[int, int]) -> None:
-    right, wrong = (
-        Answers(torch.zeros(of), torch.ones(of[0]).bool()) for of in ((2, len(LABELS)), shape)
-    )
-    with pytest.raises(ValueError, match=r"expected probabilities \[2, 10\] for at least one"):
-        Comparison(torch.tensor([1, 2]), right, wrong)
-
-
-def test_without_digits_there_is_no_comparison() -> None:
-    with pytest.raises(ValueError, match="for at least one digit"):
-        comparison(EVEN[:0])
 
 
 @pytest.mark.parametrize(

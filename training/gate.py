@@ -48,24 +48,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Comparison:
-    """N digits, ``labels`` int64 [N], and the answers of both versions for them.
-
-    Raises:
-        ValueError: there are no digits, or the probabilities are not [N, 10].
-    """
+    """N digits, ``labels`` int64 [N], and the answers of both versions for them."""
 
     labels: torch.Tensor
     production: Answers
     candidate: Answers
-
-    def __post_init__(self) -> None:
-        shape = (len(self.labels), len(LABELS))
-        found = [answers.probabilities.shape for answers in (self.production, self.candidate)]
-        if not len(self.labels) or set(found) != {shape}:
-            raise ValueError(
-                f"expected probabilities {list(shape)} for at least one digit, "
-                f"found {list(found[0])} and {list(found[1])}"
-            )
 
     @property
     def lost(self) -> torch.Tensor:
