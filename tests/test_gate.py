@@ -165,7 +165,8 @@ def test_a_wrong_answer_without_any_doubt_has_a_finite_cross_entropy() -> None:
     [{"overall": 0.0}, {"per_digit": 1.0}, {"calibration": -0.1}, {"slower": float("nan")}],
 )
 def test_limits_are_shares(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be above 0 and below 1"):
+    (name,) = wrong
+    with pytest.raises(ConfigError, match=f"{name} must be at least 0.0001 and below 1"):
         Limits(**wrong)
 
 

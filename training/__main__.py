@@ -22,7 +22,7 @@ import torch
 from predictor.artifact import ArtifactError
 from training.checkpoint import CHECKPOINT_FILE, CheckpointError
 from training.compare import CompareError, compare
-from training.config import Config, ConfigError
+from training.config import Config, ConfigError, Settings
 from training.data import DataError
 from training.evaluate import evaluate
 from training.gate import Limits
@@ -53,7 +53,7 @@ NOT_GOOD_ENOUGH = 3
 INTERRUPTED = 130
 """The status that shells give for SIGINT."""
 
-Settings = TypeVar("Settings", Config, Limits)
+Kind = TypeVar("Kind", bound=Settings)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -145,19 +145,18 @@ def _add(to: argparse.ArgumentParser, *names: str) -> None:
         to.add_argument("--device", choices=found, default=found[-1], help="device to train on")
 
 
-def _add_settings(to: argparse.ArgumentParser, settings: Any) -> None:
-    """Add a flag for every field of the dataclass ``settings``."""
-    for setting in dataclasses.fields(settings):
+def _add_settings(to: argparse.ArgumentParser, kind: type[Settings]) -> None:
+    for setting in dataclasses.fields(kind):
         to.add_argument(
             f"--{setting.name.replace('_', '-')}",
             type=type(setting.default),
             default=setting.default,
-            choices=setting.metadata.get("choices"),
+            choices=setting.metadata["choices"],
             help=setting.metadata["help"],
         )
 
 
-def _settings(kind: type[Settings], flags: dict[str, Any]) -> Settings:
+def _settings(kind: type[Kind], flags: dict[str, Any]) -> Kind:
     return kind(**{setting.name: flags[setting.name] for setting in dataclasses.fields(kind)})
 
 

@@ -1,4 +1,4 @@
-"""The settings of a training; each is a flag of ``train`` and is recorded in the version."""
+"""Settings that are flags of the commands, with their ranges; and those of a training."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ class ConfigError(ValueError):
     """A setting is unknown or out of its range; the message names it."""
 
 
-def _setting(
+def setting(
     default: float | str,
     meaning: str,
     *,
@@ -21,54 +21,61 @@ def _setting(
     below: float = math.inf,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
+    """Return a field of ``Settings``."""
     limits = {"help": meaning, "least": least, "below": below, "choices": choices}
     return field(default=default, metadata=limits)
 
 
 @dataclass(frozen=True)
-class Config:
-    """All that determines the weights besides data, code and hardware.
+class Settings:
+    """The fields of a subclass are its settings.
 
     Raises:
         ConfigError: a setting is out of its range.
     """
 
-    network: str = _setting(
-        "broad", "architecture, see training/network.py", choices=tuple(NETWORKS)
-    )
-    seed: int = _setting(1, "seed of weights, batches and the choice of writers", below=2**32)
-    epochs: int = _setting(100, "passes through all digits", least=1)
-    batch_size: int = _setting(256, "digits per step", least=1)
-    learning_rate: float = _setting(4e-3, "learning rate at the peak of the cycle")
-    weight_decay: float = _setting(1e-2, "weight decay of AdamW")
-    dropout: float = _setting(0.3, "dropout rate before the last layer", below=1)
-    augmented_share: float = _setting(0.9, "share of the digits changed at random", below=1.01)
-    round_trip_share: float = _setting(
-        0.3, "share of the digits drawn as users' images and read back", below=1.01
-    )
-    outlier_share: float = _setting(0.15, "outliers per digit, for the reject class", below=1.01)
-    averaged_share: float = _setting(
-        0.05, "span of the weights' average, as a share of all steps", below=1
-    )
-    validation_share: float = _setting(
-        0.1, "share of the writers held out for calibration", below=1
-    )
-    accepted_share: float = _setting(
-        0.996, "share of the held-out digits to accept; sets the threshold", least=0.01, below=1
-    )
-    threads: int = _setting(2, "threads of torch; another number gives other weights", least=1)
-
     def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            value = getattr(self, setting.name)
-            least, below, choices = (setting.metadata[k] for k in ("least", "below", "choices"))
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            least, below, choices = (each.metadata[k] for k in ("least", "below", "choices"))
             if choices is not None:
                 if value not in choices:
                     expected = ", ".join(choices)
-                    raise ConfigError(f"{setting.name} must be one of {expected}, found {value}")
+                    raise ConfigError(f"{each.name} must be one of {expected}, found {value}")
             elif not least <= value < below:
                 limit = "" if below == math.inf else f" and below {below}"
-                raise ConfigError(f"{setting.name} must be at least {least}{limit}, found {value}")
+                raise ConfigError(f"{each.name} must be at least {least}{limit}, found {value}")
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """All that determines the weights besides data, code and hardware.
+
+    Each is a flag of ``train`` and is recorded in the version.
+    """
+
+    network: str = setting(
+        "broad", "architecture, see training/network.py", choices=tuple(NETWORKS)
+    )
+    seed: int = setting(1, "seed of weights, batches and the choice of writers", below=2**32)
+    epochs: int = setting(100, "passes through all digits", least=1)
+    batch_size: int = setting(256, "digits per step", least=1)
+    learning_rate: float = setting(4e-3, "learning rate at the peak of the cycle")
+    weight_decay: float = setting(1e-2, "weight decay of AdamW")
+    dropout: float = setting(0.3, "dropout rate before the last layer", below=1)
+    augmented_share: float = setting(0.9, "share of the digits changed at random", below=1.01)
+    round_trip_share: float = setting(
+        0.3, "share of the digits drawn as users' images and read back", below=1.01
+    )
+    outlier_share: float = setting(0.15, "outliers per digit, for the reject class", below=1.01)
+    averaged_share: float = setting(
+        0.05, "span of the weights' average, as a share of all steps", below=1
+    )
+    validation_share: float = setting(0.1, "share of the writers held out for calibration", below=1)
+    accepted_share: float = setting(
+        0.996, "share of the held-out digits to accept; sets the threshold", least=0.01, below=1
+    )
+    threads: int = setting(2, "threads of torch; another number gives other weights", least=1)
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Self:

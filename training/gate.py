@@ -4,46 +4,31 @@ It must be shown, with 95 % confidence, that the candidate is *not worse by a ma
 docs/decisions/gate.md explains the margins.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.stats import binomtest
 from torch.nn import functional
 
-from training.config import ConfigError
+from training.config import Settings, setting
 from training.measure import Answers, calibration_error
 from training.network import LABELS
 from training.noninferiority import ALPHA, holm, p_value, upper_bound
 
-
-def _limit(default: float, meaning: str, *, below: float = 1) -> Any:
-    return field(default=default, metadata={"help": meaning, "below": below})
+_limit = functools.partial(setting, least=0.0001, below=1)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The limits of the gate; each is a flag of ``compare`` and ``retrain``.
-
-    Raises:
-        ConfigError: a limit is out of its range.
-    """
+class Limits(Settings):
+    """The limits of the gate; each is a flag of ``compare`` and ``retrain``."""
 
     overall: float = _limit(0.0045, "accuracy that the candidate may lose, 0 to 1")
     per_digit: float = _limit(0.025, "accuracy that it may lose on any digit, 0 to 1")
     accepted: float = _limit(0.0045, "how much smaller its share of accepted digits may be")
     calibration: float = _limit(0.01, "largest expected calibration error, 0 to 1")
     slower: float = _limit(0.25, "how much longer it may take, 0.25 is 25 percent", below=100)
-
-    def __post_init__(self) -> None:
-        for limit in dataclasses.fields(self):
-            value, below = getattr(self, limit.name), limit.metadata["below"]
-            if not 0 < value < below:
-                raise ConfigError(
-                    f"{limit.name} must be above 0 and below {below}, found {value:g}"
-                )
 
 
 @dataclass(frozen=True)
