@@ -64,7 +64,7 @@ def describe(digits: Digits, answers: Answers) -> Metrics:
                     "confidence": sum_confidence / images if images else None,
                     "accuracy": sum_right / images if images else None,
                 }
-                for images, sum_confidence, sum_right in _binned(confidence, right, BINS).T.tolist()
+                for images, sum_confidence, sum_right in _binned(confidence, right).T.tolist()
             ],
             "confidence_when_wrong": _distribution(confidence[~right]),
             "confidence_when_right": _distribution(confidence[right]),
@@ -87,28 +87,28 @@ def quality(
     }
 
 
-def calibration_error(confidence: torch.Tensor, right: torch.Tensor, bins: int = BINS) -> float:
+def calibration_error(confidence: torch.Tensor, right: torch.Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599), from 0 to 1.
 
-    The images are sorted into ``bins`` of equal width by confidence. The error is the mean over
-    images of the distance between their bin's accuracy and its mean confidence.
+    The images are sorted by confidence into ``BINS`` bins. The error is the mean over images of the
+    distance between their bin's accuracy and its mean confidence.
 
     Args:
         confidence: float [N], from 0 to 1.
         right: bool [N].
     """
-    _, confidences, rights = _binned(confidence, right, bins)
+    _, confidences, rights = _binned(confidence, right)
     return float((rights - confidences).abs().sum()) / len(confidence)
 
 
-def _binned(confidence: torch.Tensor, right: torch.Tensor, bins: int) -> torch.Tensor:
-    """Return float64 [3, bins]: the number of images, the sum of confidences, and the right ones.
+def _binned(confidence: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return float64 [3, BINS]: the number of images, the sum of confidences, and the right ones.
 
     A bin includes its upper bound.
     """
-    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    index = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     summed = torch.ones_like(right), confidence, right
-    return torch.stack([torch.bincount(index, each.double(), minlength=bins) for each in summed])
+    return torch.stack([torch.bincount(index, each.double(), minlength=BINS) for each in summed])
 
 
 def _distribution(confidence: torch.Tensor) -> dict[str, JsonValue] | None:
