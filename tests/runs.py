@@ -13,7 +13,7 @@ from werkzeug.serving import make_server
 
 from predictor.metadata import Histogram, Metrics, Provenance, Reference
 from tests.versions import linear_graph
-from training.run import Run, write_metrics
+from training.run import Run, write_results
 
 REFERENCE = Reference(
     dataset="d",
@@ -41,9 +41,8 @@ def write(directory: Path) -> Path:
     )  # fmt: skip
     run.write(directory, graph=linear_graph())
     metrics = Metrics(dataset="d", digest="0" * 64, images=5, values={"accuracy": 0.5})
-    write_metrics(directory, (metrics,), REFERENCE, card=CARD)
-    (directory / "figures").mkdir(exist_ok=True)
-    (directory / "figures/confusion.png").write_bytes(b"a picture")
+    drawn = {"confusion.png": b"a picture"}
+    write_results(directory, (metrics,), REFERENCE, card=CARD, figures=drawn)
     return directory
 
 

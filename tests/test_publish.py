@@ -12,7 +12,7 @@ from predictor import artifact
 from predictor.artifact import ArtifactError
 from tests import runs
 from training.publish import Published, publish
-from training.run import Run, RunError
+from training.run import Run, RunError, read_metrics, write_results
 from training.store import Store, StoreError
 
 FILES = ["MODEL.md", "figures/confusion.png", "model.json", "model.pt2"]
@@ -114,6 +114,22 @@ def test_publishers_at_once_get_versions_of_their_own(
         assert metadata.version == published.version
 
 
+def fill_up(directory: Path, writes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let so many files be written below the directory, and half of the next."""
+    write_bytes = Path.write_bytes
+    written: list[Path] = []
+
+    def full(path: Path, content: bytes) -> int:
+        if path.is_relative_to(directory):
+            if len(written) == writes:
+                write_bytes(path, content[: len(content) // 2])
+                raise OSError(28, "No space left on device", str(path))
+            written.append(path)
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+
 # What is refused
 
 
@@ -150,6 +166,20 @@ def test_a_file_that_is_cut_off_is_named(run: Path, tmp_path: Path, name: str) -
         publish(run, Store(str(tmp_path / "mnist")))
 
 
+@pytest.mark.parametrize("writes", range(4))
+def test_what_a_full_disk_has_cut_off_when_it_was_evaluated_again_is_not_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    metrics = read_metrics(run)
+    fill_up(run, writes, monkeypatch)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_results(
+            run, metrics, runs.REFERENCE, card=runs.CARD, figures={"confusion.png": b"a picture"}
+        )
+    with pytest.raises(RunError, match="run `python -m training evaluate`"):
+        publish(run, Store(str(tmp_path / "mnist")))
+
+
 # Stores that fail
 
 
@@ -159,18 +189,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 ) -> None:
     store = Store(str(tmp_path / "mnist"))
     published = publish(run, store)
-    write_bytes = Path.write_bytes
-    written: list[Path] = []
-
-    def full(path: Path, content: bytes) -> int:
-        if path.is_relative_to(tmp_path / "mnist"):
-            if len(written) == writes:
-                write_bytes(path, content[: len(content) // 2])
-                raise OSError(28, "No space left on device", str(path))
-            written.append(path)
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", full)
+    fill_up(tmp_path / "mnist", writes, monkeypatch)
     with pytest.raises(StoreError, match="No space left on device"):
         publish(run, store)
     assert names(tmp_path / "mnist") == [f"1/{name}" for name in FILES]

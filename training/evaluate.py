@@ -24,14 +24,7 @@ from training.data import DataError, Digits
 from training.figures import Mistake, worst
 from training.measure import answer, describe, measure, quality, share
 from training.reference import refer
-from training.run import (
-    Run,
-    check_seeds,
-    read_file,
-    training_data,
-    write_figures,
-    write_metrics,
-)
+from training.run import Run, check_seeds, read_file, training_data, write_results
 from training.uploads import read_uploads
 from transformer import image
 from transformer.answer import Answer, make_answer
@@ -88,9 +81,13 @@ def evaluate(
     if new is not None:
         metrics.append(measure(graph, new))
     measured = (*metrics, _measure_disturbed(graph, test), _measure_outliers(graph, test))
-    write_figures(directory, figures.draw(measured, mistakes))
-    reference = _reference(graph, validation)
-    write_metrics(directory, measured, reference, card=card.render(run, measured))
+    write_results(
+        directory,
+        measured,
+        _reference(graph, validation),
+        card=card.render(run, measured),
+        figures=figures.draw(measured, mistakes),
+    )
     return measured
 
 

@@ -119,21 +119,25 @@ def read_reference(directory: Path) -> Reference:
     return _read(directory, REFERENCE_FILE, TypeAdapter(Reference), writer="evaluate")
 
 
-def write_metrics(
-    directory: Path, metrics: tuple[Metrics, ...], reference: Reference, *, card: str
+def write_results(
+    directory: Path,
+    metrics: tuple[Metrics, ...],
+    reference: Reference,
+    *,
+    card: str,
+    figures: Mapping[str, bytes],
 ) -> None:
-    """Complete the run with metrics, reference and card."""
+    """Complete the run with metrics, reference, card and figures, PNG by file name.
+
+    ``metrics.json`` is there only if all others are whole: it goes first and comes last.
+    """
+    (directory / METRICS_FILE).unlink(missing_ok=True)
+    (directory / FIGURES).mkdir(exist_ok=True)
+    for name, content in figures.items():
+        (directory / FIGURES / name).write_bytes(content)
+    (directory / CARD_FILE).write_bytes(card.encode())
     (directory / REFERENCE_FILE).write_bytes(reference.model_dump_json(indent=2).encode() + b"\n")
     (directory / METRICS_FILE).write_bytes(_METRICS.dump_json(metrics, indent=2) + b"\n")
-    (directory / CARD_FILE).write_bytes(card.encode())
-
-
-def write_figures(directory: Path, figures: Mapping[str, bytes]) -> None:
-    """Write the card's figures, PNG by file name; other files there are kept."""
-    folder = directory / FIGURES
-    folder.mkdir(exist_ok=True)
-    for name, content in figures.items():
-        (folder / name).write_bytes(content)
 
 
 def _read(directory: Path, name: str, content: TypeAdapter[Content], *, writer: str) -> Content:
