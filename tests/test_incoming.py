@@ -16,6 +16,7 @@ from tests.digits import STROKES, draw_strokes, encode
 from tests.synthetic import digits
 from training.data import DataError, Digits
 from training.incoming import Incoming, features, read
+from training.uploads import LARGEST
 from transformer import image
 
 REFERENCE = digits(50, seed=1)
@@ -161,6 +162,13 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         "- line 28, : expected a path below the folder of labels.csv",
         "- line 26, again.png: the label is 7, but the same picture has 1 in line 2",
     ]
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    location = folder(tmp_path, lines=["large.png,1"])
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(LARGEST + 1)
+    assert problems(location)[1:] == ["- line 22, large.png: the file is larger than 32 MiB"]
 
 
 def test_of_many_problems_twenty_are_shown(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from training.data import DataError
 from training.network import LABELS
 
 LABELS_FILE = "labels.csv"
+LARGEST = 32 * 2**20
+"""Of a file, in bytes; the service takes no larger body either."""
 
 Fetch = Callable[[str], bytes]
 
@@ -90,12 +92,15 @@ def read_rows(location: str) -> tuple[list[Row], Fetch]:
         if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
             raise DataError(f"expected a path below the folder of {LABELS_FILE}")
         try:
-            content: bytes = files.cat_file(f"{root.rstrip('/')}/{name}")
+            with files.open(f"{root.rstrip('/')}/{name}") as file:
+                content: bytes = file.read(LARGEST + 1)
         except FileNotFoundError:
             raise DataError("the file is missing") from None
         except Exception as error:  # each store has its own errors, not all of them OSError
             reason = _plain(" ".join(str(error).split()))
             raise DataError(f"the file cannot be read: {reason}") from error
+        if len(content) > LARGEST:
+            raise DataError(f"the file is larger than {LARGEST // 2**20} MiB")
         return content
 
     try:
