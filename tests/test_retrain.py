@@ -98,7 +98,25 @@ def test_what_passes_the_gate_is_published(
     assert "python -m training train" not in card
 
 
-def test_what_the_version_was_trained_on_is_nothing_new(
+@pytest.mark.parametrize("production", [(), ("--production", "1")])
+def test_what_a_version_was_trained_on_is_nothing_new(
+    store: Path,
+    corrections: Path,
+    lenient: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    production: tuple[str, ...],
+) -> None:
+    """Every week without a correction, and after one who was killed when it was published."""
+    assert retrained(store, corrections, tmp_path, *WIDE) == 0
+    monkeypatch.setattr(retrain, "train_on", None)
+    assert retrained(store, corrections, tmp_path, *WIDE, *production) == 0
+    assert "Nothing new: version 2 was trained on these" in capsys.readouterr().out
+    assert not (store / "3").exists()
+
+
+def test_of_two_retrainings_at_once_one_publishes(
     store: Path,
     corrections: Path,
     lenient: None,
@@ -106,12 +124,15 @@ def test_what_the_version_was_trained_on_is_nothing_new(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every week without a correction, and after one who was killed when it was published."""
+    def evaluated(*arguments: Any, **flags: Any) -> None:
+        monkeypatch.setattr(retrain, "evaluate", evaluate.evaluate)
+        assert retrained(store, corrections, tmp_path / "other", *WIDE) == 0
+        evaluate.evaluate(*arguments, **flags)
+
+    monkeypatch.setattr(retrain, "evaluate", evaluated)
     assert retrained(store, corrections, tmp_path, *WIDE) == 0
-    monkeypatch.setattr(retrain, "train_on", None)
-    assert retrained(store, corrections, tmp_path, *WIDE) == 0
-    assert "Nothing new: version 2 was trained on these" in capsys.readouterr().out
-    assert not (store / "3").exists()
+    assert Store(str(store)).versions() == [1, 2]
+    assert capsys.readouterr().out.endswith("\nNothing new: version 2 was trained on these\n")
 
 
 def test_what_fails_the_gate_is_not_published(

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from predictor.artifact import Metadata
 from training import data, incoming
 from training.compare import data_of, load, verdict
 from training.config import Config, ConfigError
+from training.data import Digits
 from training.evaluate import evaluate, graph_of
 from training.gate import Limits
 from training.publish import Published, publish
@@ -13,6 +15,7 @@ from training.store import Store
 from training.train import train_on
 
 REPORT_FILE = "report.md"
+_NOTHING_NEW = "Nothing new: version {} was trained on these"
 
 
 class RetrainError(Exception):
@@ -26,7 +29,7 @@ class Outcome:
     report: str
     published: Published | None
     is_new: bool = True
-    """Whether the images differ from those that the production version was trained on."""
+    """Whether no version was made of these images already."""
 
 
 def retrain(
@@ -69,11 +72,8 @@ def retrain(
     training, held_out = data_of(old, data_directory)
     known = [training, held_out, data.load_test(data_directory)]
     images = incoming.read(new, known=known, reference=training)
-    if images.training.digest in old.metadata.training.data.values():
-        report = (
-            f"{images.report}\n\nNothing new: version {old.metadata.version} was trained on these"
-        )
-        return Outcome(report, published=None, is_new=False)
+    if same := _same(store, old.metadata, images.training):
+        return Outcome(f"{images.report}\n\n{_NOTHING_NEW.format(same)}", None, is_new=False)
     together = [training, images.training]
     checkpoint = train_on(directory, together, held_out, config, device=device)
     candidate = graph_of(directory)
@@ -84,9 +84,24 @@ def retrain(
     published = None
     if judged.passed:
         evaluate(directory, data_directory, new=images.held_out)
-        published = publish(directory, store)
+        # Another may have been retraining at the same time.
+        if same := _same(store, old.metadata, images.training):
+            report += f"\n{_NOTHING_NEW.format(same)}"
+        else:
+            published = publish(directory, store)
     checkpoint.remove()  # only now: if interrupted before, the same command need not train again
-    return Outcome(report, published)
+    return Outcome(report, published, is_new=not same)
+
+
+def _same(store: Store, old: Metadata, images: Digits) -> int | None:
+    """Return the version, ``old`` or a later one, that was trained on ``images`` as it would be."""
+    for version in store.versions():
+        if version >= old.version:
+            made = load(store, version).metadata.training
+            alike = made.configuration == old.training.configuration
+            if alike and images.digest in made.data.values():
+                return version
+    return None
 
 
 def _latest(store: Store) -> int:
