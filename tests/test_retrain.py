@@ -170,6 +170,16 @@ def test_bad_new_images_are_refused_before_any_training(
     assert [entry.name for entry in store.iterdir() if entry.name.isdecimal()] == ["1"]
 
 
+def test_a_store_that_cannot_be_written_to_is_told_before_any_training(
+    store: Path, corrections: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store / ".claims").rmdir()
+    (store / ".claims").touch()
+    assert retrained(store, corrections, tmp_path) == 1
+    assert f"retrain: {store}: " in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+
+
 def test_an_empty_store_is_nothing_to_begin_from(
     corrections: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

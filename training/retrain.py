@@ -74,6 +74,8 @@ def retrain(
     images = incoming.read(new, known=known, reference=training)
     if same := _same(store, old.metadata, images.training):
         return Outcome(f"{images.report}\n\n{_NOTHING_NEW.format(same)}", None, is_new=False)
+    with store.claim():
+        pass  # a store that cannot be written to is found out now, not after hours of training
     together = [training, images.training]
     checkpoint = train_on(directory, together, held_out, config, device=device)
     candidate = graph_of(directory)
