@@ -72,20 +72,11 @@ class _StandIns(MetaPathFinder, Loader):
                 delattr(parent, attribute)
 
 
-def heed_sigterm() -> None:
-    """Have SIGTERM end the program at once, until something else handles it.
-
-    In a container we are process 1, which gets only the signals that it handles.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-
-
 @contextmanager
-def quick_imports(importer: str) -> Iterator[None]:
-    """Run the imports in the block without the modules of ``UNUSED`` and garbage collection.
+def interruptible_imports(importer: str) -> Iterator[None]:
+    """Run the imports in the block; on SIGTERM or Ctrl-C end the program, with nothing to read.
 
-    After the block these modules can be imported as usual. SIGTERM ends the program at once, until
-    the server handles it.
+    SIGTERM does so until something else handles it.
 
     Args:
         importer: ``__name__`` of the caller; if it is not run as a program, nothing is changed.
@@ -93,17 +84,37 @@ def quick_imports(importer: str) -> Iterator[None]:
     if importer != "__main__":
         yield
         return
-    heed_sigterm()
-    gc.disable()
-    if BLAS_THREADS not in os.environ:
-        # NumPy's threads for linear algebra spin while idle, and no request uses them. An OpenBLAS
-        # of torch's own is not limited.
-        os.environ[BLAS_THREADS] = "1"
-        importlib.import_module("numpy")
-        del os.environ[BLAS_THREADS]
+    # In a container we are process 1, which gets only the signals that it handles.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    try:
+        yield
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def quick_imports(importer: str) -> Iterator[None]:
+    """Run the imports in the block without the modules of ``UNUSED`` and garbage collection.
+
+    After the block these modules can be imported as usual.
+
+    Args:
+        importer: as for ``interruptible_imports``.
+    """
+    if importer != "__main__":
+        yield
+        return
     stand_ins = _StandIns()
-    sys.meta_path.insert(0, stand_ins)
-    yield
+    with interruptible_imports(importer):
+        gc.disable()
+        if BLAS_THREADS not in os.environ:
+            # NumPy's threads for linear algebra spin while idle, and no request uses them. An
+            # OpenBLAS of torch's own is not limited.
+            os.environ[BLAS_THREADS] = "1"
+            importlib.import_module("numpy")
+            del os.environ[BLAS_THREADS]
+        sys.meta_path.insert(0, stand_ins)
+        yield
     sys.meta_path.remove(stand_ins)
     stand_ins.forget()
     # The imported objects stay, so no collection need look through them; and collections may be

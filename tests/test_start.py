@@ -1,5 +1,6 @@
 """What is spared at the start is imported without it, and is there for whoever wants it later."""
 
+import signal
 import subprocess
 import sys
 
@@ -32,6 +33,17 @@ def test_the_programs_import_without_what_is_unused() -> None:
 
 def test_what_is_called_unused_would_be_imported() -> None:
     assert run(IMPORTS.format(importer="a test")) == ["True", "True", " ".join(UNUSED)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_imports_without_a_stack_trace(number: signal.Signals) -> None:
+    program = (
+        "import signal; from serving.start import interruptible_imports\n"
+        f"with interruptible_imports('__main__'): signal.raise_signal({int(number)})"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + number, "")
 
 
 @pytest.mark.parametrize(

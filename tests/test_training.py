@@ -74,24 +74,33 @@ def test_missing_data_is_one_line_and_exit_status_1(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize(
+    ("command", "trained", "goes_on"),
+    [
+        (["train"], True, True),
+        (["train"], False, False),
+        (["retrain", "new"], True, True),
+        (["evaluate"], True, False),
+    ],
+)
 def test_an_interruption_says_how_to_go_on_if_there_is_something_to_go_on_from(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     *,
+    command: list[str],
     trained: bool,
+    goes_on: bool,
 ) -> None:
     if trained:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run/checkpoint.pt").touch()
+        (tmp_path / "checkpoint.pt").touch()
 
-    def load_training(directory: Path, **_: Any) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGTERM)  # of a pod that is stopped
 
-    monkeypatch.setattr(data, "load_training", load_training)
-    assert main(["train", "--run", str(tmp_path / "run"), "--data", "nowhere"]) == 130
-    assert ("what was trained goes on" in capsys.readouterr().err) == trained
+    monkeypatch.setattr(f"training.__main__.{command[0]}", stopped)
+    assert main([*command, "--run", str(tmp_path)]) == 130
+    assert ("what was trained goes on" in capsys.readouterr().err) == goes_on
 
 
 def test_a_training_that_was_interrupted_does_not_go_on_with_other_sources(

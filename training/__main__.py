@@ -3,34 +3,33 @@
 import importlib.util
 import sys
 
-from serving.start import heed_sigterm
+from serving.start import interruptible_imports
 
-if __name__ == "__main__":
-    heed_sigterm()  # the imports below take seconds
-    if not importlib.util.find_spec("matplotlib"):
-        sys.exit("training: first python -m pip install -c constraints.txt -e '.[training]'")
+if __name__ == "__main__" and not importlib.util.find_spec("matplotlib"):
+    sys.exit("training: first python -m pip install -c constraints.txt -e '.[training]'")
 
-import argparse
-import dataclasses
-import signal
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+with interruptible_imports(__name__):  # they take seconds
+    import argparse
+    import dataclasses
+    import signal
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any, TypeVar
 
-import torch
+    import torch
 
-from predictor.artifact import ArtifactError
-from training.checkpoint import CHECKPOINT_FILE, CheckpointError
-from training.compare import CompareError, compare
-from training.config import Config, ConfigError, Settings
-from training.data import DataError
-from training.evaluate import evaluate
-from training.gate import Limits
-from training.publish import Published, publish
-from training.retrain import RetrainError, retrain
-from training.run import RunError
-from training.store import Store, StoreError
-from training.train import train
+    from predictor.artifact import ArtifactError
+    from training.checkpoint import CHECKPOINT_FILE, CheckpointError
+    from training.compare import CompareError, compare
+    from training.config import Config, ConfigError, Settings
+    from training.data import DataError
+    from training.evaluate import evaluate
+    from training.gate import Limits
+    from training.publish import Published, publish
+    from training.retrain import RetrainError, retrain
+    from training.run import RunError
+    from training.store import Store, StoreError
+    from training.train import train
 
 EXAMPLES = """\
 examples:
@@ -49,6 +48,8 @@ PROBLEMS = (
     ArtifactError, CheckpointError, CompareError, ConfigError, DataError,
     OSError, RetrainError, RunError, StoreError,
 )  # fmt: skip
+GOES_ON = ("train", "retrain")
+"""The commands that go on from a checkpoint."""
 NOT_GOOD_ENOUGH = 3
 INTERRUPTED = 130
 """The status that shells give for SIGINT."""
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         said = "interrupted"
-        if "run" in flags and (flags["run"] / CHECKPOINT_FILE).exists():
+        if flags["command"] in GOES_ON and (flags["run"] / CHECKPOINT_FILE).exists():
             said += "; what was trained goes on from its last epoch with the same command"
         print(f"\npython -m training {flags['command']}: {said}", file=sys.stderr)
         return INTERRUPTED
