@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictor.artifact import Metadata
+from predictor.metadata import Metadata
 from training import data, incoming
 from training.compare import data_of, load, verdict
 from training.config import Config, ConfigError
