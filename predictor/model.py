@@ -105,5 +105,5 @@ class Predictor(ServedModel):
         return await self.threads.run(partial(self._forward, images))
 
     def _forward(self, images: Images) -> Scores:
-        probabilities, accepted = self._graph(torch.tensor(images))
+        probabilities, accepted = self._graph(torch.from_numpy(images.copy()))
         return Scores(probabilities.numpy(), accepted.numpy(), self.version)

@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
 
 from predictor import artifact
 from predictor.artifact import ArtifactError
@@ -43,9 +45,25 @@ def test_any_architecture_is_served_by_the_same_loader(tmp_path: Path, name: str
 
 def test_a_relu_overwrites_its_convolution_or_the_pool_behind_it() -> None:
     graph = read_graph(export(served("folded")))
-    operators = re.findall(r"aten\.(conv2d|relu_?|max_pool2d)\.", graph.func.__self__.code)  # type: ignore[attr-defined]
-    pooled = ["conv2d", "max_pool2d", "relu_"]
+    operators = re.findall(r"aten\.(conv2d|relu_?|max\w*)\.", graph.func.__self__.code)  # type: ignore[attr-defined]
+    pooled = ["conv2d", "maximum", "maximum", "relu_"]
     assert operators == [*pooled, *pooled, "conv2d", "relu_"]
+
+
+@pytest.mark.parametrize("sides", [(4, 6), (5, 4), (4, 5), (11, 3)])
+@pytest.mark.parametrize("settings", [(2,), (2, 2), (2, 1), (3, 3), (2, 2, 1), ((1, 2), (1, 2))])
+def test_pooling_finds_the_same_maxima(sides: tuple[int, int], settings: tuple[Any, ...]) -> None:
+    class Pool(nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (functional.max_pool2d(images, *settings),)
+
+    images = torch.rand(2, 3, *sides)
+    images[0, 1, 0, 1] = torch.nan
+    file = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):
+        torch.export.save(torch.export.export(Pool(), (images,)), file)
+    (found,), (expected,) = read_graph(file.getvalue())(images), Pool()(images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_torch_itself_reads_the_published_graph() -> None:
