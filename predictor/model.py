@@ -105,5 +105,6 @@ class Predictor(ServedModel):
         return await self.threads.run(partial(self._forward, images))
 
     def _forward(self, images: Images) -> Scores:
+        # A copy: torch warns of memory that may not be written to, as that of a request's body.
         probabilities, accepted = self._graph(torch.from_numpy(images.copy()))
         return Scores(probabilities.numpy(), accepted.numpy(), self.version)

@@ -40,7 +40,7 @@ def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
         is_blank = np.array([status == "no_digit" for status in statuses])
         probabilities = np.where(is_blank[:, None], np.float32(0), probabilities)
         digit[is_blank] = NO_DIGIT
-    return Answer(digit, np.maximum.reduce(probabilities, 1), probabilities, statuses)
+    return Answer(digit, probabilities.max(1), probabilities, statuses)
 
 
 def to_predictions(answer: Answer) -> list[dict[str, Any]]:
