@@ -19,6 +19,9 @@ from serving.scores import Images, Scores
 
 log = logging.getLogger(__name__)
 
+QUIET_TURNS = 3
+"""Turns of the event loop without a further request after which it is taken to be idle. From its
+socket to the queue a request needs two."""
 PREDICTOR_SLOW = "the predictor took too long"
 
 
@@ -39,9 +42,9 @@ class Batcher:
 
     While a run is under way, requests wait until they fill a batch or the oldest has waited
     ``max_wait``; then another run starts, if fewer than ``concurrency`` are under way. When the
-    last run ends, its callers are likely to call again. So the next one waits, for at most
-    ``max_linger``, until as many requests are queued as that run answered and left waiting. A
-    caller who was alone does not wait.
+    last run ends, its callers are likely to call again. So the next one waits until as many
+    requests are queued as that run answered and left waiting: for at most ``max_linger``, or only
+    as long as the event loop brings further requests. A caller who was alone does not wait.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Batcher:
         max_batch: int,
         max_pending: int,
         max_wait: float = 0,
-        max_linger: float = 0,
+        max_linger: float | None = 0,
         concurrency: int = 1,
     ) -> None:
         """Set the limits.
@@ -63,7 +66,8 @@ class Batcher:
             max_batch: most images that share a run.
             max_pending: images waiting or running, beyond which requests are refused.
             max_wait: most seconds that a request is held back while a run is under way.
-            max_linger: most seconds that the next run is held back after one has ended.
+            max_linger: most seconds that the next run is held back after one has ended; ``None``
+                for ``max_wait`` at most, and no longer than until the event loop is idle.
             concurrency: most runs at a time.
         """
         self._run = run
@@ -71,6 +75,8 @@ class Batcher:
         self._max_wait = max_wait
         self._max_linger = max_linger
         self._expected = 0  # requests that the next run waits for
+        self._quiet_turns = 0  # turns of the loop since a request was queued
+        self._turn: asyncio.Handle | None = None
         self._ended = 0.0  # loop time of the end of the last run
         self._gate = Gate(max_pending)
         self._concurrency = concurrency
@@ -103,6 +109,7 @@ class Batcher:
             request = _Request(images, loop.time(), current(), loop.create_future())
             self._queue[request] = None
             self._queued += len(images)
+            self._quiet_turns = 0
             self._start_runs()
             # Like asyncio.timeout, but four times as fast.
             timer = None if deadline is None else loop.call_at(deadline, _give_up, request)
@@ -120,6 +127,8 @@ class Batcher:
             if hold > 0:
                 if self._timer is None:
                     self._timer = loop.call_later(hold, self._on_timer)
+                if self._max_linger is None and self._turn is None and not self._runs:
+                    self._turn = loop.call_soon(self._on_turn)
                 return
             batch = self._take_batch()
             for request in batch:
@@ -134,14 +143,22 @@ class Batcher:
         """Seconds until the next run may start."""
         if self._queued >= self._max_batch:
             return 0
-        if self._runs:
-            return next(iter(self._queue)).arrived + self._max_wait - now
-        if len(self._queue) < self._expected:
-            return self._ended + self._max_linger - now
-        return 0
+        if not self._runs:
+            if len(self._queue) >= self._expected:
+                return 0
+            if self._max_linger is not None:
+                return self._ended + self._max_linger - now
+        return next(iter(self._queue)).arrived + self._max_wait - now
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._start_runs()
+
+    def _on_turn(self) -> None:
+        self._turn = None
+        self._quiet_turns += 1
+        if self._quiet_turns >= QUIET_TURNS:
+            self._expected = 0
         self._start_runs()
 
     def _on_done(self, run: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from serving.batcher import Batcher
+from serving.scores import Scores
 from tests.runner import Runner, images, started, values
 
 pytestmark = pytest.mark.anyio
@@ -77,5 +78,51 @@ async def test_it_waits_no_longer_than_it_may() -> None:
     assert runner.sizes == [1, 1]
 
 
-def batcher_that_lingers(seconds: float, runner: Runner) -> Batcher:
-    return Batcher(runner, stage="compute", max_batch=8, max_pending=100, max_linger=seconds)
+@pytest.mark.parametrize("turns", [0, 2])
+async def test_without_a_time_it_waits_for_who_is_on_the_way(turns: int) -> None:
+    async def again() -> Scores:
+        await first
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await batcher.submit(images(4))
+
+    batcher = batcher_that_lingers(None, runner := Runner())
+    first, *others = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3)]
+    others.append(asyncio.create_task(again()))
+    await started(first, *others)
+    runner.release.set()
+    assert [values(scores) for scores in await asyncio.gather(*others)] == [[2], [3], [4]]
+    assert runner.sizes == [1, 3]
+
+
+async def test_without_a_time_it_waits_for_nobody_else() -> None:
+    batcher = batcher_that_lingers(None, runner := Runner())
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3)]
+    await started(*requests)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert runner.sizes == [1, 2]
+
+
+async def test_without_a_time_it_waits_no_longer_than_a_request_may() -> None:
+    runner = Runner()
+    batcher = Batcher(
+        runner, stage="compute", max_batch=8, max_pending=100, max_wait=0.05, max_linger=None
+    )
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3, 4)]
+    await started(*requests)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    last = asyncio.create_task(batcher.submit(images(5)))
+    while len(runner.sizes) < 3:  # others come, and go again
+        other = asyncio.create_task(batcher.submit(images(6)))
+        await asyncio.sleep(0)
+        other.cancel()
+    assert values(await last) == [5]
+    assert runner.sizes[:2] == [1, 3]
+
+
+def batcher_that_lingers(seconds: float | None, runner: Runner) -> Batcher:
+    return Batcher(
+        runner, stage="compute", max_batch=8, max_pending=100, max_wait=3600, max_linger=seconds
+    )

@@ -47,7 +47,7 @@ def command_line() -> argparse.ArgumentParser:
         "--max_wait",
         default=0.01,
         type=float,
-        help="Seconds that a request waits to be merged while a call is under way.",
+        help="Seconds that a request waits to be merged while a call is under way or more come in.",
     )
     flags.add_argument(
         "--max_calls", default=4, type=positive, help="Most calls to the predictor at a time."

@@ -74,7 +74,8 @@ class Transformer(ServedModel):
             max_pixels: most pixels in one image.
             max_pending: most images being decoded, and most images waiting for scores.
             max_batch: most images that share one call to the predictor.
-            max_wait: seconds that a request waits to be merged while a call is under way.
+            max_wait: seconds that a request waits to be merged while a call is under way, or while
+                further requests come in.
             max_calls: most calls to the predictor at a time.
             timeout: seconds for a request, from its decoding to the scores.
             decode_threads: images decoded at a time.
@@ -93,6 +94,7 @@ class Transformer(ServedModel):
             stage="call",
             max_batch=max_batch,
             max_wait=max_wait,
+            max_linger=None,
             max_pending=max_pending,
             concurrency=max_calls,
         )
