@@ -6,9 +6,8 @@ from prometheus_client import Counter
 
 from serving import metrics
 from serving.histogram import Histogram
-from serving.scores import VERSION
+from serving.scores import VERSION, Images
 from transformer.answer import Answer
-from transformer.image import Picture
 from transformer.traits import (
     AREA_BOUNDS,
     CONFIDENCE_BOUNDS,
@@ -25,12 +24,12 @@ IMAGE_BYTES = Histogram(
 )
 INK = Histogram(
     "mnist_picture_ink_ratio",
-    "Mean brightness of a picture as the model sees it, 1 for all ink; blank ones left out.",
+    "Mean brightness of a picture that was scored, 1 for all ink; blank ones left out.",
     buckets=INK_BOUNDS,
 )
 AREA = Histogram(
     "mnist_picture_area_ratio",
-    "Share of a picture's pixels that have any ink; blank ones left out.",
+    "Share of the pixels of a picture that was scored with any ink; blank ones left out.",
     buckets=AREA_BOUNDS,
 )
 PREDICTIONS = Counter(
@@ -58,13 +57,21 @@ _predictions = cache(PREDICTIONS.labels)
 _confidence = cache(CONFIDENCE.labels)
 
 
-def count_picture(picture: Picture, file_bytes: int, file_format: str) -> None:
-    """Count an image and the picture that was made of it."""
+def count_image(file_bytes: int, file_format: str) -> None:
+    """Count an image that was decoded."""
     _images(file_format).inc()
     IMAGE_BYTES.observe(file_bytes)
-    if picture.status != "no_digit":
-        INK.observe(ink_ratio(picture.pixels))
-        AREA.observe(area_ratio(picture.pixels))
+
+
+def count_pictures(pictures: Images) -> None:
+    """Count what the pictures of a call that was answered are like.
+
+    One after another, they take less time than each while its request is decoded.
+    """
+    for picture in pictures:
+        if area := area_ratio(picture):
+            AREA.observe(area)
+            INK.observe(ink_ratio(picture))
 
 
 def count_answer(answer: Answer, model_version: str) -> None:

@@ -194,7 +194,7 @@ class Transformer(ServedModel):
             raise type(error)(f"instance {i}: {error}") from None
         finally:
             DECODE_SECONDS.observe(perf_counter() - began)
-        metrics.count_picture(picture, len(file), format_of(file))
+        metrics.count_image(len(file), format_of(file))
         return picture
 
     def _read_inline(self, file: bytes) -> Picture | None:
