@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from serving.context import RequestContext, current, share
 from serving.errors import ServingError, TimedOut
 from serving.gate import Gate
 from serving.metrics import BATCH_IMAGES, PENDING_IMAGES, STAGE_SECONDS
-from serving.scores import Images, Scores
+from serving.scores import Images
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +26,26 @@ socket to the queue a request needs two."""
 PREDICTOR_SLOW = "the predictor took too long"
 
 
+class Rows(Protocol):
+    """What a run says about its images, in order."""
+
+    def rows(self, start: int, stop: int) -> Self:
+        """What it says about images ``start`` to ``stop`` (exclusive)."""
+
+
+Result = TypeVar("Result", bound=Rows)
+
+
 @dataclass(slots=True, eq=False)
-class _Request:
+class _Request(Generic[Result]):
     images: Images
     arrived: float
     """Loop time, in seconds."""
     context: RequestContext
-    scores: asyncio.Future[Scores]
+    result: asyncio.Future[Result]
 
 
-class Batcher:
+class Batcher(Generic[Result]):
     """Merges requests into batches, runs the batches, and gives each request its own rows.
 
     A request is never split between runs, since two model versions could answer it. One with
@@ -49,7 +60,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[Images], Awaitable[Scores]],
+        run: Callable[[Images], Awaitable[Result]],
         *,
         stage: str,
         max_batch: int,
@@ -80,7 +91,7 @@ class Batcher:
         self._ended = 0.0  # loop time of the end of the last run
         self._gate = Gate(max_pending)
         self._concurrency = concurrency
-        self._queue: dict[_Request, None] = {}  # in order of arrival
+        self._queue: dict[_Request[Result], None] = {}  # in order of arrival
         self._queued = 0
         self._runs: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -89,7 +100,7 @@ class Batcher:
         self._ran = STAGE_SECONDS.labels(stage)
         PENDING_IMAGES.set_function(lambda: self._gate.inside)
 
-    async def submit(self, images: Images, deadline: float | None = None) -> Scores:
+    async def submit(self, images: Images, deadline: float | None = None) -> Result:
         """Score ``images``, uint8 [N, 28, 28], in a batch with other requests.
 
         Cancelling the caller takes the request out of the queue.
@@ -106,7 +117,8 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         with self._gate.admit(len(images)):
-            request = _Request(images, loop.time(), current(), loop.create_future())
+            result: asyncio.Future[Result] = loop.create_future()
+            request = _Request(images, loop.time(), current(), result)
             self._queue[request] = None
             self._queued += len(images)
             self._quiet_turns = 0
@@ -114,7 +126,7 @@ class Batcher:
             # Like asyncio.timeout, but four times as fast.
             timer = None if deadline is None else loop.call_at(deadline, _give_up, request)
             try:
-                return await request.scores
+                return await result
             finally:
                 self._leave_queue(request)
                 if timer:
@@ -165,9 +177,9 @@ class Batcher:
         self._runs.discard(run)
         self._start_runs()
 
-    def _take_batch(self) -> list[_Request]:
+    def _take_batch(self) -> list[_Request[Result]]:
         """Remove from the queue the oldest requests that fit into one run, and return them."""
-        batch: list[_Request] = []
+        batch: list[_Request[Result]] = []
         size = 0
         for request in list(self._queue):
             size += len(request.images)
@@ -177,12 +189,12 @@ class Batcher:
             batch.append(request)
         return batch
 
-    def _leave_queue(self, request: _Request) -> None:
+    def _leave_queue(self, request: _Request[Result]) -> None:
         if request in self._queue:
             del self._queue[request]
             self._queued -= len(request.images)
 
-    async def _answer(self, batch: list[_Request]) -> None:
+    async def _answer(self, batch: list[_Request[Result]]) -> None:
         images = batch[0].images
         if len(batch) > 1:
             images = np.concatenate([request.images for request in batch])
@@ -192,7 +204,7 @@ class Batcher:
         try:
             with self._ran.time(), tracing.run(self._stage, context, members):
                 try:
-                    scores = await self._run(images)
+                    result = await self._run(images)
                 finally:  # before any caller has its answer and can call again
                     self._expected = len(batch) + len(self._queue)
                     self._ended = asyncio.get_running_loop().time()
@@ -205,21 +217,21 @@ class Batcher:
             # One of them may be the cause; the others should not fail with it.
             log.exception("a run for %d requests failed; each runs alone now", len(batch))
             for request in batch:
-                if not request.scores.done():
+                if not request.result.done():
                     await self._answer([request])
         else:
             stop = 0
             for request in batch:
                 start, stop = stop, stop + len(request.images)
-                if not request.scores.done():
-                    request.scores.set_result(scores.rows(start, stop))
+                if not request.result.done():
+                    request.result.set_result(result.rows(start, stop))
 
 
-def _give_up(request: _Request) -> None:
+def _give_up(request: _Request[Result]) -> None:
     _fail([request], TimedOut(PREDICTOR_SLOW))
 
 
-def _fail(batch: list[_Request], error: Exception) -> None:
+def _fail(batch: list[_Request[Result]], error: Exception) -> None:
     for request in batch:
-        if not request.scores.done():
-            request.scores.set_exception(error)
+        if not request.result.done():
+            request.result.set_exception(error)

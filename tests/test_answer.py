@@ -9,7 +9,7 @@ from PIL import Image
 
 from serving.json import read_json, write_json
 from serving.scores import Scores
-from transformer.answer import NO_DIGIT, make_answer, show, to_predictions
+from transformer.answer import NO_DIGIT, Reading, make_answer, show, to_predictions
 from transformer.image import Picture, Status
 
 SEVEN = np.full(10, 0.02, np.float32)
@@ -20,8 +20,8 @@ def picture(status: Status) -> Picture:
     return Picture(np.zeros((28, 28), np.uint8), status)
 
 
-def scores(*accepted: bool) -> Scores:
-    return Scores(np.tile(SEVEN, (len(accepted), 1)), np.array(accepted), "2")
+def reading(*accepted: bool) -> Reading:
+    return Reading.of(Scores(np.tile(SEVEN, (len(accepted), 1)), np.array(accepted), "2"))
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def scores(*accepted: bool) -> Scores:
 def test_the_picture_has_the_last_word_on_the_status(
     seen: Status, accepted: bool, status: str
 ) -> None:
-    assert make_answer([picture(seen)], scores(accepted)).status == [status]
+    assert make_answer([picture(seen)], reading(accepted)).status == [status]
 
 
 def test_a_digit_comes_with_its_probability() -> None:
-    answer = make_answer([picture("ok")], scores(True))
+    answer = make_answer([picture("ok")], reading(True))
     assert answer.digit.tolist() == [7]
     assert answer.confidence.tolist() == [SEVEN[7]]
     assert [tensor.dtype.name for tensor in answer[:3]] == ["int64", "float32", "float32"]
@@ -50,7 +50,7 @@ def test_a_digit_comes_with_its_probability() -> None:
 
 
 def test_without_a_digit_there_is_none_and_nothing_is_probable() -> None:
-    answer = make_answer([picture("no_digit"), picture("ok")], scores(True, True))
+    answer = make_answer([picture("no_digit"), picture("ok")], reading(True, True))
     assert answer.digit.tolist() == [NO_DIGIT, 7]
     assert answer.confidence.tolist()[0] == 0
     assert answer.probabilities[0].tolist() == [0] * 10
@@ -59,7 +59,7 @@ def test_without_a_digit_there_is_none_and_nothing_is_probable() -> None:
 
 def test_v1_says_null_where_v2_says_minus_one() -> None:
     predictions = to_predictions(
-        make_answer([picture("no_digit"), picture("ok")], scores(True, True))
+        make_answer([picture("no_digit"), picture("ok")], reading(True, True))
     )
     assert [p["digit"] for p in read_json(write_json(predictions))] == [None, 7]
     assert list(predictions[0]) == ["digit", "confidence", "probabilities", "status"]

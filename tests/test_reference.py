@@ -18,7 +18,7 @@ from tests.digits import draw
 from training.data import Digits
 from training.reference import refer
 from transformer import image, metrics
-from transformer.answer import Answer, make_answer
+from transformer.answer import Answer, Reading, make_answer
 
 LIVE = {
     "confidence": "mnist_confidence",
@@ -38,7 +38,7 @@ def answer() -> Answer:
     random = np.random.default_rng(1)
     probabilities = random.dirichlet([0.2] * 10, len(PICTURES)).astype(np.float32)
     accepted = random.random(len(PICTURES)) < 0.5
-    return make_answer(PICTURES, Scores(probabilities, accepted, model_version=""))
+    return make_answer(PICTURES, Reading.of(Scores(probabilities, accepted, model_version="")))
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ async def test_without_a_time_it_waits_no_longer_than_a_request_may() -> None:
     assert runner.sizes[:2] == [1, 3]
 
 
-def batcher_that_lingers(seconds: float | None, runner: Runner) -> Batcher:
+def batcher_that_lingers(seconds: float | None, runner: Runner) -> Batcher[Scores]:
     return Batcher(
         runner, stage="compute", max_batch=8, max_pending=100, max_wait=3600, max_linger=seconds
     )

@@ -27,7 +27,7 @@ from training.reference import refer
 from training.run import Run, check_seeds, read_file, training_data, write_results
 from training.uploads import read_uploads
 from transformer import image
-from transformer.answer import Answer, make_answer
+from transformer.answer import Answer, Reading, make_answer
 from transformer.image import Picture
 
 DISTURBED = 2000
@@ -186,4 +186,4 @@ def _answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:
     images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
     probabilities, accepted = answer(graph, images)
     scores = Scores(probabilities.numpy(), accepted.numpy(), model_version="")
-    return make_answer(pictures, scores)
+    return make_answer(pictures, Reading.of(scores))

@@ -15,6 +15,27 @@ NO_DIGIT = -1
 """``digit`` of an image without one; in V1 it is ``null``."""
 
 
+class Reading(NamedTuple):
+    """The digits that the model reads in N pictures, named once for all requests of a call."""
+
+    digit: NDArray[np.int64]
+    """int64 [N], the most probable digits."""
+    confidence: NDArray[np.float32]
+    """float32 [N], their probabilities."""
+    scores: Scores
+
+    @classmethod
+    def of(cls, scores: Scores) -> "Reading":
+        """Name the digits."""
+        return cls(scores.probabilities.argmax(1), scores.probabilities.max(1), scores)
+
+    def rows(self, start: int, stop: int) -> "Reading":
+        """What it reads in pictures ``start`` to ``stop`` (exclusive)."""
+        return Reading(
+            self.digit[start:stop], self.confidence[start:stop], self.scores.rows(start, stop)
+        )
+
+
 class Answer(NamedTuple):
     """The answer for N images; V2's tensors have the names of these fields."""
 
@@ -28,19 +49,20 @@ class Answer(NamedTuple):
     """N times ``ok``, ``uncertain``, ``no_digit`` or ``multiple``."""
 
 
-def make_answer(pictures: list[Picture], scores: Scores) -> Answer:
-    """Combine pictures and scores: ``no_digit`` and ``multiple`` stand whatever the model says."""
+def make_answer(pictures: list[Picture], reading: Reading) -> Answer:
+    """Combine pictures and reading: ``no_digit`` and ``multiple`` stand whatever the model says."""
+    digit, confidence, scores = reading
     statuses = [
         "uncertain" if picture.status == "ok" and not accepted else picture.status
         for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
     ]
     probabilities = scores.probabilities
-    digit = probabilities.argmax(1)
     if "no_digit" in statuses:
         is_blank = np.array([status == "no_digit" for status in statuses])
+        digit = np.where(is_blank, NO_DIGIT, digit)
+        confidence = np.where(is_blank, np.float32(0), confidence)
         probabilities = np.where(is_blank[:, None], np.float32(0), probabilities)
-        digit[is_blank] = NO_DIGIT
-    return Answer(digit, probabilities.max(1), probabilities, statuses)
+    return Answer(digit, confidence, probabilities, statuses)
 
 
 def to_predictions(answer: Answer) -> list[dict[str, Any]]:

@@ -93,7 +93,6 @@ class RESTPredictor:
         if scores is None:
             log.warning("the predictor answered %d: %.200r", status, body)
             raise _error_of(status)
-        metrics.count_pictures(images)
         return scores
 
     async def close(self) -> None:
@@ -158,7 +157,6 @@ class GRPCPredictor:
             names = [output.name for output in response.outputs]
             log.warning("the predictor answered with %s", names)
             raise Unavailable(AWAY)
-        metrics.count_pictures(images)
         return scores
 
     async def close(self) -> None:

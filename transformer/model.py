@@ -14,10 +14,10 @@ from serving.errors import ServingError, TimedOut
 from serving.gate import Gate
 from serving.metrics import STAGE_SECONDS
 from serving.model import ServedModel
-from serving.scores import DIGITS, Scores
+from serving.scores import DIGITS, Images
 from serving.threads import Threads
 from transformer import image, metrics
-from transformer.answer import make_answer, show, to_predictions
+from transformer.answer import Reading, make_answer, show, to_predictions
 from transformer.client import PredictorClient
 from transformer.decode import decode_plain, format_of
 from transformer.image import Picture
@@ -90,7 +90,7 @@ class Transformer(ServedModel):
         inline_pixels = INLINE_PIXELS_ALONE if decode_threads == 1 else INLINE_PIXELS
         self._inline_pixels = min(max_pixels, inline_pixels)
         self._batcher = Batcher(
-            client.score,
+            self._call,
             stage="call",
             max_batch=max_batch,
             max_wait=max_wait,
@@ -141,7 +141,7 @@ class Transformer(ServedModel):
         job: Job,
         headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
-    ) -> tuple[Job, Scores]:
+    ) -> tuple[Job, Reading]:
         """Have the predictor score the pictures, in a call that other requests may share.
 
         Raises:
@@ -154,20 +154,21 @@ class Transformer(ServedModel):
 
     async def postprocess(
         self,
-        result: tuple[Job, Scores],
+        result: tuple[Job, Reading],
         headers: Mapping[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
     ) -> dict[str, Any] | InferResponse:
         """Format the answer in the protocol of the request."""
-        job, scores = result
-        answer = make_answer(job.pictures, scores)
-        metrics.count_answer(answer, scores.model_version)
+        job, reading = result
+        answer = make_answer(job.pictures, reading)
+        model_version = reading.scores.model_version
+        metrics.count_answer(answer, model_version)
         if isinstance(job.payload, InferRequest):
             return v2.make_response(
                 job.payload,
                 {**answer._asdict(), "status": np.array(answer.status, object)},
                 model_name=self.name,
-                model_version=scores.model_version,
+                model_version=model_version,
             )
         predictions = to_predictions(answer)
         if isinstance(job.payload, Upload) and job.payload.show_picture:
@@ -176,13 +177,19 @@ class Transformer(ServedModel):
         return {
             "predictions": predictions,
             "model_name": self.name,
-            "model_version": scores.model_version,
+            "model_version": model_version,
         }
 
     async def close(self) -> None:
         """Close the connections to the predictor."""
         await self._client.close()
         await super().close()
+
+    async def _call(self, pictures: Images) -> Reading:
+        """One call to the predictor."""
+        scores = await self._client.score(pictures)
+        metrics.count_pictures(pictures)
+        return Reading.of(scores)
 
     async def _decode(self, file: bytes, i: int, deadline: float) -> Picture:
         """Decode one image; a request that is given up stops after it."""
