@@ -14,6 +14,7 @@ from tests import apps
 from tests.digits import draw, encode
 from transformer import image
 from transformer import model as module
+from transformer.image import Picture
 
 pytestmark = pytest.mark.anyio
 
@@ -34,12 +35,17 @@ def instances(file: bytes, count: int) -> dict[str, Any]:
     ],
 )
 async def test_what_is_soon_decoded_takes_a_thread_only_beside_others(
-    size: int, form: str, threads: int, *, takes_thread: bool
+    monkeypatch: pytest.MonkeyPatch, size: int, form: str, threads: int, *, takes_thread: bool
 ) -> None:
+    def by_thread(file: bytes, **limits: int) -> Picture:
+        names.append(threading.current_thread().name)
+        return read(file, **limits)
+
+    read, names = image.read, list[str]()
+    monkeypatch.setattr(image, "read", by_thread)
     model = apps.transformer(apps.load(), decode_threads=threads)
-    before = set(threading.enumerate())
     await model(encode(draw(7, size), form))
-    assert bool(set(threading.enumerate()) - before) == takes_thread
+    assert [name.startswith("decode") for name in names] == [True] * takes_thread
     await model.close()
 
 

@@ -1,7 +1,9 @@
 """Work that takes long, or has no end."""
 
 import asyncio
+import sys
 import threading
+from functools import partial
 
 import httpx
 import pytest
@@ -22,17 +24,65 @@ async def test_work_is_done_beside_the_event_loop() -> None:
     pool.close()
 
 
-async def test_what_does_not_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "HANGING", 0.05)
+async def test_work_whose_caller_is_gone_is_not_begun() -> None:
+    pool, end, done = Threads(1, "test"), threading.Event(), list[int]()
+    first = asyncio.create_task(pool.run(lambda: end.wait(30)))
+    second, third = [asyncio.create_task(pool.run(partial(done.append, i))) for i in (2, 3)]
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.sleep(0)
+    end.set()
+    await asyncio.gather(first, third)
+    assert done == [3]
+    pool.close()
+
+
+async def test_nothing_of_work_that_is_done_stays_in_memory() -> None:
+    pool = Threads(1, "test")
+    work = partial(bytes, 3)
+    assert await pool.run(work) == bytes(3)
+    while sys.getrefcount(work) > 2:  # this name, and the argument
+        await asyncio.sleep(0.01)
+    pool.close()
+
+
+async def test_closed_threads_end() -> None:
+    pool = Threads(2, "ending")
+    assert await pool.run(lambda: 1) == 1
+    pool.close()
+    while any(thread.name.startswith("ending") for thread in threading.enumerate()):
+        await asyncio.sleep(0.01)
+
+
+def test_work_may_outlast_its_loop() -> None:
     pool, end = Threads(1, "test"), threading.Event()
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.run(lambda: end.wait(30)), 0.01)
+
+    asyncio.run(give_up())
+    end.set()
+    assert asyncio.run(pool.run(lambda: 2)) == 2, "the thread still lives"
+    pool.close()
+
+
+async def test_what_does_not_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang() -> None:
+        began.set()
+        end.wait(30)
+
+    monkeypatch.setattr(threads, "HANGING", 0.05)
+    pool, began, end = Threads(1, "test"), threading.Event(), threading.Event()
     model = Echo()
     model.threads = pool
     async with httpx.AsyncClient(
         transport=apps.Transport(apps.app(model)), base_url="http://x"
     ) as client:
         assert (await client.get("/v2/health/live")).json() == {"live": True}
-        work = asyncio.create_task(pool.run(lambda: end.wait(30)))
-        await asyncio.sleep(0)
+        work = asyncio.create_task(pool.run(hang))
+        while not began.is_set():
+            await asyncio.sleep(0)
         work.cancel()  # its caller does not wait so long
         while not pool.hang():
             await asyncio.sleep(0.01)
