@@ -54,8 +54,9 @@ class Batcher(Generic[Result]):
     While a run is under way, requests wait until they fill a batch or the oldest has waited
     ``max_wait``; then another run starts, if fewer than ``concurrency`` are under way. When the
     last run ends, its callers are likely to call again. So the next one waits until as many
-    requests are queued as that run answered and left waiting: for at most ``max_linger``, or only
-    as long as the event loop brings further requests. A caller who was alone does not wait.
+    requests are queued as that run answered and left waiting, for at most ``max_linger``; with
+    ``until_idle`` only as long as the event loop brings further requests. A caller who was alone
+    does not wait.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Batcher(Generic[Result]):
         max_batch: int,
         max_pending: int,
         max_wait: float = 0,
-        max_linger: float | None = 0,
+        max_linger: float = 0,
+        until_idle: bool = False,
         concurrency: int = 1,
     ) -> None:
         """Set the limits.
@@ -77,14 +79,16 @@ class Batcher(Generic[Result]):
             max_batch: most images that share a run.
             max_pending: images waiting or running, beyond which requests are refused.
             max_wait: most seconds that a request is held back while a run is under way.
-            max_linger: most seconds that the next run is held back after one has ended; ``None``
-                for ``max_wait`` at most, and no longer than until the event loop is idle.
+            max_linger: most seconds that the next run is held back after one has ended; with
+                ``until_idle``, after its first request has come.
+            until_idle: start it when the event loop has brought no request for a few turns.
             concurrency: most runs at a time.
         """
         self._run = run
         self._max_batch = max_batch
         self._max_wait = max_wait
         self._max_linger = max_linger
+        self._until_idle = until_idle
         self._expected = 0  # requests that the next run waits for
         self._quiet_turns = 0  # turns of the loop since a request was queued
         self._turn: asyncio.Handle | None = None
@@ -139,7 +143,7 @@ class Batcher(Generic[Result]):
             if hold > 0:
                 if self._timer is None:
                     self._timer = loop.call_later(hold, self._on_timer)
-                if self._max_linger is None and self._turn is None and not self._runs:
+                if self._until_idle and self._turn is None and not self._runs:
                     self._turn = loop.call_soon(self._on_turn)
                 return
             batch = self._take_batch()
@@ -155,12 +159,12 @@ class Batcher(Generic[Result]):
         """Seconds until the next run may start."""
         if self._queued >= self._max_batch:
             return 0
-        if not self._runs:
-            if len(self._queue) >= self._expected:
-                return 0
-            if self._max_linger is not None:
-                return self._ended + self._max_linger - now
-        return next(iter(self._queue)).arrived + self._max_wait - now
+        oldest = next(iter(self._queue)).arrived
+        if self._runs:
+            return oldest + self._max_wait - now
+        if len(self._queue) >= self._expected:
+            return 0
+        return (oldest if self._until_idle else self._ended) + self._max_linger - now
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -66,6 +66,7 @@ def transformer(
         max_pending=1024,
         max_batch=64,
         max_wait=0,
+        max_linger=0,
         max_calls=4,
         timeout=timeout,
         decode_threads=decode_threads,

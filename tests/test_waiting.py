@@ -79,14 +79,14 @@ async def test_it_waits_no_longer_than_it_may() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 2])
-async def test_without_a_time_it_waits_for_who_is_on_the_way(turns: int) -> None:
+async def test_until_idle_it_waits_for_who_is_on_the_way(turns: int) -> None:
     async def again() -> Scores:
         await first
         for _ in range(turns):
             await asyncio.sleep(0)
         return await batcher.submit(images(4))
 
-    batcher = batcher_that_lingers(None, runner := Runner())
+    batcher = batcher_that_lingers(3600, runner := Runner(), until_idle=True)
     first, *others = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3)]
     others.append(asyncio.create_task(again()))
     await started(first, *others)
@@ -95,8 +95,8 @@ async def test_without_a_time_it_waits_for_who_is_on_the_way(turns: int) -> None
     assert runner.sizes == [1, 3]
 
 
-async def test_without_a_time_it_waits_for_nobody_else() -> None:
-    batcher = batcher_that_lingers(None, runner := Runner())
+async def test_until_idle_it_waits_for_nobody_else() -> None:
+    batcher = batcher_that_lingers(3600, runner := Runner(), until_idle=True)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3)]
     await started(*requests)
     runner.release.set()
@@ -104,11 +104,8 @@ async def test_without_a_time_it_waits_for_nobody_else() -> None:
     assert runner.sizes == [1, 2]
 
 
-async def test_without_a_time_it_waits_no_longer_than_a_request_may() -> None:
-    runner = Runner()
-    batcher = Batcher(
-        runner, stage="compute", max_batch=8, max_pending=100, max_wait=0.05, max_linger=None
-    )
+async def test_until_idle_it_waits_no_longer_than_it_may_either() -> None:
+    batcher = batcher_that_lingers(0.05, runner := Runner(), until_idle=True)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3, 4)]
     await started(*requests)
     runner.release.set()
@@ -122,7 +119,14 @@ async def test_without_a_time_it_waits_no_longer_than_a_request_may() -> None:
     assert runner.sizes[:2] == [1, 3]
 
 
-def batcher_that_lingers(seconds: float | None, runner: Runner) -> Batcher[Scores]:
+def batcher_that_lingers(
+    seconds: float, runner: Runner, *, until_idle: bool = False
+) -> Batcher[Scores]:
     return Batcher(
-        runner, stage="compute", max_batch=8, max_pending=100, max_wait=3600, max_linger=seconds
+        runner,
+        stage="compute",
+        max_batch=8,
+        max_pending=100,
+        max_linger=seconds,
+        until_idle=until_idle,
     )

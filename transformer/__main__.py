@@ -47,7 +47,13 @@ def command_line() -> argparse.ArgumentParser:
         "--max_wait",
         default=0.01,
         type=float,
-        help="Seconds that a request waits to be merged while a call is under way or more come in.",
+        help="Seconds that a request waits to be merged while a call is under way.",
+    )
+    flags.add_argument(
+        "--max_linger",
+        default=0.005,
+        type=float,
+        help="Seconds that a request waits, after a call, while further requests come in.",
     )
     flags.add_argument(
         "--max_calls", default=4, type=positive, help="Most calls to the predictor at a time."
@@ -87,6 +93,7 @@ def main() -> None:
         max_pending=args.max_pending,
         max_batch=args.max_batch,
         max_wait=args.max_wait,
+        max_linger=args.max_linger,
         max_calls=args.max_calls,
         timeout=args.predictor_request_timeout_seconds,
         decode_threads=args.decode_threads,

@@ -61,6 +61,7 @@ class Transformer(ServedModel):
         max_pending: int,
         max_batch: int,
         max_wait: float,
+        max_linger: float,
         max_calls: int,
         timeout: float,
         decode_threads: int,
@@ -74,8 +75,8 @@ class Transformer(ServedModel):
             max_pixels: most pixels in one image.
             max_pending: most images being decoded, and most images waiting for scores.
             max_batch: most images that share one call to the predictor.
-            max_wait: seconds that a request waits to be merged while a call is under way, or while
-                further requests come in.
+            max_wait: seconds that a request waits to be merged while a call is under way.
+            max_linger: seconds that it waits, after a call, while further requests come in.
             max_calls: most calls to the predictor at a time.
             timeout: seconds for a request, from its decoding to the scores.
             decode_threads: images decoded at a time.
@@ -94,7 +95,8 @@ class Transformer(ServedModel):
             stage="call",
             max_batch=max_batch,
             max_wait=max_wait,
-            max_linger=None,
+            max_linger=max_linger,
+            until_idle=True,
             max_pending=max_pending,
             concurrency=max_calls,
         )
