@@ -24,12 +24,12 @@ IMAGE_BYTES = Histogram(
 )
 INK = Histogram(
     "mnist_picture_ink_ratio",
-    "Mean brightness of a picture that was scored, 1 for all ink; blank ones left out.",
+    "Mean brightness of a scored picture, 1 for all ink; blank ones left out.",
     buckets=INK_BOUNDS,
 )
 AREA = Histogram(
     "mnist_picture_area_ratio",
-    "Share of the pixels of a picture that was scored with any ink; blank ones left out.",
+    "Share of a scored picture's pixels that have any ink; blank ones left out.",
     buckets=AREA_BOUNDS,
 )
 PREDICTIONS = Counter(
