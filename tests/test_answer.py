@@ -9,7 +9,7 @@ from PIL import Image
 
 from serving.json import read_json, write_json
 from serving.scores import Scores
-from transformer.answer import NO_DIGIT, Reading, make_answer, show, to_predictions
+from transformer.answer import NO_DIGIT, Reading, make_answer, show, to_predictions, to_tensors
 from transformer.image import Picture, Status
 
 SEVEN = np.full(10, 0.02, np.float32)
@@ -43,18 +43,28 @@ def test_the_picture_has_the_last_word_on_the_status(
 
 def test_a_digit_comes_with_its_probability() -> None:
     answer = make_answer([picture("ok")], reading(True))
-    assert answer.digit.tolist() == [7]
-    assert answer.confidence.tolist() == [SEVEN[7]]
-    assert [tensor.dtype.name for tensor in answer[:3]] == ["int64", "float32", "float32"]
+    assert answer.digit == [7]
+    assert answer.confidence == [SEVEN[7]]
     np.testing.assert_array_equal(answer.probabilities, [SEVEN])
 
 
 def test_without_a_digit_there_is_none_and_nothing_is_probable() -> None:
     answer = make_answer([picture("no_digit"), picture("ok")], reading(True, True))
-    assert answer.digit.tolist() == [NO_DIGIT, 7]
-    assert answer.confidence.tolist()[0] == 0
-    assert answer.probabilities[0].tolist() == [0] * 10
-    assert answer.probabilities.dtype == np.float32
+    assert answer.digit == [NO_DIGIT, 7]
+    assert answer.confidence == [0, SEVEN[7]]
+    np.testing.assert_array_equal(answer.probabilities, [np.zeros(10), SEVEN])
+
+
+@pytest.mark.parametrize("seen", ["ok", "no_digit"])
+def test_v2_has_tensors(seen: Status) -> None:
+    tensors = to_tensors(make_answer([picture(seen), picture("ok")], reading(True, False)))
+    assert {name: tensor.dtype.name for name, tensor in tensors.items()} == {
+        "digit": "int64",
+        "confidence": "float32",
+        "probabilities": "float32",
+        "status": "object",
+    }
+    assert [tensor.shape for tensor in tensors.values()] == [(2,), (2,), (2, 10), (2,)]
 
 
 def test_v1_says_null_where_v2_says_minus_one() -> None:

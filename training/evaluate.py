@@ -27,7 +27,7 @@ from training.reference import refer
 from training.run import Run, check_seeds, read_file, training_data, write_results
 from training.uploads import read_uploads
 from transformer import image
-from transformer.answer import Answer, Reading, make_answer
+from transformer.answer import Answer, Reading, make_answer, to_tensors
 from transformer.image import Picture
 
 DISTURBED = 2000
@@ -128,8 +128,9 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
         except ServingError as error:
             raise DataError(f"{folder / upload.name}: {error}") from error
     answered = _answer_pictures(graph, pictures)
+    tensors = to_tensors(answered)
     labels = torch.tensor([upload.label for upload in half])
-    right = torch.from_numpy(answered.digit) == labels
+    right = torch.from_numpy(tensors["digit"]) == labels
     accepted = torch.tensor([status == "ok" for status in answered.status])
     metrics = Metrics(
         dataset=f"{folder.absolute().name}, half for scoring, through the transformer",
@@ -138,7 +139,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
         ).hexdigest(),
         images=len(half),
         values={
-            **quality(torch.from_numpy(answered.confidence), right, accepted),
+            **quality(torch.from_numpy(tensors["confidence"]), right, accepted),
             "status": {
                 status: answered.status.count(status)
                 for status in ("ok", "uncertain", "multiple", "no_digit")
@@ -146,7 +147,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
         },
     )
     seen = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
-    return metrics, worst(seen, labels, torch.from_numpy(answered.probabilities))
+    return metrics, worst(seen, labels, torch.from_numpy(tensors["probabilities"]))
 
 
 def _measure_disturbed(graph: Graph, test: Digits) -> Metrics:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from predictor.metadata import Histogram, Reference
+from serving.scores import DIGITS
 from training.data import Digits
 from transformer.answer import NO_DIGIT, Answer
 from transformer.image import Picture
@@ -17,19 +18,19 @@ def refer(digits: Digits, pictures: Sequence[Picture], answer: Answer) -> Refere
     This follows ``transformer.metrics``: blank pictures are left out of ink and area, and answers
     without a digit are left out of confidence.
     """
-    named = answer.digit.tolist()
-    counted = Counter(named)
+    counted = Counter(answer.digit)
     inked = [picture.pixels for picture in pictures if picture.status != "no_digit"]
-    confidences = zip(named, answer.confidence.tolist(), strict=True)
+    confidences = zip(answer.digit, answer.confidence, strict=True)
     return Reference(
         dataset=digits.name,
         digest=digits.digest,
         images=len(digits),
-        digits={str(digit): counted[digit] for digit in range(answer.probabilities.shape[1])}
+        digits={str(digit): counted[digit] for digit in range(DIGITS)}
         | {"none": counted[NO_DIGIT]},
         histograms={
             "confidence": _histogram(
-                (value for digit, value in confidences if digit != NO_DIGIT), CONFIDENCE_BOUNDS
+                (float(value) for digit, value in confidences if digit != NO_DIGIT),
+                CONFIDENCE_BOUNDS,
             ),
             "ink": _histogram(map(ink_ratio, inked), INK_BOUNDS),
             "area": _histogram(map(area_ratio, inked), AREA_BOUNDS),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.scores import Scores
+from serving.scores import DIGITS, Scores
 from transformer.image import Picture
 
 NO_DIGIT = -1
@@ -16,53 +16,71 @@ NO_DIGIT = -1
 
 
 class Reading(NamedTuple):
-    """The digits that the model reads in N pictures, named once for all requests of a call."""
+    """What the model reads in N pictures, one item for each.
 
-    digit: NDArray[np.int64]
-    """int64 [N], the most probable digits."""
-    confidence: NDArray[np.float32]
-    """float32 [N], their probabilities."""
-    scores: Scores
+    They are lists, made once for all requests of a call: to slice and iterate over arrays would
+    take several times as long.
+    """
+
+    digit: list[int]
+    """The most probable digits."""
+    confidence: list[np.float32]
+    """Their probabilities."""
+    probabilities: list[NDArray[np.float32]]
+    """float32 [10] each."""
+    accepted: list[bool]
+    """Whether the model is sure that the picture is one of the digits."""
+    model_version: str
 
     @classmethod
     def of(cls, scores: Scores) -> "Reading":
         """Name the digits."""
-        return cls(scores.probabilities.argmax(1), scores.probabilities.max(1), scores)
+        probabilities = scores.probabilities
+        return cls(
+            probabilities.argmax(1).tolist(),
+            list(probabilities.max(1)),
+            list(probabilities),
+            scores.accepted.tolist(),
+            scores.model_version,
+        )
 
     def rows(self, start: int, stop: int) -> "Reading":
         """What it reads in pictures ``start`` to ``stop`` (exclusive)."""
+        digit, confidence, probabilities, accepted, model_version = self
         return Reading(
-            self.digit[start:stop], self.confidence[start:stop], self.scores.rows(start, stop)
+            digit[start:stop],
+            confidence[start:stop],
+            probabilities[start:stop],
+            accepted[start:stop],
+            model_version,
         )
 
 
 class Answer(NamedTuple):
-    """The answer for N images; V2's tensors have the names of these fields."""
+    """The answer for N images, one item for each."""
 
-    digit: NDArray[np.int64]
-    """int64 [N], 0–9 or ``NO_DIGIT``."""
-    confidence: NDArray[np.float32]
-    """float32 [N], the calibrated probability of that digit; 0 where there is none."""
-    probabilities: NDArray[np.float32]
-    """float32 [N, 10]; 0 where there is no digit."""
+    digit: list[int]
+    """0–9 or ``NO_DIGIT``."""
+    confidence: list[np.float32]
+    """The calibrated probability of that digit; 0 where there is none."""
+    probabilities: list[NDArray[np.float32]]
+    """float32 [10] each; 0 where there is no digit."""
     status: list[str]
-    """N times ``ok``, ``uncertain``, ``no_digit`` or ``multiple``."""
+    """``ok``, ``uncertain``, ``no_digit`` or ``multiple``."""
 
 
 def make_answer(pictures: list[Picture], reading: Reading) -> Answer:
     """Combine pictures and reading: ``no_digit`` and ``multiple`` stand whatever the model says."""
-    digit, confidence, scores = reading
-    statuses = [
+    statuses: list[str] = [
         "uncertain" if picture.status == "ok" and not accepted else picture.status
-        for picture, accepted in zip(pictures, scores.accepted.tolist(), strict=True)
+        for picture, accepted in zip(pictures, reading.accepted, strict=True)
     ]
-    probabilities = scores.probabilities
-    if "no_digit" in statuses:
-        is_blank = np.array([status == "no_digit" for status in statuses])
-        digit = np.where(is_blank, NO_DIGIT, digit)
-        confidence = np.where(is_blank, np.float32(0), confidence)
-        probabilities = np.where(is_blank[:, None], np.float32(0), probabilities)
-    return Answer(digit, confidence, probabilities, statuses)
+    answer = Answer(reading.digit, reading.confidence, reading.probabilities, statuses)
+    if "no_digit" not in statuses:
+        return answer
+    blank = (NO_DIGIT, np.float32(0), np.zeros(DIGITS, np.float32), "no_digit")
+    images = [blank if image[-1] == "no_digit" else image for image in zip(*answer, strict=True)]
+    return Answer(*map(list, zip(*images, strict=True)))
 
 
 def to_predictions(answer: Answer) -> list[dict[str, Any]]:
@@ -74,14 +92,18 @@ def to_predictions(answer: Answer) -> list[dict[str, Any]]:
             "probabilities": probabilities,
             "status": status,
         }
-        for digit, confidence, probabilities, status in zip(
-            answer.digit.tolist(),
-            answer.confidence,
-            answer.probabilities,
-            answer.status,
-            strict=True,
-        )
+        for digit, confidence, probabilities, status in zip(*answer, strict=True)
     ]
+
+
+def to_tensors(answer: Answer) -> dict[str, NDArray[Any]]:
+    """The answer as V2's outputs, see ``Transformer.get_output_types``."""
+    return {
+        "digit": np.array(answer.digit, np.int64),
+        "confidence": np.array(answer.confidence, np.float32),
+        "probabilities": np.array(answer.probabilities, np.float32),
+        "status": np.array(answer.status, object),
+    }
 
 
 def show(picture: Picture) -> dict[str, str]:

@@ -76,17 +76,17 @@ def count_pictures(pictures: Images) -> None:
 
 def count_answer(answer: Answer, model_version: str) -> None:
     """Count what an answer says."""
-    digits, statuses = answer.digit.tolist(), answer.status
+    digits, confidences, _, statuses = answer
     metrics.count_answer(
         model_version,
         unsure=statuses.count("ok") < len(statuses),
         first_digit=digits[0],
     )
     confidence = _confidence(model_version)
-    for digit, status, value in zip(digits, statuses, answer.confidence.tolist(), strict=True):
+    for digit, status, value in zip(digits, statuses, confidences, strict=True):
         _predictions(metrics.digit_label(digit), status, model_version).inc()
         if digit >= 0:
-            confidence.observe(value)
+            confidence.observe(float(value))
 
 
 def count_call(model_version: str | None, *, ok: bool) -> None:

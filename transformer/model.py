@@ -17,7 +17,7 @@ from serving.model import ServedModel
 from serving.scores import DIGITS, Images
 from serving.threads import Threads
 from transformer import image, metrics
-from transformer.answer import Reading, make_answer, show, to_predictions
+from transformer.answer import Reading, make_answer, show, to_predictions, to_tensors
 from transformer.client import PredictorClient
 from transformer.decode import decode_plain, format_of
 from transformer.image import Picture
@@ -163,14 +163,13 @@ class Transformer(ServedModel):
         """Format the answer in the protocol of the request."""
         job, reading = result
         answer = make_answer(job.pictures, reading)
-        model_version = reading.scores.model_version
-        metrics.count_answer(answer, model_version)
+        metrics.count_answer(answer, reading.model_version)
         if isinstance(job.payload, InferRequest):
             return v2.make_response(
                 job.payload,
-                {**answer._asdict(), "status": np.array(answer.status, object)},
+                to_tensors(answer),
                 model_name=self.name,
-                model_version=model_version,
+                model_version=reading.model_version,
             )
         predictions = to_predictions(answer)
         if isinstance(job.payload, Upload) and job.payload.show_picture:
@@ -179,7 +178,7 @@ class Transformer(ServedModel):
         return {
             "predictions": predictions,
             "model_name": self.name,
-            "model_version": model_version,
+            "model_version": reading.model_version,
         }
 
     async def close(self) -> None:
