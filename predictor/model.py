@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from functools import partial
+from math import inf
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,6 +17,10 @@ from serving.batcher import Batcher
 from serving.model import ServedModel
 from serving.scores import Images, Scores
 from serving.threads import Threads
+
+SHORT = 0.001
+"""Seconds. A pass of one image that took less the last time runs on the event loop: its caller is
+alone, so that the loop has nothing else to do, and a thread would cost more."""
 
 
 class Predictor(ServedModel):
@@ -42,6 +48,8 @@ class Predictor(ServedModel):
         self._metadata = version.metadata
         describe(version.metadata)
         self._graph = version.graph
+        self._alone = inf
+        """Seconds that the last pass of one image took."""
         self._max_instances = max_instances
         # One thread, so that passes do not compete: each uses torch's own threads.
         self.threads = Threads(1, "forward")
@@ -102,9 +110,14 @@ class Predictor(ServedModel):
 
     async def _score(self, images: Images) -> Scores:
         """One forward pass."""
+        if len(images) == 1 and self._alone < SHORT:
+            return self._forward(images)
         return await self.threads.run(partial(self._forward, images))
 
     def _forward(self, images: Images) -> Scores:
+        began = perf_counter()
         # A copy: torch warns of memory that may not be written to, as that of a request's body.
         probabilities, accepted = self._graph(torch.from_numpy(images.copy()))
+        if len(images) == 1:
+            self._alone = perf_counter() - began
         return Scores(probabilities.numpy(), accepted.numpy(), self.version)

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
 import torch
 
 from predictor import artifact
-from predictor.model import Predictor
+from predictor.model import SHORT, Predictor
 from serving.errors import Overloaded
 from tests import programs
 
@@ -37,11 +38,15 @@ def graph() -> SlowGraph:
     return SlowGraph()
 
 
-@pytest.fixture
-def model(graph: SlowGraph) -> Predictor:
+def serve(graph: artifact.Graph) -> Predictor:
     metadata = artifact.read_metadata(programs.ROOT / "models/mnist/1")
     version = artifact.Model(metadata, graph)
     return Predictor("mnist", version, max_instances=4, max_batch=8, max_pending=3, max_linger=0)
+
+
+@pytest.fixture
+def model(graph: SlowGraph) -> Predictor:
+    return serve(graph)
 
 
 async def ask(model: Predictor) -> Any:
@@ -72,4 +77,30 @@ async def test_requests_that_arrive_during_a_pass_share_the_next_and_a_full_queu
     assert graph.batches == [1, 2]
     assert all(len(answer["predictions"]) == 1 for answer in answers)
     await ask(model)
+    await model.close()
+
+
+async def test_a_short_pass_of_one_image_needs_no_thread_and_a_long_one_does() -> None:
+    seconds = 0.0
+    threads = []
+
+    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        threads.append(threading.current_thread())
+        time.sleep(seconds)
+        return torch.full((len(images), 10), 0.1), torch.zeros(len(images), dtype=torch.bool)
+
+    model = serve(graph)
+    here = threading.current_thread()
+    for _ in range(50):  # on a busy machine one may take long
+        await ask(model)
+    assert threads[0] is not here, "how long it takes is not known yet"
+    assert here in threads
+    threads.clear()
+    await model({"instances": BLANK["instances"] * 2})
+    assert here not in threads, "there may be more to do for a second caller"
+    seconds = SHORT
+    await ask(model)  # to notice
+    threads.clear()
+    await ask(model)
+    assert here not in threads
     await model.close()
