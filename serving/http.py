@@ -24,6 +24,7 @@ from serving.exchange import Bodies, Exchange
 from serving.gate import TOO_MANY, InHand
 from serving.listener import Listener
 from serving.message import refusal
+from serving.timeout import Timeout
 from serving.upgrade import feed
 
 LONGEST_HEAD = 64 * 1024
@@ -87,8 +88,9 @@ class Protocol(HttpToolsProtocol):
         self._bodies = bodies
         self._overhead = 0
         """Bytes since a head began, a part of a body came, or either was complete."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
+        self._idle = Timeout(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._part = Timeout(self.loop, TIMEOUT, self._time_out)
+        self._unread = Timeout(self.loop, UNREAD, lambda: self.transport.abort())
         self._running: Exchange | RequestResponseCycle | None = None
         """The request being answered; ``cycle`` is the last one received."""
         self._in_head = False
@@ -106,9 +108,7 @@ class Protocol(HttpToolsProtocol):
             transport.close()
             return
         self._listener.take(self._another, self.config.ssl)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._idle.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers and the requests that are not answered yet."""
@@ -120,12 +120,11 @@ class Protocol(HttpToolsProtocol):
             self.cycle = self._running  # uvicorn tells this one
         elif isinstance(self.cycle, Exchange):
             self.cycle = None
-        self._unset_keepalive_if_required()  # uvicorn does so only without an error
         super().connection_lost(exc)
         self._running = None
         self._in_hand.busy.discard(self)
-        self._end_part()
-        self._end_unread()
+        for timeout in (self._idle, self._part, self._unread):
+            timeout.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; limit what is still incomplete."""
@@ -141,15 +140,15 @@ class Protocol(HttpToolsProtocol):
             self.logger.warning("what came was not HTTP")
             self._close(INVALID)
         in_part = self._in_head or self._in_body or self._is_refused
-        # An empty line does not begin a request: the keep-alive timer goes on.
+        # An empty line does not begin a request: the connection stays idle.
         if in_part or not self._is_answered():
-            self._unset_keepalive_if_required()
+            self._idle.end()
         if not in_part or self._is_ending():
             return
         if self._overhead > LONGEST_HEAD:
             self._close(TOO_LARGE)
-        elif self._timer is None:
-            self._timer = self.loop.call_later(TIMEOUT, self._time_out)
+        elif not self._part.has_begun():
+            self._part.begin()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -218,7 +217,7 @@ class Protocol(HttpToolsProtocol):
             following: Any = self.pipeline[-1][0]
             if isinstance(following, Exchange):
                 following.refuse(Overloaded(TOO_MANY))
-        super().on_response_complete()
+        self._go_on()
         if self._last_answer and is_last:
             self.transport.write(self._last_answer)
             self.transport.close()
@@ -229,13 +228,13 @@ class Protocol(HttpToolsProtocol):
         """The client does not read: give it ``UNREAD`` seconds."""
         super().pause_writing()
         self.count()
-        self._unread = self.loop.call_later(UNREAD, self.transport.abort)
+        self._unread.begin()
 
     def resume_writing(self) -> None:
         """The client has read all."""
         super().resume_writing()
         self.count()
-        self._end_unread()
+        self._unread.end()
 
     def shutdown(self) -> None:
         """Close if idle; over TLS, wait at most ``GOODBYE`` seconds for the client to close too."""
@@ -254,9 +253,24 @@ class Protocol(HttpToolsProtocol):
         else:
             self._in_hand.busy.discard(self)
 
+    def _go_on(self) -> None:
+        """As uvicorn does, but with our timer for the time between two requests."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle.begin()
+
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        if isinstance(cycle, Exchange):
+            cycle.task = task
         self.count()
 
     def _another(self) -> asyncio.Protocol:
@@ -298,23 +312,15 @@ class Protocol(HttpToolsProtocol):
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _end_unread(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
     def _end_part(self) -> None:
         """A head or a body is complete."""
         self._in_head = False
         self._overhead = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._part.end()
 
     def _time_out(self) -> None:
-        self._timer = None
         if self.flow.read_paused:  # we are the ones who do not read
-            self._timer = self.loop.call_later(TIMEOUT, self._time_out)
+            self._part.begin()
         else:
             self._close(TOO_SLOW)
 

@@ -236,9 +236,10 @@ async def test_who_does_not_read_gets_the_next_answer_when_it_does(service: Serv
 
 
 async def test_who_never_reads_is_given_up(
-    service: Service, client: Client, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "UNREAD", 0.05)
+    client = await service.connect()
     service.headers["x-long"] = "x" * 2**24
     client.writer.write(post(b"1") + post(b"2"))
     async with asyncio.timeout(10):

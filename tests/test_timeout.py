@@ -1,0 +1,74 @@
+"""A time limit that starts and ends often."""
+
+import asyncio
+
+import pytest
+
+from serving.timeout import Timeout
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 0.05
+
+
+class Expired:
+    """Counts the calls and notes the last one's loop time."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.times = 0
+        self.at = 0.0
+
+    def __call__(self) -> None:
+        self.times += 1
+        self.at = self.loop.time()
+
+
+@pytest.fixture
+async def expired() -> Expired:
+    return Expired()
+
+
+@pytest.fixture
+async def limit(expired: Expired) -> Timeout:
+    return Timeout(expired.loop, SECONDS, expired)
+
+
+async def test_it_expires_once(limit: Timeout, expired: Expired) -> None:
+    limit.begin()
+    assert limit.has_begun()
+    await asyncio.sleep(4 * SECONDS)
+    assert expired.times == 1
+    assert not limit.has_begun()
+
+
+async def test_what_ends_in_time_does_not_expire(limit: Timeout, expired: Expired) -> None:
+    limit.begin()
+    limit.end()
+    await asyncio.sleep(4 * SECONDS)
+    assert expired.times == 0
+
+
+async def test_it_counts_from_the_last_beginning(limit: Timeout, expired: Expired) -> None:
+    limit.begin()
+    await asyncio.sleep(SECONDS / 2)
+    limit.end()
+    limit.begin()
+    began = expired.loop.time()
+    while not expired.times:
+        await asyncio.sleep(SECONDS / 10)
+    assert expired.at - began > 0.9 * SECONDS
+
+
+async def test_it_can_expire_again(limit: Timeout, expired: Expired) -> None:
+    for times in (1, 2):
+        limit.begin()
+        await asyncio.sleep(4 * SECONDS)
+        assert expired.times == times
+
+
+async def test_after_it_is_closed_nothing_expires(limit: Timeout, expired: Expired) -> None:
+    limit.begin()
+    limit.close()
+    await asyncio.sleep(4 * SECONDS)
+    assert expired.times == 0
