@@ -8,9 +8,9 @@ import sys
 from functools import cache
 from typing import Any
 
-from prometheus_client import Counter, Gauge, start_http_server
+from prometheus_client import Gauge, start_http_server
 
-from serving.histogram import Histogram
+from serving.noted import Counter, Histogram
 
 TIMEOUT = 10
 """Seconds that a connection to the metrics may be silent, since each takes a thread."""

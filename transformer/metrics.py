@@ -2,10 +2,8 @@
 
 from functools import cache
 
-from prometheus_client import Counter
-
 from serving import metrics
-from serving.histogram import Histogram
+from serving.noted import Counter, Histogram
 from serving.scores import VERSION, Images
 from transformer.answer import Answer
 from transformer.traits import (

@@ -13,12 +13,12 @@ def _nothing(*_: Any, **__: Any) -> None:
     pass
 
 
-def _without_observe(kind: type[Histogram]) -> None:
-    setattr(kind, "observe", _nothing)  # noqa: B010
+def _without_counting(kind: type[Counter | Histogram]) -> None:
+    setattr(kind, "inc" if issubclass(kind, Counter) else "observe", _nothing)
 
 
 for kind in (Counter, Histogram):
     setattr(kind, "labels", _itself)  # noqa: B010
-setattr(Counter, "inc", _nothing)  # noqa: B010
-# Our histogram, a subclass, has its own `observe`.
-setattr(Histogram, "__init_subclass__", classmethod(_without_observe))  # noqa: B010
+    _without_counting(kind)
+    # Ours, subclasses, have methods of their own.
+    setattr(kind, "__init_subclass__", classmethod(_without_counting))  # noqa: B010
