@@ -21,9 +21,8 @@ from training.data import Digits
 from training.measure import answer, calibration_error
 from training.run import training_data
 
-ATEN = torch.ops.aten
-HALF = (ATEN.conv2d.default, ATEN.linear.default)
-"""The operators computed in bf16; what lies between them is, too."""
+HALF = (torch.conv2d, torch.nn.functional.linear)
+"""The functions computed in bf16; what lies between them is, too."""
 
 
 class _Half(fx.Transformer):
@@ -31,10 +30,10 @@ class _Half(fx.Transformer):
         if target not in HALF:
             return super().call_function(target, args, kwargs)
         images, *rest = args
-        images = super().call_function(ATEN.to.dtype, (images, torch.bfloat16), {})
+        images = super().call_function(torch.Tensor.to, (images, torch.bfloat16), {})
         result = super().call_function(target, (images, *rest), kwargs)
-        if target is ATEN.linear.default:
-            result = super().call_function(ATEN.to.dtype, (result, torch.float32), {})
+        if target is torch.nn.functional.linear:
+            result = super().call_function(torch.Tensor.to, (result, torch.float32), {})
         return result
 
 

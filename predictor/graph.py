@@ -12,7 +12,6 @@ import io
 import json
 import operator
 import re
-import sys
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +41,21 @@ MEMORY_FORMATS = {
     3: torch.channels_last_3d,
     4: torch.preserve_format,
 }
+
+ATEN = torch.ops.aten
+FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    ATEN.amax.default: torch.amax,
+    ATEN.conv2d.default: torch.conv2d,
+    ATEN.div.Tensor: torch.div,
+    ATEN.flatten.using_ints: torch.flatten,
+    ATEN.ge.Scalar: torch.ge,
+    ATEN.linear.default: torch.nn.functional.linear,
+    ATEN.maximum.default: torch.maximum,
+    ATEN.relu_.default: torch.relu_,
+    ATEN.softmax.int: torch.softmax,
+    ATEN.unsqueeze.default: torch.unsqueeze,
+}
+"""What torch itself has for an operator, with the same arguments: it is called in less time."""
 
 Json = dict[str, Any]
 
@@ -78,11 +92,13 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     for node in module["graph"]["nodes"]:
         _add(graph, node, values, device)
     graph.output(tuple(_value(output, values, device) for output in module["graph"]["outputs"]))
-    for relu in graph.find_nodes(op="call_function", target=torch.ops.aten.relu.default):
+    for relu in graph.find_nodes(op="call_function", target=ATEN.relu.default):
         _save_memory(relu)
     if device == "cpu":
-        for pool in graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default):
+        for pool in graph.find_nodes(op="call_function", target=ATEN.max_pool2d.default):
             _pool_by_sides(pool)
+    for node in graph.nodes:
+        node.target = FUNCTIONS.get(node.target, node.target)
     forward = fx.GraphModule(torch.nn.Module(), graph).forward
     return functools.partial(forward, *lifted)
 
@@ -107,10 +123,10 @@ def _tensors(archive: zipfile.ZipFile, folder: str, index: str) -> dict[str, tor
 def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> None:
     """Append ``node`` to ``graph`` and its results to ``values``."""
     found = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", node["target"])
-    function = found and getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
+    function = found and getattr(getattr(ATEN, found[1], None), found[2], None)
     if not found or found[1] in FILES or not isinstance(function, torch._ops.OpOverload):
         raise ValueError(f"{node['target']} is no ATen operator that a graph may call")
-    if function is torch.ops.aten._assert_tensor_metadata.default:
+    if function is ATEN._assert_tensor_metadata.default:
         return  # a check left over from tracing, which computes nothing
     positional, keyword = [], {}
     for argument in node["inputs"]:
@@ -138,13 +154,12 @@ def _save_memory(relu: fx.Node) -> None:
     The results stay the same: ReLU and maximum can be swapped. A large batch needs no memory for a
     second output, which together with the first would exceed a core's cache.
     """
-    aten = torch.ops.aten
     (convolution,) = relu.all_input_nodes
     # The memory of a view, or of an input of the graph, may be read elsewhere.
-    if convolution.target is not aten.conv2d.default or len(convolution.users) > 1:
+    if convolution.target is not ATEN.conv2d.default or len(convolution.users) > 1:
         return
-    relu.target = aten.relu_.default
-    if [user.target for user in relu.users] != [aten.max_pool2d.default]:
+    relu.target = ATEN.relu_.default
+    if [user.target for user in relu.users] != [ATEN.max_pool2d.default]:
         return
     (pool,) = relu.users
     # With a dilation, the fifth argument, a window may hold only padding, minus infinity.
@@ -161,15 +176,16 @@ def _pool_by_sides(pool: fx.Node) -> None:
     The operator also notes where each maximum was, which nobody asks for: that takes three times
     as long.
     """
-    aten = torch.ops.aten
     if pool.args[1:] != ([2, 2], [2, 2]) or pool.kwargs:
         return
     (found,) = pool.all_input_nodes
     with pool.graph.inserting_before(pool):
-        for side in (-2, -1):  # of an odd number, the last one is left out
-            first = pool.graph.call_function(aten.slice.Tensor, (found, side, 0, -1, 2))
-            second = pool.graph.call_function(aten.slice.Tensor, (found, side, 1, sys.maxsize, 2))
-            found = pool.graph.call_function(aten.maximum.default, (first, second))
+        for rest in ((slice(None),), ()):  # rows, then columns
+            first, second = (  # of an odd number, the last one is left out
+                pool.graph.call_function(operator.getitem, (found, (..., half, *rest)))  # type: ignore[arg-type]
+                for half in (slice(0, -1, 2), slice(1, None, 2))
+            )
+            found = pool.graph.call_function(ATEN.maximum.default, (first, second))
     pool.replace_all_uses_with(found)
     pool.graph.erase_node(pool)
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from predictor import artifact
 from predictor.artifact import ArtifactError
-from predictor.graph import read_graph
+from predictor.graph import ATEN, FUNCTIONS, read_graph
 from tests import anything
 from tests.versions import NETWORKS, linear_graph, served, write
 from training.network import export
@@ -45,9 +45,9 @@ def test_any_architecture_is_served_by_the_same_loader(tmp_path: Path, name: str
 
 def test_a_relu_overwrites_its_convolution_or_the_pool_behind_it() -> None:
     graph = read_graph(export(served("folded")))
-    operators = re.findall(r"aten\.(conv2d|relu_?|max\w*)\.", graph.func.__self__.code)  # type: ignore[attr-defined]
+    functions = re.findall(r"\.(conv2d|relu_?|max\w*)[.(]", graph.func.__self__.code)  # type: ignore[attr-defined]
     pooled = ["conv2d", "maximum", "maximum", "relu_"]
-    assert operators == [*pooled, *pooled, "conv2d", "relu_"]
+    assert functions == [*pooled, *pooled, "conv2d", "relu_"]
 
 
 @pytest.mark.parametrize("sides", [(4, 6), (5, 4), (4, 5), (11, 3)])
@@ -64,6 +64,41 @@ def test_pooling_finds_the_same_maxima(sides: tuple[int, int], settings: tuple[A
         torch.export.save(torch.export.export(Pool(), (images,)), file)
     (found,), (expected,) = read_graph(file.getvalue())(images), Pool()(images)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+NUMBERS = torch.linspace(-3, 3, 96).reshape(2, 3, 4, 4)
+WEIGHT, BIAS = torch.linspace(-1, 1, 54).reshape(6, 1, 3, 3), torch.linspace(0, 1, 6)
+
+
+CASES: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+    (ATEN.amax.default, (NUMBERS, [1, 2], True), {}),
+    (ATEN.conv2d.default, (NUMBERS, WEIGHT, BIAS, [2, 1], [0, 1], [1, 2], 3), {}),
+    (ATEN.conv2d.default, (NUMBERS, WEIGHT), {"padding": [1, 1], "groups": 3}),
+    (ATEN.div.Tensor, (NUMBERS, 7), {}),
+    (ATEN.div.Tensor, (NUMBERS.to(torch.uint8), NUMBERS), {}),
+    (ATEN.flatten.using_ints, (NUMBERS, 1, 2), {}),
+    (ATEN.ge.Scalar, (NUMBERS, 0.5), {}),
+    (ATEN.linear.default, (NUMBERS, NUMBERS.reshape(-1, 4)[:6], BIAS), {}),
+    (ATEN.maximum.default, (NUMBERS, NUMBERS.flip(0)), {}),
+    (ATEN.relu_.default, (NUMBERS,), {}),
+    (ATEN.softmax.int, (NUMBERS, 2, torch.float64), {}),
+    (ATEN.unsqueeze.default, (NUMBERS, -2), {}),
+]
+
+
+def test_every_function_has_a_case() -> None:
+    assert {operator for operator, *_ in CASES} == FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize(("operator", "arguments", "named"), CASES)
+def test_a_function_does_what_its_operator_does(
+    operator: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    first, *others = arguments
+    expected = operator(first.clone(), *others, **named)
+    found = FUNCTIONS[operator](first.clone(), *others, **named)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
 
 
 def test_torch_itself_reads_the_published_graph() -> None:
