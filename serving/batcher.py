@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -207,10 +208,12 @@ class Batcher(Generic[Result]):
         members = [request.context for request in batch]
         context = share(members)
         try:
-            with self._ran.time(), tracing.run(self._stage, context, members):
+            began = perf_counter()
+            with tracing.run(self._stage, context, members):
                 try:
                     result = await self._run(images)
                 finally:  # before any caller has its answer and can call again
+                    self._ran.observe(perf_counter() - began)
                     self._expected = len(batch) + len(self._queue)
                     self._ended = asyncio.get_running_loop().time()
         except ServingError as error:

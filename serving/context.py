@@ -5,7 +5,7 @@ import random
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from opentelemetry.trace import Span
 
@@ -93,9 +93,11 @@ def share(requests: Sequence[RequestContext]) -> RequestContext:
     A run for one request has its ids. A run for several has an id of its own and is in none of
     their traces; a line at level DEBUG names the requests.
     """
-    run = replace(requests[0]) if len(requests) == 1 else RequestContext(new_id())
+    first, *others = requests
+    ids = (new_id(),) if others else (first.request_id, first.traceparent, first.tracestate)
+    run = RequestContext(*ids)
     enter(run)
-    if len(requests) > 1 and log.isEnabledFor(logging.DEBUG):
+    if others and log.isEnabledFor(logging.DEBUG):
         log.debug("a run for the requests %s", " ".join(each.request_id for each in requests))
     return run
 

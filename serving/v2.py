@@ -194,7 +194,7 @@ def to_bytes(array: NDArray[Any]) -> bytes:
 def _json_length(header_length: str | None, body_length: int) -> int:
     if header_length is None:
         return body_length
-    if not re.fullmatch("[0-9]{1,12}", header_length):
+    if not _LENGTH.fullmatch(header_length):
         raise InvalidInput(f"{HEADER_LENGTH}: expected a number of bytes, got '{header_length}'")
     length = int(header_length)
     if length > body_length:
@@ -269,4 +269,5 @@ def _list_of_objects(entry: dict[str, Any], key: str, *, at_least: int) -> list[
     return value
 
 
+_LENGTH = re.compile("[0-9]{1,12}")
 _JSON_NAMES: dict[type, str] = {bool: "boolean", str: "string", list: "array", dict: "object"}
