@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import warnings
 from functools import lru_cache
 
@@ -73,6 +74,8 @@ _UPRIGHT = {
 """What undoes each EXIF orientation."""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+_PNG_HEAD = struct.Struct(">16sII5s4x")
+"""Signature and header: their constant start, width, height, ``_PNG_MODES``, checksum."""
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _PNG_MODES = {
     b"\x08\x00\x00\x00\x00": ("mono", None),
@@ -132,15 +135,17 @@ def decode_plain(data: bytes, *, max_pixels: int) -> Grey | None:
     other files, for large ones, which would hold up other threads, and for damaged ones: these are
     left to :func:`decode`.
     """
-    mode, to_grey = _PNG_MODES.get(data[24:29], (None, None))
-    if mode is None or len(data) > PLAIN_BYTES or data[:16] != _PNG_START:
+    if not _PNG_HEAD.size < len(data) <= PLAIN_BYTES:
         return None
-    at = 33
+    start, width, height, kind = _PNG_HEAD.unpack_from(data)
+    mode, to_grey = _PNG_MODES.get(kind, (None, None))
+    if mode is None or start != _PNG_START:
+        return None
+    at = _PNG_HEAD.size
     while data[at + 4 : at + 8] == b"IDAT":
-        at += _number(data, at) + 12
+        at += int.from_bytes(data[at : at + 4], "big") + 12
     if data[at:] != _PNG_END:
         return None
-    width, height = _number(data, 16), _number(data, 20)
     if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE:
         return None
     if width * height > max_pixels:
@@ -169,10 +174,6 @@ def _reader(start: bytes) -> type[ImageFile] | None:
     if reader is WebPImageFile and start[8:] != b"WEBP":
         return None
     return reader
-
-
-def _number(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "big")
 
 
 def _check(image: ImageFile, data: bytes, max_pixels: int) -> None:
