@@ -43,7 +43,7 @@ class _Noting(prometheus_client.metrics.MetricWrapperBase):
 
 
 class Counter(_Noting, prometheus_client.Counter):
-    """See above."""
+    """Prometheus's counter."""
 
     inc = _Noting._note
 
@@ -52,7 +52,7 @@ class Counter(_Noting, prometheus_client.Counter):
 
 
 class Histogram(_Noting, prometheus_client.Histogram):
-    """See above."""
+    """Prometheus's histogram."""
 
     observe = _Noting._note
 
