@@ -45,6 +45,8 @@ def test_a_digit_comes_with_its_probability() -> None:
     answer = make_answer([picture("ok")], reading(True))
     assert answer.digit == [7]
     assert answer.confidence == [SEVEN[7]]
+    assert isinstance(answer.confidence[0], np.float32)
+    assert answer.probabilities[0].dtype == np.float32
     np.testing.assert_array_equal(answer.probabilities, [SEVEN])
 
 
@@ -52,6 +54,7 @@ def test_without_a_digit_there_is_none_and_nothing_is_probable() -> None:
     answer = make_answer([picture("no_digit"), picture("ok")], reading(True, True))
     assert answer.digit == [NO_DIGIT, 7]
     assert answer.confidence == [0, SEVEN[7]]
+    assert [row.dtype for row in answer.probabilities] == [np.float32, np.float32]
     np.testing.assert_array_equal(answer.probabilities, [np.zeros(10), SEVEN])
 
 
