@@ -22,10 +22,12 @@ UNUSED = (
     "torch.distributions",
     "torch.export",  # for the compiler's front end
     "torch.fx.passes",  # for compilers
+    "torch.hub",  # for downloading models
     "torch.masked",  # for tensors with masked values
     "torch.nn.parallel",  # for training
     "torch.optim",  # for training
     "torch.profiler",
+    "torch.quantization",
     "torch.utils.data",  # for training
     "torchgen",  # for building torch
     "unittest",
