@@ -12,10 +12,13 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 UNUSED = (
+    "dateutil",  # for the client of Kubernetes, and for time series
     "fastapi.openapi.models",  # for FastAPI's description of endpoints
     "kserve.api.kserve_client",  # a client of Kubernetes
+    "kserve.api_client",  # what that client calls
     "kserve.models",  # that client's objects
     "pandas",  # for requests as data frames
+    "psutil",  # for counting processors
     "torch._higher_order_ops",  # for compilers: control flow
     "torch._meta_registrations",  # for compilers: operators on tensors without data
     "torch.ao",  # for quantization
