@@ -143,6 +143,8 @@ class Protocol(HttpToolsProtocol):
         # An empty line does not begin a request: the connection stays idle.
         if in_part or not self._is_answered():
             self._idle.end()
+        elif not self._idle.has_begun():  # a body has ended, after its answer
+            self._idle.begin()
         if not in_part or self._is_ending():
             return
         if self._overhead > LONGEST_HEAD:

@@ -148,6 +148,17 @@ async def test_silence_is_given_up(said: bytes) -> None:
         assert await client.is_closed()
 
 
+async def test_silence_after_a_body_that_came_after_its_answer_is_given_up() -> None:
+    async with Service(keep_alive=0.05) as service:
+        client = await service.connect()
+        request = post(b"body", "Content-Encoding: gzip")
+        assert (await client.ask(request[:-4]))[0] == 415
+        for rest in (request[-4:-2], request[-2:]):
+            client.writer.write(rest)
+            await asyncio.sleep(0.02)
+        assert await client.is_closed()
+
+
 @pytest.mark.parametrize(
     "content",
     [
