@@ -256,14 +256,14 @@ class Protocol(HttpToolsProtocol):
             self._in_hand.busy.discard(self)
 
     def _go_on(self) -> None:
-        """As uvicorn does, but with our timer for the time between two requests."""
+        """As uvicorn does, but with our timer, for the time in which nothing is received."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        else:
+        elif not (self._in_head or self._in_body):
             self._idle.begin()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:

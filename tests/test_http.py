@@ -21,6 +21,8 @@ pytestmark = pytest.mark.anyio
 POST = post(b"body", url="/b?c")
 """An inference; those that are none go by ASGI."""
 OTHER = POST.replace(b"/b", b"/c")
+GZIPPED = post(b"body", "Content-Encoding: gzip")
+"""Refused as soon as its head has come."""
 
 
 @pytest.fixture
@@ -151,12 +153,24 @@ async def test_silence_is_given_up(said: bytes) -> None:
 async def test_silence_after_a_body_that_came_after_its_answer_is_given_up() -> None:
     async with Service(keep_alive=0.05) as service:
         client = await service.connect()
-        request = post(b"body", "Content-Encoding: gzip")
-        assert (await client.ask(request[:-4]))[0] == 415
-        for rest in (request[-4:-2], request[-2:]):
+        assert (await client.ask(GZIPPED[:-4]))[0] == 415
+        for rest in (GZIPPED[-4:-2], GZIPPED[-2:]):
             client.writer.write(rest)
             await asyncio.sleep(0.02)
         assert await client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(POST + GET[:9], GET[9:]), (GZIPPED[:-2], GZIPPED[-2:] + GET)],
+    ids=["head", "body"],
+)
+async def test_who_is_answered_while_it_sends_is_not_silent(before: bytes, after: bytes) -> None:
+    async with Service(keep_alive=0.05) as service:
+        client = await service.connect()
+        await client.ask(before)
+        await asyncio.sleep(0.1)
+        assert await client.ask(after) == (200, b"/a ")
 
 
 @pytest.mark.parametrize(
