@@ -105,8 +105,7 @@ class Exchange:
         self._is_whole = False
         self._error: ServingError | None = None
         self._arrival: asyncio.Future[None] | None = None
-        self.task: asyncio.Task[None] | None = None
-        """What runs ``run_asgi``; ``None`` while requests before it are answered."""
+        self._task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self.works = True
         """Whether we are at work on it; ``False`` once it waits for its client to read."""
@@ -146,12 +145,15 @@ class Exchange:
     def hang_up(self) -> None:
         """The client has gone: cancel the work for it."""
         self.disconnected = True
-        if self.task:
-            self.task.cancel()
+        if self._task:
+            self._task.cancel()
         self._release()
 
     async def run_asgi(self, _: object) -> None:
         """Answer the request; uvicorn's own cycle would run an ASGI app here."""
+        if self.disconnected:
+            return
+        self._task = asyncio.current_task()
         request = Request(
             self._found.parameters, self._query, self._headers, self._read, self._is_gone
         )

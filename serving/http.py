@@ -267,13 +267,8 @@ class Protocol(HttpToolsProtocol):
             self._idle.begin()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        # As uvicorn does, which would not tell an exchange its task.
         self._running = cycle
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-        if isinstance(cycle, Exchange):
-            cycle.task = task
+        super()._start_asgi_task(cycle, app)
         self.count()
 
     def _another(self) -> asyncio.Protocol:
