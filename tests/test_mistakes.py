@@ -30,7 +30,7 @@ FILES = [
     (b"just some text", 415, "image"),
     (encode(draw(7, 1)), 400, "1×1"),
     (bomb(), 413, "pixels"),
-    (animation(), 400, "3 frames"),
+    (animation(), 400, "several frames"),
 ]
 IDS = ["empty", "truncated", "text", "1×1", "bomb", "animation"]
 

@@ -52,13 +52,6 @@ def tiff_of_one_tile(side: int) -> bytes:
     return b"II*\x00" + struct.pack("<IQH", 16, 0, len(tags)) + entries + bytes(4)
 
 
-def jpeg_of_many_scans() -> bytes:
-    """A progressive JPEG whose last scan comes a hundred times."""
-    file = encode(SEVEN, "JPEG", progressive=True)
-    scan, end = file.rindex(b"\xff\xda"), file.rindex(b"\xff\xd9")
-    return file[:scan] + 100 * file[scan:end] + file[end:]
-
-
 def frames(form: str, count: int, **options: Any) -> bytes:
     more = [draw((4, 1)[i % 2], 40).convert("RGB") for i in range(count - 1)]
     return encode(SEVEN.convert("RGB"), form, save_all=True, append_images=more, **options)
@@ -78,19 +71,13 @@ REFUSED: dict[str, tuple[Callable[[], bytes], type[ServingError], str]] = {
     "half a TIFF": (lambda: encode(SEVEN, "TIFF")[:900], InvalidInput, "TIFF image is damaged"),
     "one pixel": (lambda: encode(draw(7, 1)), InvalidInput, "1×1 pixels; expected at least 8×8"),
     "narrow": (lambda: encode(SEVEN.resize((7, 90))), InvalidInput, "7×90 pixels"),
-    "an animated GIF": (lambda: frames("GIF", 3), InvalidInput, "3 frames; expected one"),
-    "an animated PNG": (lambda: frames("PNG", 4), InvalidInput, "4 frames"),
-    "an animated WebP": (lambda: frames("WEBP", 2), InvalidInput, "2 frames"),
-    "a TIFF of two pages": (lambda: frames("TIFF", 2), InvalidInput, "2 frames"),
-    "a large animation": (
-        lambda: frames("GIF", 2, comment=bytes(200_000)),
-        InvalidInput,
-        "several frames",
-    ),
+    "an animated GIF": (lambda: frames("GIF", 3), InvalidInput, "several frames; expected one"),
+    "an animated PNG": (lambda: frames("PNG", 4), InvalidInput, "several frames"),
+    "an animated WebP": (lambda: frames("WEBP", 2), InvalidInput, "several frames"),
+    "a TIFF of two pages": (lambda: frames("TIFF", 2), InvalidInput, "several frames"),
     "a vast PNG": (lambda: png_header(50_000, 50_000), TooLarge, "50000×50000 pixels"),
     "a vast WebP": (lambda: webp_header(16_384, 16_384), TooLarge, "51,200,000 pixels"),
     "a TIFF of vast tiles": (lambda: tiff_of_one_tile(60_000), TooLarge, "3,600,000,000 pixels"),
-    "a JPEG of many scans": (jpeg_of_many_scans, InvalidInput, "scans"),
 }
 
 

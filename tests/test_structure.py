@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +11,14 @@ from PIL import Image
 
 from serving.errors import InvalidInput, TooLarge
 from transformer.decode import MAX_EXIF_BYTES, MAX_RUNS, decode
-from transformer.structure import MAX_EXIF, MAX_PACKED, MAX_PARTS
+from transformer.structure import MAX_EXIF, MAX_PACKED, MAX_PARTS, MAX_SCANS, SCAN
 
 IMAGE = Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32))
 
 
-def encoded(kind: str) -> bytes:
+def encoded(kind: str, mode: str = "L", **options: Any) -> bytes:
     file = io.BytesIO()
-    IMAGE.save(file, kind)
+    IMAGE.convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -47,6 +48,17 @@ def jpeg(segment: bytes, count: int) -> bytes:
     """With segments before all others."""
     data = encoded("JPEG")
     return data[:2] + segment * count + data[2:]
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">HH", marker, len(content) + 2) + content
+
+
+def scans(count: int, mode: str = "L", between: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is repeated, to so many in all."""
+    data = encoded("JPEG", mode, progressive=True)
+    last, end = data.rindex(SCAN), data.rindex(b"\xff\xd9")
+    return data[:last] + (between + data[last:end]) * (count - data.count(SCAN) + 1) + data[end:]
 
 
 def exif(count: int) -> bytes:
@@ -103,6 +115,12 @@ def bmp(width: int) -> bytes:
         (jpeg(b"\xff\xd8", MAX_PARTS), "JPEG image has more than 65,536 markers"),
         (jpeg(b"\xff", MAX_PARTS), "JPEG image has more than 65,536 markers"),
         (encoded("JPEG")[:4] + b"\0\2" + bytes(2 * MAX_PARTS), "has more than 65,536 markers"),
+        (jpeg(segment(0xFFDB, bytes(65_000)), 4), "65,536 markers, or entries in tables"),
+        (jpeg(segment(0xFFDE, bytes(65_000)), 4), "65,536 markers, or entries in tables"),
+        (jpeg(segment(0xFFED, b"8BIM" * 16_000), 5), "65,536 markers, or entries in tables"),
+        (scans(MAX_SCANS + 1), "JPEG image has more than 24 scans; save it with fewer"),
+        (scans(MAX_SCANS + 1, between=segment(0xFFFE, b"\xff\xd9")), "more than 24 scans"),
+        (scans(MAX_SCANS + 1, between=b"\xff\xfe\0\0\xff\xd0"), "more than 24 scans"),
         (exif(MAX_EXIF + 1), "JPEG image has more than 16 Exif segments"),
         (tiff(MAX_PARTS + 1), "TIFF image has more than 65,536 tiles"),
         (tiff(MAX_PARTS + 1, ">"), "TIFF image has more than 65,536 tiles"),
@@ -119,6 +137,12 @@ def bmp(width: int) -> bytes:
             "markers",
             "fill bytes",
             "bytes between",
+            "quantization tables",
+            "components",
+            "Photoshop's resources",
+            "scans",
+            "scans, between them an end in a comment",
+            "scans, between them others' markers",
             "Exif",
         ),
         *("strips", "strips, MM", "strips, big", "strips, big, MM", "runs"),
@@ -141,12 +165,23 @@ def test_a_file_of_too_many_parts_is_too_large(file: bytes, error: str) -> None:
         fractions(1),
         jpeg(b"\xff\xec\x00\x02", 100),
         jpeg(b"\xff", 100),
+        jpeg(segment(0xFFED, b"Photoshop 3.0\0" + b"8BIM\4\4" + bytes(6)), 100),
+        scans(MAX_SCANS),
+        scans(MAX_SCANS) + SCAN * 100,
+        encoded("JPEG") + SCAN * 100,
         exif(MAX_EXIF - 1),
         bmp(MAX_RUNS // 8),
         *[encoded(kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WebP")],
     ],
 )
 def test_a_file_of_fewer_is_read(file: bytes) -> None:
+    assert decode(file).ndim == 2
+
+
+@pytest.mark.parametrize(("mode", "count"), [("L", 6), ("RGB", 10), ("CMYK", 18)])
+def test_a_usual_progressive_jpeg_is_read(mode: str, count: int) -> None:
+    file = encoded("JPEG", mode, progressive=True)
+    assert file.count(SCAN) == count
     assert decode(file).ndim == 2
 
 

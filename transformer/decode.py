@@ -21,6 +21,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
 from transformer.structure import check_parts, check_sums
+from transformer.tiff import check_tiff
 
 Grey = npt.NDArray[np.uint8]
 """A grey picture [height, width], 0 black to 255 white."""
@@ -33,15 +34,10 @@ MAX_SIDE = 1024
 """A larger picture is reduced by a whole factor, to a longer side of at most this."""
 PLAIN_BYTES = 5 * MAX_SIDE**2
 """Most bytes of a plain PNG: the pixels of the largest picture need fewer."""
-MAX_SCANS = 64
-"""Most scans of a JPEG: each is a pass over all pixels. A progressive one has about ten, and a
-phone photo may contain two or three more pictures."""
 MAX_RUNS = 4_000_000
 """Most pixels of a run-length encoded BMP: Pillow, in Python, takes 0.1 µs for each."""
 MAX_EXIF_BYTES = 2**20
 """Larger Exif metadata are ignored: each number in them may become a Python object."""
-COUNTABLE = 100_000
-"""Largest file, in bytes, whose frames are counted for the error: counting can be slow."""
 
 # A file's format is told by its first bytes, not by `Image.open`: so a file that cannot be read
 # is damaged if it has a signature, and no image if it has none; a phone's MPO is read as the
@@ -99,8 +95,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
     Raises:
         NotAnImage: the bytes are in none of these formats.
         TooLarge: more pixels than ``max_pixels``, or too many parts; nothing has been decoded.
-        InvalidInput: no bytes, a damaged image, one under 8×8, several frames, a JPEG with too many
-            scans, or pixels that are not finite numbers.
+        InvalidInput: no bytes, a damaged image, one under 8×8, several frames, or pixels that are
+            not finite numbers.
     """
     if not data:
         raise InvalidInput("the image is empty: 0 bytes")
@@ -111,9 +107,12 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         plain = decode_plain(data, max_pixels=max_pixels)
         if plain is not None:
             return plain
-        check_parts(data, reader.format)
+        if reader is TiffImageFile:
+            check_tiff(data)
+        else:
+            check_parts(data, reader.format)
         image = reader(io.BytesIO(data))
-        _check(image, data, max_pixels)
+        _check(image, max_pixels)
         if reader is PngImageFile:
             check_sums(data)
         return _read(image)
@@ -176,14 +175,12 @@ def _reader(start: bytes) -> type[ImageFile] | None:
     return reader
 
 
-def _check(image: ImageFile, data: bytes, max_pixels: int) -> None:
+def _check(image: ImageFile, max_pixels: int) -> None:
     """Refuse, before decoding, what should not be decoded."""
     _check_size(image.size, max_pixels)
     if getattr(image, "is_animated", False):
-        frames = getattr(image, "n_frames", 2) if len(data) <= COUNTABLE else "several"
-        raise InvalidInput(f"the image has {frames} frames; expected one")
-    if isinstance(image, JpegImageFile) and data.count(b"\xff\xda") > MAX_SCANS:
-        raise InvalidInput(f"the JPEG image has more than {MAX_SCANS} scans")
+        # How many they are is not said: to count them can take Pillow a minute.
+        raise InvalidInput("the image has several frames; expected one")
     if isinstance(image, TiffImageFile):
         # libtiff allocates a whole tile, however small the image is.
         tile = image.tag_v2.get(TILEWIDTH, 1) * image.tag_v2.get(TILELENGTH, 1)
@@ -211,6 +208,9 @@ def _read(image: ImageFile) -> Grey:
         # A JPEG can be decoded at a half, a quarter or an eighth of its size.
         step = _step(image)
         image.draft("L", (image.width // step, image.height // step))
+    if isinstance(image, TiffImageFile):
+        # With this Pillow does not read all of its Exif, in which a number can take microseconds.
+        image.is_animated = True
     image.load()
     grey, turn = _grey(image), _turn(image)
     return np.asarray(grey if turn is None else grey.transpose(turn))

@@ -3,26 +3,32 @@
 A few megabytes may hold millions of parts, each of which costs Pillow microseconds, memory or both.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
-from PIL.JpegImagePlugin import MARKER
+from PIL.JpegImagePlugin import DQT, MARKER, SOF
 
 from serving.errors import TooLarge
 
 MAX_PARTS = 65_536
-"""Most chunks of a PNG, markers of a JPEG before its pixels, tiles or strips of a TIFF, blocks of a
-GIF, or fractions in a tag of a TIFF."""
+"""Most chunks of a PNG, markers of a JPEG before its pixels and entries in their tables, tiles or
+strips of a TIFF, blocks of a GIF, or fractions in a tag of a TIFF."""
+MAX_SCANS = 24
+"""Most scans of a JPEG: each is a pass over all pixels. Cameras write one, Photoshop three to five,
+libjpeg's standard script for progressive files 10, or 18 in CMYK, and mozjpeg up to 16."""
 MAX_PACKED = 64
 """Most compressed profiles and texts of a PNG: Pillow inflates each to up to a megabyte."""
 MAX_EXIF = 16
 """Most Exif segments of a JPEG: at each, Pillow joins all so far. A photo has one."""
 
+SCAN = b"\xff\xda"
+"""The marker before each scan of a JPEG; within the pixels there is none."""
 _START_OF_SCAN, _APP1 = 0xFFDA, 0xFFE1
-_STRIP_OFFSETS, _TILE_OFFSETS = 273, 324
-_FRACTIONS = 5, 10
-"""Types of tags whose values are fractions, unsigned and signed."""
+_END = b"\xff\xd9"
+_MARKER = re.compile(rb"\xff+[^\x00\x01\xff\xd0-\xd7]")
+"""A marker that is not among a JPEG's pixels: it has a length, or is the end."""
 _EXTENSION, _IMAGE, _TRAILER = b"!,;"
 """First bytes of a GIF's blocks; nothing behind the trailer is read."""
 
@@ -40,9 +46,9 @@ def check_parts(data: bytes, kind: str | None) -> None:
         case "PNG":
             parts, name = _count_chunks(data), "chunks"
         case "JPEG":
-            parts, name = _markers(data), "markers"
-        case "TIFF":
-            parts, name = _tiles(data), "tiles, or fractions in a tag"
+            if _scans(data) > MAX_SCANS:
+                raise too_many_scans("the JPEG image has")
+            parts, name = _markers(data), "markers, or entries in tables"
         case _:
             return
     if parts > MAX_PARTS:
@@ -108,8 +114,32 @@ def _palette(flags: int) -> int:
     return 3 * (2 << (flags & 7)) if flags & 128 else 0
 
 
+def too_many_scans(what: str) -> TooLarge:
+    """The error if ``what`` there is more than that many scans, with what to do about it."""
+    return TooLarge(f"{what} more than {MAX_SCANS} scans; save it with fewer, or not progressive")
+
+
+def _scans(data: bytes) -> int:
+    """Count the scans, as libjpeg finds them, or more if these are few enough."""
+    # Behind the picture there may be anything, such as the film of a phone's motion photo.
+    if (most := data.count(SCAN)) <= MAX_SCANS:
+        return most
+    at, found = 2, 0
+    while found <= MAX_SCANS and (marker := _MARKER.search(data, at)):
+        kind, at = marker[0][-2:], marker.end()
+        if kind == _END:
+            break
+        found += kind == SCAN
+        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+    return found
+
+
 def _markers(data: bytes) -> int:
-    """Count the markers before the first scan, and stray bytes: Pillow looks at each."""
+    """Count the markers before the first scan, stray bytes, and entries in some markers' tables.
+
+    Pillow looks at each. The tables are of quantization, of a frame's components, and of what
+    Photoshop keeps, where each entry begins with 8BIM.
+    """
     at, found, exif = 2, 0, 0
     while at + 4 <= len(data) and found <= MAX_PARTS:
         found += 1
@@ -122,27 +152,9 @@ def _markers(data: bytes) -> int:
             at += 2
         else:
             exif += marker == _APP1 and data.startswith(b"Exif\0\0", at + 4)
+            found += size // 3 if MARKER[marker][2] in (DQT, SOF) else 0
+            found += data.count(b"8BIM", at, at + size)
             at += 2 + max(size, 2)
         if exif > MAX_EXIF:
             raise TooLarge(f"the JPEG image has more than {MAX_EXIF} Exif segments")
     return found
-
-
-def _tiles(data: bytes) -> int:
-    """Count the tiles or strips, or the fractions in a tag, whichever are more."""
-    order = "<" if data[:2] == b"II" else ">"
-    if 43 in data[2:4]:  # BigTIFF
-        (at,) = struct.unpack_from(f"{order}Q", data, 8)
-        number, entry, size = f"{order}Q", struct.Struct(f"{order}HHQ"), 20
-    else:
-        (at,) = struct.unpack_from(f"{order}I", data, 4)
-        number, entry, size = f"{order}H", struct.Struct(f"{order}HHI"), 12
-    (entries,) = struct.unpack_from(number, data, at)
-    if entries > MAX_PARTS:
-        raise TooLarge(f"the TIFF image has more than {MAX_PARTS:,} tags")
-    first = at + struct.calcsize(number)
-    tags = [entry.unpack_from(data, first + i * size) for i in range(entries)]
-    counted = [
-        n for tag, kind, n in tags if tag in (_STRIP_OFFSETS, _TILE_OFFSETS) or kind in _FRACTIONS
-    ]
-    return max(counted, default=0)
