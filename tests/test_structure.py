@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from serving.errors import InvalidInput, TooLarge
-from transformer.decode import MAX_EXIF_BYTES, MAX_RUNS, decode
+from transformer.decode import MAX_EXIF_BYTES, MAX_RUN_BYTES, MAX_RUNS, decode
 from transformer.structure import MAX_EXIF, MAX_PACKED, MAX_PARTS, MAX_SCANS, SCAN
 
 IMAGE = Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32))
@@ -92,9 +92,9 @@ def fractions(count: int, kind: int = 5) -> bytes:
     return data[:at] + entry + data[at + 12 :] + struct.pack("<II", 72, 1) * count
 
 
-def bmp(width: int) -> bytes:
-    """Of eight rows, each a run of one pixel."""
-    data, palette = b"\x01\x01\x00\x00" * 8 + b"\x00\x01", bytes(4 * 256)
+def bmp(width: int, ends: int = 0) -> bytes:
+    """Of eight rows, each a run of one pixel, with so many ends of rows before them."""
+    data, palette = bytes(2 * ends) + b"\x01\x01\x00\x00" * 8 + b"\x00\x01", bytes(4 * 256)
     head = struct.pack("<IiiHHIIiiII", 40, width, 8, 1, 8, 1, len(data), 0, 0, 256, 0)
     at = 14 + len(head) + len(palette)
     return b"BM" + struct.pack("<IHHI", at + len(data), 0, 0, at) + head + palette + data
@@ -127,6 +127,7 @@ def bmp(width: int) -> bytes:
         (tiff(MAX_PARTS + 1, big=True), "TIFF image has more than 65,536 tiles"),
         (tiff(MAX_PARTS + 1, ">", big=True), "TIFF image has more than 65,536 tiles"),
         (bmp(MAX_RUNS // 8 + 1), "expected at most 4,000,000 in all"),
+        (bmp(8, MAX_RUN_BYTES // 2), "expected at most 9,048,576; save it uncompressed"),
     ],
     ids=[
         *("chunks", "profiles", "texts", "comments", "parts of a comment", "bytes of a GIF"),
@@ -145,7 +146,7 @@ def bmp(width: int) -> bytes:
             "scans, between them others' markers",
             "Exif",
         ),
-        *("strips", "strips, MM", "strips, big", "strips, big, MM", "runs"),
+        *("strips", "strips, MM", "strips, big", "strips, big, MM", "runs", "empty runs"),
     ],
 )
 def test_a_file_of_too_many_parts_is_too_large(file: bytes, error: str) -> None:
@@ -170,7 +171,7 @@ def test_a_file_of_too_many_parts_is_too_large(file: bytes, error: str) -> None:
         scans(MAX_SCANS) + SCAN * 100,
         encoded("JPEG") + SCAN * 100,
         exif(MAX_EXIF - 1),
-        bmp(MAX_RUNS // 8),
+        bmp(MAX_RUNS // 8, 100),
         *[encoded(kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WebP")],
     ],
 )

@@ -36,6 +36,9 @@ PLAIN_BYTES = 5 * MAX_SIDE**2
 """Most bytes of a plain PNG: the pixels of the largest picture need fewer."""
 MAX_RUNS = 4_000_000
 """Most pixels of a run-length encoded BMP: Pillow, in Python, takes 0.1 µs for each."""
+MAX_RUN_BYTES = 2 * MAX_RUNS + 2**20
+"""Largest such file: Pillow goes through runs of no pixels, too. A run has two bytes, and there is
+an end to each row."""
 MAX_EXIF_BYTES = 2**20
 """Larger Exif metadata are ignored: each number in them may become a Python object."""
 
@@ -112,7 +115,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         else:
             check_parts(data, reader.format)
         image = reader(io.BytesIO(data))
-        _check(image, max_pixels)
+        _check(image, len(data), max_pixels)
         if reader is PngImageFile:
             check_sums(data)
         return _read(image)
@@ -175,7 +178,7 @@ def _reader(start: bytes) -> type[ImageFile] | None:
     return reader
 
 
-def _check(image: ImageFile, max_pixels: int) -> None:
+def _check(image: ImageFile, length: int, max_pixels: int) -> None:
     """Refuse, before decoding, what should not be decoded."""
     _check_size(image.size, max_pixels)
     if getattr(image, "is_animated", False):
@@ -188,6 +191,11 @@ def _check(image: ImageFile, max_pixels: int) -> None:
             raise TooLarge(f"the TIFF image has tiles of {tile:,} pixels")
     if image.tile and image.tile[0].codec_name == "bmp_rle":
         _check_size(image.size, min(max_pixels, MAX_RUNS))
+        if length > MAX_RUN_BYTES:
+            raise TooLarge(
+                f"the BMP image, in run lengths, has {length:,} bytes; expected at most "
+                f"{MAX_RUN_BYTES:,}; save it uncompressed, or as a PNG"
+            )
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
