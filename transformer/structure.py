@@ -17,7 +17,7 @@ MAX_PARTS = 65_536
 strips of a TIFF, blocks of a GIF, or fractions in a tag of a TIFF."""
 MAX_SCANS = 24
 """Most scans of a JPEG: each is a pass over all pixels. Cameras write one, Photoshop three to five,
-libjpeg's standard script for progressive files 10, or 18 in CMYK, and mozjpeg up to 16."""
+libjpeg's standard script for progressive files 10, or 18 in CMYK, and mozjpeg up to 17."""
 MAX_PACKED = 64
 """Most compressed profiles and texts of a PNG: Pillow inflates each to up to a megabyte."""
 MAX_EXIF = 16
