@@ -1,6 +1,7 @@
 """Retraining on new images, and comparing versions: from a folder of images to a verdict."""
 
 import csv
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -211,11 +212,7 @@ def test_a_version_of_another_making_or_damaged_is_named(
 def test_another_held_out_set_is_not_compared_on(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = (digits(256, seed=4), Digits("made up 2", *_parts(digits(200, seed=5))))
+    other = digits(256, seed=4), dataclasses.replace(digits(200, seed=5), name="made up 2")
     monkeypatch.setattr(data, "load_training", lambda directory, **_: other)
     assert main(["compare", "1", "1", "--store", str(store), "--data", "elsewhere"]) == 1
     assert "was not trained on the data in elsewhere" in capsys.readouterr().err
-
-
-def _parts(of: Digits) -> tuple[torch.Tensor, torch.Tensor]:
-    return of.images, of.labels
