@@ -122,7 +122,7 @@ def test_pages_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of 100 KB can have 4,000 directories of 4,000 tags each, in one another."""
     monkeypatch.setattr(TiffImageFile, "n_frames", property(lambda _: pytest.fail("counted")))
     with pytest.raises(InvalidInput, match="several frames"):
-        decode(encoded("TIFF", save_all=True, append_images=[IMAGE]))
+        decode(encoded("TIFF", save_all=True, append_images=[IMAGE.copy()]))
 
 
 def test_exif_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ SCAN = b"\xff\xda"
 """The marker before each scan of a JPEG; within the pixels there is none."""
 _START_OF_SCAN, _APP1 = 0xFFDA, 0xFFE1
 _END = b"\xff\xd9"
-_MARKER = re.compile(rb"\xff+[^\x00\x01\xff\xd0-\xd7]")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 """A marker that is not among a JPEG's pixels: it has a length, or is the end."""
 _EXTENSION, _IMAGE, _TRAILER = b"!,;"
 """First bytes of a GIF's blocks; nothing behind the trailer is read."""
@@ -125,13 +125,13 @@ def _scans(data: bytes) -> int:
     if (most := data.count(SCAN)) <= MAX_SCANS:
         return most
     at, found = 2, 0
-    while found <= MAX_SCANS and (marker := _MARKER.search(data, at)):
-        kind, at = marker[0][-2:], marker.end()
-        if kind == _END:
-            break
-        found += kind == SCAN
-        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
-    return found
+    for _ in range(MAX_PARTS):
+        marker = _MARKER.search(data, at)
+        if marker is None or marker[0] == _END or found > MAX_SCANS:
+            return found
+        found += marker[0] == SCAN
+        at = marker.end() + max(int.from_bytes(data[marker.end() : marker.end() + 2], "big"), 2)
+    raise TooLarge(f"the JPEG image has more than {MAX_PARTS:,} markers")
 
 
 def _markers(data: bytes) -> int:
