@@ -13,7 +13,10 @@ RUN ./install.sh predictor.txt \
     propcache pyasn1 pycparser PyJWT pytz requests-oauthlib sympy tzdata websocket-client yarl
 COPY predictor /app/predictor
 COPY serving /app/serving
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+COPY models /models
+# Whatever the umask of the checkout, the image's user shall read these files and not write them.
+RUN chmod -R go=rX /app /models \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
 # The base's own pip is not needed, nor the copy from which Python would install it again.
@@ -21,7 +24,7 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* \
     /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /venv /venv
 COPY --from=build /app /app
-COPY models /models
+COPY --from=build /models /models
 ENV PATH=/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONSAFEPATH=1 \

@@ -9,7 +9,9 @@ RUN ./install.sh rollout.txt \
     aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs frozenlist multidict propcache yarl
 COPY predictor/__init__.py predictor/artifact.py predictor/metadata.py /app/predictor/
 COPY rollout /app/rollout
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+# Whatever the umask of the checkout, the image's user shall read these files and not write them.
+RUN chmod -R go=rX /app \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
 # The base's own pip is not needed, nor the copy from which Python would install it again.

@@ -12,7 +12,9 @@ COPY predictor /app/predictor
 COPY serving /app/serving
 COPY training /app/training
 COPY transformer /app/transformer
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+# Whatever the umask of the checkout, the image's user shall read these files and not write them.
+RUN chmod -R go=rX /app \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
 # The base's own pip is not needed, nor the copy from which Python would install it again.

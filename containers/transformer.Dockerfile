@@ -11,7 +11,9 @@ RUN ./install.sh transformer.txt \
     requests-oauthlib tzdata websocket-client yarl
 COPY serving /app/serving
 COPY transformer /app/transformer
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+# Whatever the umask of the checkout, the image's user shall read these files and not write them.
+RUN chmod -R go=rX /app \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM ${BASE}
 # The base's own pip is not needed, nor the copy from which Python would install it again.

@@ -83,6 +83,20 @@ def test_the_last_stage(name: str) -> None:
     assert "install.sh" not in stage
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_umask_of_the_checkout_is_no_matter(name: str) -> None:
+    """Engines keep the modes of files, and after ``umask 077`` only root could read them."""
+    build, _, last = DOCKERFILES[name].rpartition("\nFROM ")
+    assert copied(last) == []
+    to = {line.split()[-1] for line in instructions(build, "COPY")} - {"./"}
+    [opened] = [run for run in instructions(build, "RUN") if run.startswith("chmod ")]
+    places = opened.partition(" && ")[0].split()
+    assert places[:3] == ["chmod", "-R", "go=rX"]
+    assert {f"/{Path(path).parts[1]}" for path in to} == {*places[3:]}
+    # Python gives a compiled module the mode of its source.
+    assert "compileall" in opened.partition(" && ")[2]
+
+
 def test_only_what_is_copied_reaches_the_engine() -> None:
     patterns = (ROOT / ".dockerignore").read_text().splitlines()
     context = {Path(path) for path in exclude_paths(str(ROOT), patterns)}
