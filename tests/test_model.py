@@ -38,10 +38,12 @@ def graph() -> SlowGraph:
     return SlowGraph()
 
 
-def serve(graph: artifact.Graph) -> Predictor:
+def serve(graph: artifact.Graph, max_instances: int = 4) -> Predictor:
     metadata = artifact.read_metadata(programs.ROOT / "models/mnist/1")
     version = artifact.Model(metadata, graph)
-    return Predictor("mnist", version, max_instances=4, max_batch=8, max_pending=3, max_linger=0)
+    return Predictor(
+        "mnist", version, max_instances=max_instances, max_batch=8, max_pending=3, max_linger=0
+    )
 
 
 @pytest.fixture
@@ -77,6 +79,25 @@ async def test_requests_that_arrive_during_a_pass_share_the_next_and_a_full_queu
     assert graph.batches == [1, 2]
     assert all(len(answer["predictions"]) == 1 for answer in answers)
     await ask(model)
+    await model.close()
+
+
+@pytest.mark.parametrize(
+    ("images", "size"), [(1, 1), (8, 8), (9, 12), (12, 12), (13, 16), (65, 68)]
+)
+async def test_large_batches_are_of_few_sizes(images: int, size: int) -> None:
+    sizes = []
+
+    def graph(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(batch))
+        sums = batch.sum((1, 2)) / 784  # says which image it is
+        return sums[:, None].expand(-1, 10), sums > 0
+
+    model = serve(graph, max_instances=images)
+    answer, _ = await model({"instances": [[[i + 1] * 28] * 28 for i in range(images)]})
+    assert sizes == [size]
+    assert [each["probabilities"][0] for each in answer["predictions"]] == [*range(1, images + 1)]
+    assert all(each["accepted"] for each in answer["predictions"])
     await model.close()
 
 
