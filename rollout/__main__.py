@@ -1,34 +1,31 @@
 """Release versions of the service: ``python -m rollout --help``."""
 
-import os
 import signal
-
-if __name__ == "__main__":
-    # In a container this is process 1, which ignores signals without a handler, and the imports
-    # below take seconds.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-
-import argparse
-import json
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 
-import yaml
+from serving.start import interruptible_imports
 
-from rollout import canary, deploy, release, show
-from rollout.api import API
-from rollout.cluster import Cluster
-from rollout.decision import Verdict, judge
-from rollout.errors import NoEvidence, Refused, RolloutError
-from rollout.evidence import Evidence
-from rollout.flags import parse, plan
-from rollout.progress import End, Progress, next_patch
-from rollout.record import Record
-from rollout.source import Pods, Prometheus, Source, begin, look
-from rollout.template import Object, with_image, with_version
-from rollout.version import find
+with interruptible_imports(__name__):  # they take seconds
+    import argparse
+    import json
+    import time
+    from collections.abc import Callable, Sequence
+    from contextlib import suppress
+
+    import yaml
+
+    from rollout import canary, deploy, release, show
+    from rollout.api import API
+    from rollout.cluster import Cluster
+    from rollout.decision import Verdict, judge
+    from rollout.errors import NoEvidence, Refused, RolloutError
+    from rollout.evidence import Evidence
+    from rollout.flags import parse, plan
+    from rollout.progress import End, Progress, next_patch
+    from rollout.record import Record
+    from rollout.source import Pods, Prometheus, Source, begin, look
+    from rollout.template import Object, with_image, with_version
+    from rollout.version import find
 
 REFUSED, ROLLED_BACK, INCONCLUSIVE = 3, 4, 5
 ENDS = {End.PROMOTED: 0, End.ROLLED_BACK: ROLLED_BACK, End.INCONCLUSIVE: INCONCLUSIVE}
