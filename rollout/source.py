@@ -41,6 +41,8 @@ class Reading(NamedTuple):
     """Seconds since 1970, on this machine's clock, at which the counters had these values."""
     pods: Mapping[str, Pod]
     """The pods that have answered, by name."""
+    silent: frozenset[str] = frozenset()
+    """Those of ``pods`` that Prometheus has not scraped for a while: they may have gone."""
 
     def shows(self, revision: str | None) -> bool:
         """Return whether it is fresh and has a pod of ``revision``."""
@@ -161,8 +163,9 @@ def _reading(result: Iterable[Any], now: float, slow: float) -> Reading:
         series.setdefault(each["metric"].get("pod", ""), []).append(each)
     last = {pod: max(each["values"][-1][0] for each in mine) for pod, mine in series.items()}
     newest = max(last.values(), default=now)
-    # A pod that is far behind the others has gone: its last values count.
-    moment = min((at for at in last.values() if at > newest - RANGE / 3), default=newest)
+    # Of a pod that is far behind the others the last values count: it may have gone.
+    silent = frozenset(pod for pod, at in last.items() if at <= newest - RANGE / 3)
+    moment = min((at for pod, at in last.items() if pod not in silent), default=newest)
     pods = {}
     for name, mine in series.items():
         first, final = _process(mine, moment)
@@ -173,7 +176,7 @@ def _reading(result: Iterable[Any], now: float, slow: float) -> Reading:
         ]
         if metrics:
             pods[name] = _pod(mine[0]["metric"], SCRAPED_LABEL, metrics, slow)
-    return Reading(moment, pods)
+    return Reading(moment, pods, silent)
 
 
 def _process(series: Iterable[Any], moment: float) -> tuple[float, float]:
@@ -247,7 +250,8 @@ def look(api: API, source: Source, evidence: Evidence, live: Component) -> bool:
             if pod["metadata"]["labels"].get(REVISION_LABEL) == revision
         }
         answering = {name for name, pod in own.items() if _is_ready(pod)} & evidence.seen.keys()
-        return answering <= reading.pods.keys() and (reading.shows(revision) or not own)
+        heard = reading.pods.keys() - reading.silent
+        return answering <= heard and (reading.shows(revision) or not own)
 
     # A fault of both versions, seen only in the canary's pods, would condemn it.
     if not is_seen(live.rolled_out):

@@ -4,6 +4,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ from rollout.api import API
 from rollout.canary import Component
 from rollout.errors import NoEvidence
 from rollout.evidence import Evidence, Pod
-from rollout.source import Pods, Prometheus, Reading, begin
+from rollout.source import REVISION_LABEL, Pods, Prometheus, Reading, begin, look
 from standalone import pod
 from standalone.canary import Revision
 from standalone.objects import Objects
@@ -170,6 +172,30 @@ def test_a_reading_tells_of_who_is_in_it_while_it_is_fresh(
 ) -> None:
     pods = {"a": Pod("predictor", revision, 0, {})}
     assert Reading(time.time() - age, pods).shows("new") == shows
+
+
+@pytest.mark.parametrize(("ready", "counted"), [("True", 0), ("False", 30)])
+def test_a_pod_that_is_ready_and_no_longer_scraped_has_not_gone(ready: str, counted: int) -> None:
+    """What goes wrong for both versions would be seen in the canary alone, and condemn it."""
+    live = replace(LIVE, rolled_out="revision of a", created="revision of b")
+    pods: Any = {
+        name: {
+            "metadata": {"labels": {REVISION_LABEL: f"revision of {name}"}},
+            "status": {"conditions": [{"type": "Ready", "status": status}]},
+        }
+        for name, status in (("a", ready), ("b", "True"))
+    }
+    api: Any = SimpleNamespace(pods=lambda: pods)
+    evidence = Evidence(slow=0.5)
+    begun = {name: Pod("predictor", f"revision of {name}", 0, {"calls": 10}) for name in pods}
+    evidence.begin(live, datetime.now(UTC), begun)
+    at = time.time()
+    result = [calls("a", (at - 90, 10)), calls("b", (at - 15, 10), (at, 40))]
+    body = json.dumps({"data": {"result": result}})
+    with serving(lambda: body) as port:
+        prometheus = Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist")
+        assert look(api, prometheus, evidence, live) == bool(counted)
+    assert evidence.steps()[0].canary.calls == counted
 
 
 def test_a_prometheus_that_is_away_is_said() -> None:
