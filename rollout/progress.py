@@ -140,11 +140,9 @@ class Progress:
             raise Refused("no canary is running, since its start was stopped: give the version")
         promoted = live.template != found.stable_template
         action = "promoted" if promoted else "aborted"
-        by_others = "by other means than rollout"
-        self._api.update(
-            lambda record: record.note(action, found, 100 if promoted else 0, by_others)
-        )
-        self._say(f"{action} {by_others}: {found.canary} of the {found.component}")
+        why = "nobody has noted by whom"
+        self._api.update(lambda record: record.note(action, found, 100 if promoted else 0, why))
+        self._say(f"{action}, {why}: {found.canary} of the {found.component}")
         return End.PROMOTED if promoted else End.ROLLED_BACK
 
     def _wait(self, live: Component, found: Release) -> End | None:

@@ -197,6 +197,26 @@ def test_an_api_server_that_is_away_when_the_canary_has_begun_is_waited_for(
     assert run(world) == 0
 
 
+def test_a_promotion_that_could_not_be_noted_is_not_said_to_be_by_others(
+    world: World,
+    traffic: Traffic,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = API.update
+
+    def away(api: API, *args: Any) -> Any:
+        if percent(world) is None:
+            monkeypatch.setattr(API, "update", ours)
+            raise Unreachable("the API server does not answer")
+        return ours(api, *args)
+
+    monkeypatch.setattr(API, "update", away)
+    assert run(world) == 0
+    assert "promoted, nobody has noted by whom: version 2" in capsys.readouterr().err
+    assert history(world, capsys)[-1]["reason"] == "nobody has noted by whom"
+
+
 def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
     world: World,
     traffic: Traffic,
