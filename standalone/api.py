@@ -93,7 +93,7 @@ async def _changed(request: web.Request, objects: Objects, resource: Resource) -
         # Python's client says it in the URL, kubectl in the body.
         dry = "dryRun" in request.query or b'"dryRun"' in await request.read()
         return objects.get(request.path) if dry else objects.delete(request.path)
-    body = await _body(request)
+    body = await _body(request) if request.method in ("POST", "PUT", "PATCH") else None
     query = request.query
     dry = "dryRun" in query
     manager = query.get("fieldManager") or request.headers.get("User-Agent", "?").split("/")[0]

@@ -88,6 +88,7 @@ def test_names_can_be_made_up(client: httpx.Client) -> None:
         ("POST", MAPS, "{}", 422, "name or generateName is required"),
         ("PATCH", f"{MAPS}/notes", "{}", 404, '"notes" not found'),
         ("PUT", f"{MAPS}/notes", "[]", 405, "PUT is not done here"),
+        ("OPTIONS", MAPS, "", 405, "OPTIONS is not done here"),
         ("POST", MAPS, "a: 2026-01-01", 400, "the body cannot be read"),
         ("POST", MAPS, "[" * 5000, 400, "the body cannot be read"),
         ("POST", MAPS, '{"metadata": null}', 400, "its metadata are no object"),
