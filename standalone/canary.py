@@ -32,6 +32,7 @@ class Target:
     revision: str
     percent: int
     tag: str | None = None
+    """``prev`` or ``latest``: requests to the host ``<tag>-<service>-<component>`` all go to it."""
     latest: bool = False
     """Whether it goes to the latest ready revision, whichever that is."""
 
@@ -63,11 +64,8 @@ class Component:
         self.percent = spec.get(PERCENT)
         self.tag_routing = annotations.get(TAG_ROUTING) == "true"
         if not self.revisions or self.revisions[-1].template != template:
-            name = f"{self.name}-{self._number():05}"
+            name = f"{self.name}-{len(self.revisions) + 1:05}"
             self.revisions.append(Revision(name, template))
-
-    def _number(self) -> int:
-        return 1 + int(self.revisions[-1].name.rpartition("-")[2]) if self.revisions else 1
 
     @property
     def latest_created(self) -> Revision:

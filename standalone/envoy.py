@@ -12,21 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from standalone.canary import Target
+
 CONNECT_TIMEOUT = "2s"
 REQUEST_TIMEOUT = "60s"
 IDLE_TIMEOUT = "60s"
 """Less than the 65 s after which the programs close an idle connection."""
 MANY = 100_000
 TYPES = "type.googleapis.com/envoy"
-
-
-class Revision(NamedTuple):
-    """A running process that gets a share of the traffic, or only the requests to its tag."""
-
-    name: str
-    weight: int
-    tag: str | None = None
-    """``prev`` or ``latest``: requests to the host ``<tag>-<service>-<component>`` all go here."""
 
 
 class Door(NamedTuple):
@@ -70,11 +63,11 @@ def write_clusters(ports: dict[Door, dict[str, int]], folder: Path) -> None:
     _write(folder / "clusters.json", "config.cluster.v3.Cluster", clusters)
 
 
-def write_routes(revisions: dict[Door, list[Revision]], folder: Path) -> None:
-    """Send each door's traffic to its ``revisions``; a door without any answers 503."""
-    for door, behind in revisions.items():
+def write_routes(traffic: dict[Door, list[Target]], folder: Path) -> None:
+    """Split the traffic of each door; one without any answers 503."""
+    for door, targets in traffic.items():
         path = folder / f"{door.name}.json"
-        _write(path, "config.route.v3.RouteConfiguration", [_routes(door, behind)])
+        _write(path, "config.route.v3.RouteConfiguration", [_routes(door, targets)])
 
 
 def _write(path: Path, kind: str, resources: list[dict[str, Any]]) -> None:
@@ -84,18 +77,18 @@ def _write(path: Path, kind: str, resources: list[dict[str, Any]]) -> None:
     draft.replace(path)  # Envoy only notices moves
 
 
-def _routes(door: Door, revisions: list[Revision]) -> dict[str, Any]:
-    everybody = [each for each in revisions if each.weight]
+def _routes(door: Door, targets: list[Target]) -> dict[str, Any]:
+    shares = [each for each in targets if each.percent]
     split: dict[str, Any] = {"direct_response": {"status": 503}}
-    if everybody:
+    if shares:
         split = {"route": {"weighted_clusters": {"clusters": [
-            {"name": _cluster_name(door, each.name), "weight": each.weight} for each in everybody
+            {"name": _cluster_name(door, each.revision), "weight": each.percent} for each in shares
         ]}, "timeout": REQUEST_TIMEOUT}}  # fmt: skip
     hosts = [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **split}]}]
-    for each in revisions:
+    for each in targets:
         if each.tag:
             host = f"{each.tag}-{door.component}"
-            route = {"cluster": _cluster_name(door, each.name), "timeout": REQUEST_TIMEOUT}
+            route = {"cluster": _cluster_name(door, each.revision), "timeout": REQUEST_TIMEOUT}
             hosts.append({
                 "name": each.tag,
                 "domains": [host, f"{host}.*", f"{host}:*"],

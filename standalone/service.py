@@ -15,7 +15,7 @@ import httpx
 
 from standalone import canary, pod
 from standalone.address import LOOPBACK, Address, free_ports
-from standalone.envoy import Door, Revision, bootstrap, write_clusters, write_routes
+from standalone.envoy import Door, bootstrap, write_clusters, write_routes
 from standalone.manifest import Container, ManifestError, read_container
 from standalone.objects import APIError, Object, Objects
 from standalone.processes import ProcessDied, Processes
@@ -227,12 +227,10 @@ class Service:
             Door(component, outside.host, outside.grpc_port, http2=True),
         )
 
-    def _traffic(self) -> dict[Door, list[Revision]]:
-        """The revisions behind each door, with their weights."""
+    def _traffic(self) -> dict[Door, list[canary.Target]]:
+        """The targets behind each door."""
         return {
-            door: [
-                Revision(target.revision, target.percent, target.tag) for target in found.traffic()
-            ]
+            door: found.traffic()
             for name, found in self._components.items()
             for door in self._doors(name)
         }

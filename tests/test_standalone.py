@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from standalone.address import Address, check_free
-from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
+from standalone.canary import Target
+from standalone.envoy import Door, bootstrap, find_envoy, write_clusters, write_routes
 from standalone.manifest import ManifestError, read_container, read_manifest
 from tests import programs
 
@@ -226,7 +227,7 @@ def test_envoy_takes_the_configuration(tmp_path: Path) -> None:
     if not envoy:
         pytest.skip("Envoy has no build for this machine")
     doors = {
-        Door("p", "127.0.0.1", 1080): [Revision("p-1", 90, "prev"), Revision("p-2", 10)],
+        Door("p", "127.0.0.1", 1080): [Target("p-1", 90, "prev"), Target("p-2", 10)],
         Door("p", "127.0.0.1", 1081, http2=True): [],
     }
     write_clusters({door: {"p-1": 81, "p-2": 82} for door in doors}, tmp_path)

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from standalone.envoy import Door, Revision, bootstrap, find_envoy, write_clusters, write_routes
+from standalone.canary import Target
+from standalone.envoy import Door, bootstrap, find_envoy, write_clusters, write_routes
 from tests import programs
 from tests.digits import draw, encode
 
@@ -76,7 +77,7 @@ async def test_concurrent_requests_share_calls_and_both_pods_get_some(tmp_path: 
         pods = {"one": one.http_port, "two": two.http_port}
         door = Door("predictor", "127.0.0.1", port)
         write_clusters({door: pods}, tmp_path)
-        write_routes({door: [Revision(name, 50) for name in pods]}, tmp_path)
+        write_routes({door: [Target(name, 50) for name in pods]}, tmp_path)
         config = json.dumps(bootstrap([door], tmp_path))
         flags = ("--disable-hot-restart", "--log-level", "off", "--config-yaml", config)
         proxy = await asyncio.create_subprocess_exec(envoy, *flags)
