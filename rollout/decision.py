@@ -189,17 +189,16 @@ def _guardrail(steps: Sequence[Step], name: str, limit: float) -> Check:
     """Check whether the canary has more than its share of the bad calls."""
     evidence = 0.0
     for step in steps:
-        canary = step.canary.bad[name]
-        total = canary + step.stable.bad[name]
-        evidence += float(log_e_value(canary, total, step.share, one_sided=True))
-    bad, calls = (
-        [sum(numbers) for numbers in zip(*pairs, strict=True)]
-        for pairs in (
-            [(step.canary.bad[name], step.stable.bad[name]) for step in steps],
-            [(step.canary.calls, step.stable.calls) for step in steps],
-        )
-    )
-    text = f"canary {bad[0]} of {calls[0]} calls, stable {bad[1]} of {calls[1]}"
+        bad = step.canary.bad[name]
+        total = bad + step.stable.bad[name]
+        evidence += float(log_e_value(bad, total, step.share, one_sided=True))
+
+    def counted(arms: Sequence[Arm]) -> str:
+        return f"{sum(arm.bad[name] for arm in arms)} of {sum(arm.calls for arm in arms)}"
+
+    canary = counted([step.canary for step in steps])
+    stable = counted([step.stable for step in steps])
+    text = f"canary {canary} calls, stable {stable}"
     odds = f"{_odds(evidence)} that it is worse; {_odds(limit)} would condemn"
     verdict = Verdict.BAD if evidence >= limit else Verdict.HEALTHY
     return Check(name, verdict, f"{text} ({odds})")

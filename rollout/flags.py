@@ -204,9 +204,8 @@ def shares(text: str) -> tuple[int, ...]:
 
 def ascending(text: str) -> tuple[int, ...]:
     """Parse the steps of a plan: percentages that ascend to 100."""
-    *first, last = (int(each) for each in text.split(","))
-    found = (*first, last)
-    if last != 100 or not first or found[0] < 1 or list(found) != sorted(set(found)):
+    found = tuple(int(each) for each in text.split(","))
+    if len(found) < 2 or found[0] < 1 or found[-1] != 100 or list(found) != sorted(set(found)):
         raise argparse.ArgumentTypeError("must ascend to 100, such as 5,25,100")
     return found
 

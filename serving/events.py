@@ -93,7 +93,7 @@ def reply(
         Headers and body.
     """
     attributes = {
-        "id": _answer_id(event),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{event['source']} {event['id']}")),
         "type": RESPONSE_TYPE,
         "source": f"io.kserve.inference.{model_name}",
         "datacontenttype": "application/json",
@@ -107,10 +107,6 @@ def reply(
     else:
         answer_headers, body = to_binary(CloudEvent(attributes, content), lambda data: data)
     return answer_headers, body
-
-
-def _answer_id(event: CloudEvent) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{event['source']} {event['id']}"))
 
 
 def payload(event: CloudEvent) -> Any:

@@ -13,14 +13,13 @@ import orjson
 from cloudevents.http import CloudEvent
 from confluent_kafka import Message
 
-from serving.events import STRUCTURED
+from serving.events import REQUIRED, STRUCTURED
 from serving.json import is_json
 
 PLAIN = "dev.knative.kafka.event"
 """The type of an event that is made from a plain record."""
 JSON = "application/json"
 """The default content type of an event in structured mode."""
-REQUIRED = ("specversion", "id", "source", "type")
 
 
 class Record(NamedTuple):
