@@ -45,19 +45,22 @@ def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]
         rendered: the objects of the overlay.
         live: the live InferenceService.
         recorded: the settings of the last deployment; if empty, all of the live release is kept.
+
+    Raises:
+        Refused: the service lacks a component.
     """
     objects = copy.deepcopy(rendered)
     wanted = record(objects)["data"]
     recorded = recorded or wanted
     spec = service(objects)["spec"]
     for name in COMPONENTS:
-        image = f"{name.upper()}_IMAGE"
+        image, present = f"{name.upper()}_IMAGE", canary.read(live, name)
         if wanted.get(image) == recorded.get(image):
-            container(spec[name])["image"] = container(live["spec"][name])["image"]
-        if PERCENT in live["spec"][name]:
-            spec[name][PERCENT] = live["spec"][name][PERCENT]
+            container(spec[name])["image"] = container(present.template)["image"]
+        if present.percent is not None:
+            spec[name][PERCENT] = present.percent
     if all(wanted.get(name) == recorded.get(name) for name in VERSION):
-        running = container(live["spec"]["predictor"])["env"]
+        running = container(live["spec"]["predictor"]).get("env", ())
         released = [each for each in running if each["name"] in VERSION]
         choose_version(spec["predictor"], released)
     # So that the API server refuses it if somebody has changed the service since it was read.
@@ -112,7 +115,7 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
 
     Raises:
         ClusterError: ``kubectl`` failed.
-        Refused: see ``plan``.
+        Refused: see ``keep_released`` and ``plan``.
         ValueError: the overlay does not render one InferenceService and one ``mnist-release``.
     """
     rendered = render(overlay)

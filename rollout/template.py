@@ -46,7 +46,7 @@ def variables(template: Object) -> dict[str, str | None]:
 def choose_version(template: Object, chosen: Iterable[Object]) -> None:
     """Replace the variables that choose the version by ``chosen``, in place."""
     serving = container(template)
-    others = [each for each in serving["env"] if each["name"] not in VERSION]
+    others = [each for each in serving.get("env", ()) if each["name"] not in VERSION]
     serving["env"] = [*chosen, *others]
 
 

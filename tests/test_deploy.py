@@ -19,9 +19,9 @@ import pytest
 from rollout import canary, deploy
 from rollout.canary import PERCENT
 from rollout.cluster import Cluster as Client
-from rollout.errors import ClusterError
+from rollout.errors import ClusterError, Refused
 from rollout.record import Record
-from rollout.template import Version, fingerprint, variables, with_version
+from rollout.template import VERSION, Version, fingerprint, variables, with_version
 from standalone.objects import APIError, Objects
 from tests import cluster, programs
 from tests.manifests import Object, of_kind, render
@@ -287,6 +287,17 @@ def test_in_standard_mode_nothing_is_replaced_that_should_be_a_canary(
 
     world.commit("release.env", "CANARY_PERCENT=10", "CANARY_PERCENT=100")
     assert world.deploy().stderr == "rollout: replaced: the predictor\n"
+
+
+def test_a_live_service_that_lacks_what_git_has_is_no_stack_trace(world: World) -> None:
+    live = world.live()
+    del live["spec"]["predictor"]["containers"][0]["env"]
+    kept = deploy.keep_released(render(world.overlays / "production"), live, {})
+    chosen = variables(deploy.service(kept)["spec"]["predictor"])
+    assert not chosen.keys() & {*VERSION}
+    del live["spec"]["transformer"]
+    with pytest.raises(Refused, match="the service has no transformer"):
+        deploy.keep_released(kept, live, {})
 
 
 def test_beside_a_template_that_is_not_rolled_out_no_canary_begins(world: World) -> None:

@@ -17,7 +17,7 @@ from rollout.api import API
 from rollout.errors import Conflict, Refused, Unreachable
 from rollout.record import Record
 from rollout.release import start
-from rollout.template import describe, with_image
+from rollout.template import Version, describe, variables, with_image, with_version
 from standalone.objects import APIError
 from tests import programs
 from tests.releases import PATH, World
@@ -101,6 +101,11 @@ def test_a_component_that_there_is_not_or_that_is_no_container_is_refused() -> N
         canary.read(service, "transformer")
     with pytest.raises(Refused, match="a runtime of KServe's"):
         describe(canary.read(service, "predictor").template)
+
+
+def test_a_container_without_variables_gets_those_of_the_version() -> None:
+    made = with_version({"containers": [{"image": "x"}]}, Version("MODEL_VERSION", "2", "abc"))
+    assert variables(made) == {"MODEL_VERSION": "2", "MODEL_DIGEST": "abc"}
 
 
 def test_nothing_to_promote_or_abort_is_refused(world: World) -> None:
