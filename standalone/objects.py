@@ -164,6 +164,7 @@ class Objects:
             after = {at: value for at, value in after.items() if at[0] != "status"}
             after |= {at: value for at, value in before.items() if at[0] == "status"}
         made = tree(after)
+        after = leaves(made)  # without the values that a patch has replaced with objects
         metadata, name = made.get("metadata"), path.rpartition("/")[2]
         if not isinstance(metadata, dict) or metadata.get("name") != name:
             raise APIError(400, "BadRequest", f"metadata.name must be {name}, as in the URL")

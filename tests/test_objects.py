@@ -116,6 +116,8 @@ def test_a_json_patch_leaves_an_object(objects: Objects) -> None:
 
 def test_an_object_in_the_place_of_a_value(objects: Objects) -> None:
     assert objects.patch(PATH, {"data": {"a": {"c": "1"}}}, "me")["data"]["a"] == {"c": "1"}
+    with refused(422, "Invalid"):
+        objects.patch(PATH, {"kind": {"of": "ConfigMap"}}, "me")
 
 
 @pytest.mark.parametrize("write", ["patch", "replace", "apply"])
