@@ -175,9 +175,11 @@ async def _watched(
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     with objects.watch() as events:
-        for each in objects.list("/"):  # changed after the client's list
+        missed = [("ADDED", each) for each in objects.list("/")]
+        missed += [("DELETED", each) for each in objects.deleted.values() if since]
+        for event_type, each in missed:  # changed after the client's list
             if int(each["metadata"]["resourceVersion"]) > since:
-                events.put_nowait({"type": "ADDED", "object": each})
+                events.put_nowait({"type": event_type, "object": each})
         try:
             async with asyncio.timeout(patience):
                 while True:

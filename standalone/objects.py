@@ -49,6 +49,8 @@ class Objects:
         self._watches: list[asyncio.Queue[Object]] = []
         self.version = "0"
         """The ``resourceVersion`` of the last change."""
+        self.deleted: dict[str, Object] = {}
+        """What is deleted, by path; its ``resourceVersion`` is that of the deletion."""
 
     def get(self, path: str) -> Object:
         """A copy of one object; raises APIError if there is none."""
@@ -138,7 +140,9 @@ class Objects:
     def delete(self, path: str) -> Object:
         """Delete an object, and return it."""
         gone = self.get(path)
+        self.version = gone["metadata"]["resourceVersion"] = str(next(self._versions))
         del self._objects[path]
+        self.deleted[path] = gone
         self._managed = {key: each for key, each in self._managed.items() if key[0] != path}
         self._tell("DELETED", gone)
         return gone
@@ -197,6 +201,7 @@ class Objects:
             metadata["generation"] += made.get("spec") != live.get("spec")
         self.version = metadata["resourceVersion"] = str(next(self._versions))
         self._objects[path] = made
+        self.deleted.pop(path, None)
         self._tell("MODIFIED" if live else "ADDED", made)
         return copy.deepcopy(made)
 

@@ -140,6 +140,21 @@ def test_a_watch_begins_where_the_list_ended(client: httpx.Client) -> None:
     assert json.loads(event)["object"] == more
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_watch_tells_what_was_deleted_since_the_list(
+    client: httpx.Client, *, listed: bool
+) -> None:
+    """``kubectl wait --for=delete`` would wait for it in vain."""
+    client.post(MAPS, json=NOTES)
+    version = client.get(MAPS).json()["metadata"]["resourceVersion"] if listed else ""
+    client.delete(f"{MAPS}/notes")
+    query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
+    events = [json.loads(line) for line in client.get(MAPS, params=query).text.splitlines()]
+    assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == (
+        [("DELETED", "notes")] if listed else []
+    )
+
+
 def test_protobuf_is_an_unsupported_media_type(client: httpx.Client) -> None:
     """As ``kubectl create configmap`` sends it."""
     headers = {"Content-Type": "application/vnd.kubernetes.protobuf"}
