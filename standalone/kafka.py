@@ -1,18 +1,21 @@
 """Answers the images of a Kafka topic in another one: ``python -m standalone.kafka --help``."""
 
-import argparse
-import asyncio
-import logging
-import signal
-import sys
-from pathlib import Path
-from typing import Any
+from serving.start import interruptible_imports
 
-import aiohttp
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+with interruptible_imports(__name__):
+    import argparse
+    import asyncio
+    import logging
+    import signal
+    import sys
+    from pathlib import Path
+    from typing import Any
 
-from standalone.bridge import MAX_IN_FLIGHT, Bridge, Topics
-from standalone.delivery import Delivery
+    import aiohttp
+    from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+
+    from standalone.bridge import MAX_IN_FLIGHT, Bridge, Topics
+    from standalone.delivery import Delivery
 
 log = logging.getLogger(__name__)
 

@@ -304,6 +304,23 @@ def test_sigterm_is_heeded_while_it_starts(tmp_path: Path, module: str) -> None:
         assert running.process.wait(30) == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize(
+    ("module", "imported"), [("rollout", "yaml"), ("standalone.kafka", "aiohttp")]
+)
+def test_ctrl_c_while_it_imports_is_no_stack_trace(
+    tmp_path: Path, module: str, imported: str
+) -> None:
+    (tmp_path / f"{imported}.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=programs.ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")
 def test_the_probe_of_liveness_beside_grpc_tells_whether_it_lives(tmp_path: Path) -> None:
     transformer = manifests.component(manifests.render_overlay("production", "grpc"), "transformer")

@@ -2,10 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,15 +311,3 @@ def test_the_service_alone_is_changed_and_only_its_specification(world: World) -
     for changing in ("resourceVersion", "generation"):
         del before[changing], after[changing]
     assert before == after
-
-
-def test_ctrl_c_while_it_imports_ends_it_without_a_stack_trace(tmp_path: Path) -> None:
-    (tmp_path / "yaml.py").write_text("import signal; signal.raise_signal(signal.SIGINT)")
-    done = subprocess.run(
-        [sys.executable, "-m", "rollout", "--help"],
-        cwd=programs.ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (130, "")
