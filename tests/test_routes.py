@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from serving.app import App
-from serving.errors import InvalidInput
-from transformer.routes import add_routes, read_form
+from serving.errors import InvalidInput, TooLarge
+from transformer.routes import MOST_BOUNDARIES, PADDING, add_routes, read_form
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +50,31 @@ async def test_a_form_of_too_many_parameters_is_refused() -> None:
     assert await read_form("multipart/form-data; boundary=x" + ";" * 99, body) == [b"1"]
     with pytest.raises(InvalidInput, match="more than 100 parameters"):
         await read_form("multipart/form-data; boundary=x" + ";" * 100, body)
+
+
+async def test_a_form_of_too_many_boundaries_is_refused() -> None:
+    """In a file too: they are none, since no line ends there, but the parser stops at each."""
+    kind, end = "multipart/form-data; boundary=x", b"--x--"
+    file = b"\r\n--x." * (MOST_BOUNDARIES - 1)
+    assert await read_form(kind, part("a", file) + end) == [file]
+    with pytest.raises(TooLarge, match="more than 2,001 boundaries"):
+        await read_form(kind, part("a", file + b"\r\n--x.") + end)
+
+
+async def test_as_many_parts_as_are_read_have_few_enough_boundaries() -> None:
+    kind, end = "multipart/form-data; boundary=x", b"--x--\r\n"
+    field = part("b", b"").replace(b"filename", b"else")
+    form = b"\r\n" + (part("a", b"1") + field) * 1000 + end
+    assert await read_form(kind, form) == [b"1"] * 1000
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\t", b" \t"])
+async def test_a_boundary_of_too_many_blanks_is_refused(blank: bytes) -> None:
+    kind, end = "multipart/form-data; boundary=x", part("b", b"2")[3:] + b"--x--"
+    blanks = (blank * PADDING)[: PADDING - 1]
+    assert await read_form(kind, part("a", b"1") + b"--x" + blanks + end) == [b"1", b"2"]
+    with pytest.raises(InvalidInput, match="100 blanks and more"):
+        await read_form(kind, part("a", b"1") + b"--x" + blanks + blank + end)
 
 
 @pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "zlib", "utf-16"])

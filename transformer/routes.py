@@ -31,6 +31,11 @@ BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 MOST_PARAMETERS = 100
 """Most parameters of a form or of a part of it; semicolons in a file name count too. The time to
 parse them grows with the square of their number."""
+MOST_BOUNDARIES = 2001
+"""Most boundaries behind the first: of as many parts as Starlette reads. Also counted are those in
+a file, where none should be; the parser, in Python, takes 1 µs for each."""
+PADDING = 100
+"""Fewest blanks behind a boundary that are too many: each takes the parser 0.2 µs."""
 
 
 def add_routes(app: App) -> None:
@@ -86,7 +91,8 @@ async def read_form(content_type: str, body: bytes) -> list[bytes]:
     Raises:
         HTTPException: 415, the body is not a multipart form.
         InvalidInput: the form is malformed, or has no file.
-        TooLarge: it has more than a thousand files or fields, the most that Starlette reads.
+        TooLarge: it has more than a thousand files or fields, the most that Starlette reads, or
+            more boundaries than these need.
     """
 
     async def stream() -> AsyncGenerator[bytes, None]:
@@ -105,6 +111,7 @@ async def read_form(content_type: str, body: bytes) -> list[bytes]:
     boundary = parameters.get(b"boundary", b"").decode("latin-1")
     if not BOUNDARY.fullmatch(boundary):
         raise InvalidInput("not a valid form: its boundary is missing or not as in RFC 2046")
+    _check_boundaries(body, b"\r\n--" + boundary.encode())
     # Without the client's charset: the form's texts are not used, and some of Python's codecs take
     # a quarter of a minute for a megabyte.
     headers = Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
@@ -123,3 +130,22 @@ async def read_form(content_type: str, body: bytes) -> list[bytes]:
     if not files:
         raise InvalidInput("expected at least one file in the form")
     return files
+
+
+def _check_boundaries(body: bytes, boundary: bytes) -> None:
+    """Check that a form does not have too many boundaries, nor too many blanks behind one.
+
+    Raises:
+        InvalidInput, TooLarge: it has.
+    """
+    at = body.find(boundary)
+    for _ in range(MOST_BOUNDARIES):
+        if at < 0:
+            return
+        at += len(boundary)
+        padding = body[at : at + PADDING]
+        if len(padding) == PADDING and not padding.strip(b" \t"):
+            raise InvalidInput(f"not a valid form: {PADDING} blanks and more at a boundary")
+        at = body.find(boundary, at)
+    if at >= 0:
+        raise TooLarge(f"the form has more than {MOST_BOUNDARIES:,} boundaries")
