@@ -34,6 +34,8 @@ TIMEOUT = 30
 """Seconds that a client has to complete a head that it has begun, and again for the body."""
 UNREAD = 30
 """Seconds that a client has to read what it is sent."""
+MOST_CHUNKS = 65_536
+"""Most chunks of a body, which may have a byte each, and take 0.4 µs."""
 PIPELINED = 64
 """Requests that a client may have waiting behind the one that is being answered."""
 GOODBYE = 1
@@ -43,6 +45,9 @@ INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=
 TOO_LARGE = refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"request line and headers have more than {LONGEST_HEAD} bytes",
+).encode(keep_alive=False)
+TOO_MANY_CHUNKS = refusal(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MOST_CHUNKS:,} chunks"
 ).encode(keep_alive=False)
 TOO_SLOW = refusal(
     HTTPStatus.REQUEST_TIMEOUT, f"the request was not complete after {TIMEOUT} s"
@@ -88,6 +93,8 @@ class Protocol(HttpToolsProtocol):
         self._bodies = bodies
         self._overhead = 0
         """Bytes since a head began, a part of a body came, or either was complete."""
+        self._chunks = 0
+        """Chunks of the body."""
         self._idle = Timeout(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self._part = Timeout(self.loop, TIMEOUT, self._time_out)
         self._unread = Timeout(self.loop, UNREAD, lambda: self.transport.abort())
@@ -149,6 +156,8 @@ class Protocol(HttpToolsProtocol):
             return
         if self._overhead > LONGEST_HEAD:
             self._close(TOO_LARGE)
+        elif self._chunks > MOST_CHUNKS:
+            self._close(TOO_MANY_CHUNKS)
         elif not self._part.has_begun():
             self._part.begin()
 
@@ -156,7 +165,7 @@ class Protocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head = True
-        self._overhead = 0
+        self._overhead = self._chunks = 0
 
     def on_headers_complete(self) -> None:
         """A head is complete: begin to answer the request, or refuse it at once."""
@@ -179,6 +188,10 @@ class Protocol(HttpToolsProtocol):
                 self._begin(found, query, is_next=is_next)
             else:
                 super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body begins."""
+        self._chunks += 1
 
     def on_body(self, body: bytes) -> None:
         """Pass on a piece of a body, or drop it if its request is refused."""
