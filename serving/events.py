@@ -13,7 +13,7 @@ from cloudevents.conversion import to_binary, to_structured
 from cloudevents.http import CloudEvent
 
 from serving.errors import InvalidInput
-from serving.json import is_json, read_json
+from serving.json import LONGEST_NAME, is_json, read_json
 
 STRUCTURED = "application/cloudevents+json"
 RESPONSE_TYPE = "io.kserve.inference.response"
@@ -46,6 +46,10 @@ def read(headers: Mapping[str, str], body: bytes) -> CloudEvent | None:
             continue
         if not (isinstance(value, str) and value):
             raise InvalidInput(f"not a valid CloudEvent: expected '{name}' to be a string")
+        if len(value) > LONGEST_NAME:
+            raise InvalidInput(
+                f"not a valid CloudEvent: '{name}' has more than {LONGEST_NAME} characters"
+            )
     return CloudEvent(attributes, data)
 
 

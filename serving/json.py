@@ -12,6 +12,9 @@ MOST_VALUES = 500_000
 """Most values in one body; 256 images as numbers have 200,704, in 7,425 lists. An empty list takes
 two bytes of a body, but 56 of memory."""
 
+LONGEST_NAME = 4096
+"""Most characters in an id, a name, or an attribute of an event: answers and errors repeat them."""
+
 
 def read_json(body: bytes) -> Any:
     """The value in ``body``.

@@ -16,7 +16,7 @@ from kserve.utils.numpy_codec import from_np_dtype
 from numpy.typing import NDArray
 
 from serving.errors import InvalidInput, TooLarge
-from serving.json import MOST_VALUES, read_json, write_json
+from serving.json import LONGEST_NAME, MOST_VALUES, read_json, write_json
 
 MOST_TENSORS = 16
 """Most inputs, and most outputs, that one request may name."""
@@ -83,7 +83,12 @@ def check_message(request: Any) -> None:
     """
     if max(len(request.inputs), len(request.outputs)) > MOST_TENSORS:
         raise InvalidInput(f"expected at most {MOST_TENSORS} inputs and {MOST_TENSORS} outputs")
+    _check_name("id", request.id)
+    for output in request.outputs:
+        _check_name("name", output.name)
     for tensor in request.inputs:
+        _check_name("name", tensor.name)
+        _check_name("datatype", tensor.datatype)
         _check_shape(tensor.name, tensor.shape)
         if any(len(values) > MOST_VALUES for _, values in tensor.contents.ListFields()):
             raise TooLarge(f"input '{tensor.name}' has more than {MOST_VALUES} values")
@@ -251,7 +256,14 @@ def _required(entry: dict[str, Any], key: str, kind: type) -> Any:
     value = entry.get(key)
     if not isinstance(value, kind):
         raise InvalidInput(f"expected '{key}' to be a JSON {_JSON_NAMES[kind]}")
+    if isinstance(value, str):
+        _check_name(key, value)
     return value
+
+
+def _check_name(key: str, value: str) -> None:
+    if len(value) > LONGEST_NAME:
+        raise InvalidInput(f"'{key}' has more than {LONGEST_NAME} characters")
 
 
 def _optional(entry: dict[str, Any], key: str, kind: type) -> Any:

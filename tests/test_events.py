@@ -18,6 +18,7 @@ from serving.errors import (
     TooLarge,
     Unavailable,
 )
+from serving.json import LONGEST_NAME
 from standalone.delivery import retryable
 from tests.echo import V1, Echo
 
@@ -180,6 +181,18 @@ def test_an_event_of_many_attributes_holds_nobody_up(mode: str) -> None:
     event = events.read(headers, content)
     assert event is not None
     assert many.items() <= event.get_attributes().items()
+
+
+@pytest.mark.parametrize("name", [*events.REQUIRED, *events.OPTIONAL])
+async def test_an_attribute_that_would_be_repeated_for_megabytes_is_refused(
+    echo_client: httpx.AsyncClient, name: str
+) -> None:
+    headers = {"content-type": events.STRUCTURED}
+    for length, status in ((LONGEST_NAME, 200), (LONGEST_NAME + 1, 400)):
+        content = structured(data={}, **{name: "ä" * length})
+        answer = await echo_client.post(V1, content=content, headers=headers)
+        assert answer.status_code == status
+    assert f"'{name}' has more than 4096 characters" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from serving import grpc as served
 from serving import protobuf
 from serving.errors import LONGEST
-from serving.json import MOST_VALUES
+from serving.json import LONGEST_NAME, MOST_VALUES
 from serving.v2 import MOST_DIMENSIONS, check_message
 from tests import apps, programs
 from tests.echo import Echo
@@ -92,6 +92,9 @@ PARAMETERS = {str(number): {"bool_param": True} for number in range(250)}
 """Each has four fields: itself, its key, its value, and what is in that."""
 FILES = {"bytes_contents": [b""] * 1000}
 NUMBERS = {"uint_contents": [7] * (MOST_VALUES + 1)}
+LONG = "x" * (LONGEST_NAME + 1)
+ID = pb.ModelInferRequest(id=LONG)
+OUTPUT = pb.ModelInferRequest(outputs=[{"name": LONG}])
 
 
 def request(**more: Any) -> bytes:
@@ -114,6 +117,10 @@ def request(**more: Any) -> bytes:
         (GOOD.SerializeToString() + b"\x2a\x00" * 16, "expected at most 16 inputs and 16 outputs"),
         (request(shape=SHAPE), "input 'images': 'shape' has more than 16 sizes"),
         (request(contents=NUMBERS), "input 'images' has more than 500000 values"),
+        (request(name=LONG), "'name' has more than 4096 characters"),
+        (request(datatype=LONG), "'datatype' has more than 4096 characters"),
+        (request() + OUTPUT.SerializeToString(), "'name' has more than 4096 characters"),
+        (request() + ID.SerializeToString(), "'id' has more than 4096 characters"),
     ],
 )
 async def test_a_message_of_too_many_parts_is_refused(
@@ -152,7 +159,7 @@ async def test_a_connection_does_not_last(
 
 
 async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
-    long = "x" * 5000
+    long = "x" * 4000
     both = {**TENSOR, "name": long, "contents": {"uint_contents": [7]}}
     requests = {
         "NOT_FOUND": pb.ModelInferRequest(model_name=long),

@@ -11,6 +11,7 @@ from kserve import InferRequest
 
 from serving import v2
 from serving.errors import InvalidInput, TooLarge
+from serving.json import LONGEST_NAME
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
@@ -101,6 +102,18 @@ def test_what_does_not_add_up_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         read(content, header_length)
+
+
+@pytest.mark.parametrize("key", ["id", "name", "datatype", "outputs"])
+def test_a_name_that_would_be_repeated_for_megabytes_is_refused(key: str) -> None:
+    def content(name: str) -> bytes:
+        rest: dict[str, Any] = {"id": {"id": name}, "outputs": {"outputs": [{"name": name}]}}
+        own = {key: name} if key in ("name", "datatype") else {}
+        return body(tensor(data=[1, 2], **own), **rest.get(key, {}))[0]
+
+    read(content("ä" * LONGEST_NAME))
+    with pytest.raises(InvalidInput, match="has more than 4096 characters"):
+        read(content("ä" * (LONGEST_NAME + 1)))
 
 
 OUTPUTS = {
