@@ -86,12 +86,14 @@ def check_message(request: Any) -> None:
     _check_name("id", request.id)
     for output in request.outputs:
         _check_name("name", output.name)
+    count = 0
     for tensor in request.inputs:
         _check_name("name", tensor.name)
         _check_name("datatype", tensor.datatype)
         _check_shape(tensor.name, tensor.shape)
-        if any(len(values) > MOST_VALUES for _, values in tensor.contents.ListFields()):
-            raise TooLarge(f"input '{tensor.name}' has more than {MOST_VALUES} values")
+        count += sum(len(values) for _, values in tensor.contents.ListFields())
+    if count > MOST_VALUES:
+        raise TooLarge(f"the inputs have more than {MOST_VALUES} values")
 
 
 def make_response(

@@ -92,6 +92,8 @@ PARAMETERS = {str(number): {"bool_param": True} for number in range(250)}
 """Each has four fields: itself, its key, its value, and what is in that."""
 FILES = {"bytes_contents": [b""] * 1000}
 NUMBERS = {"uint_contents": [7] * (MOST_VALUES + 1)}
+HALF = {"uint_contents": [7] * (MOST_VALUES // 2)}
+MORE = pb.ModelInferRequest(inputs=[{"contents": HALF}, {"contents": {"bool_contents": [True]}}])
 LONG = "x" * (LONGEST_NAME + 1)
 ID = pb.ModelInferRequest(id=LONG)
 OUTPUT = pb.ModelInferRequest(outputs=[{"name": LONG}])
@@ -116,7 +118,11 @@ def request(**more: Any) -> bytes:
         (GOOD.SerializeToString() + b"\x32\x00" * 17, "expected at most 16 inputs and 16 outputs"),
         (GOOD.SerializeToString() + b"\x2a\x00" * 16, "expected at most 16 inputs and 16 outputs"),
         (request(shape=SHAPE), "input 'images': 'shape' has more than 16 sizes"),
-        (request(contents=NUMBERS), "input 'images' has more than 500000 values"),
+        (request(contents=NUMBERS), "the inputs have more than 500000 values"),
+        (
+            request(contents=HALF) + MORE.SerializeToString(),
+            "the inputs have more than 500000 values",
+        ),
         (request(name=LONG), "'name' has more than 4096 characters"),
         (request(datatype=LONG), "'datatype' has more than 4096 characters"),
         (request() + OUTPUT.SerializeToString(), "'name' has more than 4096 characters"),
