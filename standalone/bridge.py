@@ -143,18 +143,21 @@ class Bridge:
             dead_letter = self._delivery.dead_letter(event, error)
             await self._bury(dead_letter, message)
         else:
-            await self._store(self._topics.answers, answer, message)
+            await self._store(self._topics.answers, answer, message.key())
         self._finish(message, progress)
 
     async def _bury(self, dead_letter: CloudEvent, message: Message) -> None:
-        """Store a dead letter, without its data if it is too large for Kafka."""
-        try:
-            await self._store(self._topics.dead_letters, dead_letter, message)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
-                raise
-            short = CloudEvent(dead_letter.get_attributes(), b"")
-            await self._store(self._topics.dead_letters, short, message)
+        """Store a dead letter: whole, without its data, or cut, whichever Kafka takes first."""
+        without_data = CloudEvent(dead_letter.get_attributes(), b"")
+        for event in (dead_letter, without_data):
+            try:
+                await self._store(self._topics.dead_letters, event, message.key())
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+            else:
+                return
+        await self._store(self._topics.dead_letters, records.cut(dead_letter), None)
 
     def _finish(self, message: Message, progress: Progress) -> None:
         self._room.release()
@@ -162,7 +165,7 @@ class Bridge:
             del self._last_of_key[key]
         progress.finish(message.offset() or 0)
 
-    async def _store(self, topic: str, event: CloudEvent, message: Message) -> None:
+    async def _store(self, topic: str, event: CloudEvent, key: bytes | None) -> None:
         """Write an event and wait until Kafka has it.
 
         Raises:
@@ -185,7 +188,7 @@ class Bridge:
         record = records.write(event)
         self._producer.produce(
             topic,
-            key=message.key() or record.key,
+            key=key or record.key,
             value=record.value,
             headers=list(record.headers),
             on_delivery=on_delivery,

@@ -20,6 +20,10 @@ PLAIN = "dev.knative.kafka.event"
 """The type of an event that is made from a plain record."""
 JSON = "application/json"
 """The default content type of an event in structured mode."""
+KEPT = (*REQUIRED, "subject", "time", "knativeerrordest", "knativeerrorcode", "knativeerrordata")
+"""The attributes that a dead letter keeps when it is cut."""
+LONGEST = 2048
+"""Most characters of each; the longest that is not the producer's, the error, has 1,368."""
 
 
 class Record(NamedTuple):
@@ -62,6 +66,16 @@ def write(event: CloudEvent) -> Record:
     if content_type is not None:
         headers.append(("content-type", content_type.encode()))
     return Record(key.encode() if key else None, event.get_data(), headers)
+
+
+def cut(event: CloudEvent) -> CloudEvent:
+    """The attributes in ``KEPT``, each cut to ``LONGEST`` characters, and no data."""
+    attributes = {
+        name: text(value)[:LONGEST]
+        for name, value in event.get_attributes().items()
+        if name in KEPT and value is not None
+    }
+    return CloudEvent({"time": None, **attributes}, b"")
 
 
 def text(value: Any) -> str:

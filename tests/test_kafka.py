@@ -370,6 +370,32 @@ def test_a_dead_letter_that_is_too_large_comes_without_its_data(
         assert len(cluster.read(ANSWERS, 1)) == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "headers"),
+    [
+        (b"k" * 400_000, {}),  # it is written three times: as the key, and in two attributes
+        (None, {"a": b"\xff" * 340_000}),  # each such byte becomes three
+        (None, {f"a{number}": "" for number in range(50_000)}),
+    ],
+)
+def test_a_dead_letter_that_is_too_large_even_so_is_cut(
+    cluster: Cluster,
+    service: programs.Program,
+    tmp_path: Path,
+    key: bytes | None,
+    headers: dict[str, str | bytes],
+) -> None:
+    cluster.send(IMAGES, SEVEN, key=key, **headers)
+    cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path, "message.max.bytes=1000000\n"):
+        (letter,) = cluster.read(DEAD_LETTERS, 1)
+        assert (letter.value, letter.key, letter["source"]) == (b"", None, SOURCE)
+        assert letter["id"].replace("/offset:", "#") == letter["subject"]
+        assert letter["knativeerrorcode"] == "431"
+        assert len(cluster.read(ANSWERS, 1)) == 1
+
+
 def test_partitions_that_are_kept_keep_their_progress() -> None:
     """As with partition.assignment.strategy=cooperative-sticky."""
     nobody: Any = None
