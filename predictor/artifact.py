@@ -179,7 +179,7 @@ def _compare(path: Path, content: bytes, *, expected: str, remedy: str) -> None:
 
 
 def _check(graph: Graph, metadata: Metadata) -> None:
-    """Run zeros through the graph; raise ValueError if the outputs are not as declared."""
+    """Run zeros through the graph; raise ValueError if the outputs are not as declared, or NaN."""
     import torch
 
     datatypes = {"UINT8": torch.uint8, "FP32": torch.float32, "BOOL": torch.bool}
@@ -188,7 +188,11 @@ def _check(graph: Graph, metadata: Metadata) -> None:
             torch.zeros(spec.shape_for(batch), dtype=datatypes[spec.datatype])
             for spec in metadata.inputs
         ]
-        found = [(output.dtype, tuple(output.shape)) for output in graph(*inputs)]
+        answers = graph(*inputs)
+        found = [(output.dtype, tuple(output.shape)) for output in answers]
         expected = [(datatypes[spec.datatype], spec.shape_for(batch)) for spec in metadata.outputs]
         if found != expected:
             raise ValueError(f"declared are outputs {expected}, found {found}")
+        # As of weights that are NaN: the transformer would refuse each answer.
+        if not all(output.isfinite().all() for output in answers):
+            raise ValueError("of a blank picture it gives numbers that are not finite")

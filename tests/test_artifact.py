@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from predictor import artifact
 from predictor.artifact import ArtifactError
 from predictor.metadata import INPUTS, Metadata, outputs
-from tests.versions import linear_graph, write
+from tests.versions import linear_graph, served, write
+from training.network import export
 
 OUTPUTS = outputs(10)
 PLACES: Any = {
@@ -169,6 +171,14 @@ def test_what_the_predictor_cannot_serve_is_refused(version: Path, changes: dict
 def test_a_graph_must_do_what_is_declared(version: Path) -> None:
     write(version, linear_graph(), labels=("0", "1"), outputs=outputs(2))
     with pytest.raises(ArtifactError, match=r"model\.pt2 cannot be served: declared are outputs"):
+        artifact.load(version)
+
+
+def test_a_graph_of_weights_that_are_no_numbers_is_refused(version: Path) -> None:
+    network = served("linear")
+    torch.nn.init.constant_(next(network.parameters()), math.nan)
+    write(version, export(network))
+    with pytest.raises(ArtifactError, match=r"model\.pt2 cannot be served: .* not finite"):
         artifact.load(version)
 
 
