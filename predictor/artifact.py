@@ -22,6 +22,8 @@ from predictor.metadata import Metadata
 if TYPE_CHECKING:
     import torch
 
+LONGEST = 500
+"""Most characters of what a message quotes of a file."""
 METADATA_FILE = "model.json"
 GRAPH_FILE = "model.pt2"
 
@@ -88,7 +90,7 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
             f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"
             for problem in error.errors(include_url=False)
         )
-        raise ArtifactError(f"{path} is malformed: {problems}") from error
+        raise ArtifactError(f"{path} is malformed: {_line(problems)}") from error
     # The storage initializer's directory is not named after the version.
     if directory.name.isdecimal() and directory.name != str(metadata.version):
         raise ArtifactError(f"{path} describes version {metadata.version}; publish it anew")
@@ -138,7 +140,7 @@ def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> 
     except Exception as error:
         # The bytes are as published, so the likely cause is another version of torch.
         raise ArtifactError(
-            f"{directory / GRAPH_FILE} cannot be served: {error} "
+            f"{directory / GRAPH_FILE} cannot be served: {_line(str(error))} "
             f"(written with torch {metadata.training.libraries.get('torch', 'unknown')})"
         ) from error
     return Model(metadata, graph)
@@ -163,6 +165,12 @@ def _callable(content: bytes, device: str) -> Graph:
         return probabilities, accepted
 
     return graph
+
+
+def _line(text: str) -> str:
+    """Foreign text as one line: names in a file, and torch's errors, may have line breaks."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 def _read(path: Path) -> bytes:

@@ -148,6 +148,22 @@ def test_a_graph_that_does_not_load_is_an_error_that_says_so(version: Path, grap
         artifact.load(version)
 
 
+def test_a_message_is_one_line_whatever_torch_and_the_files_say(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        torch.ones(1).ge("x" * 5000)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("predictor.graph.read_graph", refuse)
+    many = {f"line\nbreak {number}": "" for number in range(99)}
+    for changes in ({}, {"files": many}):
+        write(version, linear_graph(), **changes)
+        with pytest.raises(ArtifactError) as raised:
+            artifact.load(version)
+        assert len(str(raised.value).splitlines()) == 1
+        assert len(str(raised.value)) < 800
+
+
 @pytest.mark.parametrize(
     "changes",
     [
