@@ -69,6 +69,8 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
         ValueError: the graph has something that is not supported here; the message names it.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+            raise ValueError("the files in it are larger than it: torch does not compress them")
         root = archive.namelist()[0].partition("/")[0]
         program = json.loads(archive.read(f"{root}/models/model.json"))
         if program["schema_version"]["major"] != SCHEMA:
@@ -105,14 +107,17 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
 
 def _tensors(archive: zipfile.ZipFile, folder: str, index: str) -> dict[str, torch.Tensor]:
     tensors = {}
+    read: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # several tensors may share a file
     for name, entry in json.loads(archive.read(f"{folder}/{index}"))["config"].items():
         if entry["use_pickle"]:
             raise ValueError(f"{name} is pickled")
         meta = entry["tensor_meta"]
-        numbers = bytearray(archive.read(f"{folder}/{entry['path_name']}"))
-        # The copy has the alignment that torch expects; the strides keep the published layout.
-        flat = torch.frombuffer(numbers, dtype=DTYPES[meta["dtype"]]).clone()
-        tensors[name] = flat.as_strided(
+        source = entry["path_name"], DTYPES[meta["dtype"]]
+        if source not in read:
+            numbers = bytearray(archive.read(f"{folder}/{source[0]}"))
+            # The copy has the alignment that torch expects; the strides keep the published layout.
+            read[source] = torch.frombuffer(numbers, dtype=source[1]).clone()
+        tensors[name] = read[source].as_strided(
             [size["as_int"] for size in meta["sizes"]],
             [stride["as_int"] for stride in meta["strides"]],
             meta["storage_offset"]["as_int"],

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from predictor import artifact
 from predictor.artifact import ArtifactError
-from predictor.graph import ATEN, FUNCTIONS, read_graph
+from predictor.graph import ATEN, FUNCTIONS, _tensors, read_graph
 from tests import anything
 from tests.versions import NETWORKS, linear_graph, served, write
 from training.network import export
@@ -230,6 +230,36 @@ def parts() -> dict[str, bytes]:
     """The files in the archive of a good graph."""
     with zipfile.ZipFile(io.BytesIO(linear_graph())) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_a_graph_takes_no_more_memory_than_its_file(parts: dict[str, bytes]) -> None:
+    compressed = io.BytesIO()
+    with zipfile.ZipFile(compressed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content + bytes(10**6 * name.endswith("weight_0")))
+    with pytest.raises(ValueError, match="the files in it are larger than it"):
+        read_graph(compressed.getvalue())
+
+
+def test_a_file_is_read_once_for_all_of_its_tensors() -> None:
+    entry: dict[str, Any] = {
+        "path_name": "weight_0",
+        "use_pickle": False,
+        "tensor_meta": {
+            "dtype": 7,
+            "sizes": [{"as_int": 2}],
+            "strides": [{"as_int": 1}],
+            "storage_offset": {"as_int": 1},
+        },
+    }
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("w/index.json", json.dumps({"config": {"a": entry, "b": entry}}))
+        archive.writestr("w/weight_0", torch.arange(3.0).numpy().tobytes())
+    with zipfile.ZipFile(content) as archive:
+        tensors = _tensors(archive, "w", "index.json")
+    assert [tensor.tolist() for tensor in tensors.values()] == [[1, 2], [1, 2]]
+    assert tensors["a"].data_ptr() == tensors["b"].data_ptr()
 
 
 @given(data=st.data(), share=st.floats(0, 1))
