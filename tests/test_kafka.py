@@ -356,6 +356,19 @@ def test_an_answer_that_kafka_takes_at_the_third_try_is_there_once(
     assert len(cluster.read(ANSWERS)) == 1
 
 
+def test_answers_wait_for_room_in_the_producer(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    """As large dead letters do while Kafka is away: there is a gigabyte for them."""
+    for _ in range(20):
+        cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    limit = "queue.buffering.max.messages=1\nlinger.ms=20\n"
+    with bridge(cluster.servers, service.url, tmp_path, limit) as running:
+        running.wait(partial(all_committed, cluster, 20))
+    assert len(by_input(cluster.read(ANSWERS))) == 20
+
+
 def test_a_dead_letter_that_is_too_large_comes_without_its_data(
     cluster: Cluster, service: programs.Program, tmp_path: Path
 ) -> None:
