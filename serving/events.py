@@ -96,8 +96,9 @@ def reply(
     Returns:
         Headers and body.
     """
+    source = event["source"].replace(" ", "%20")  # or "a b" and "c" would be "a" and "b c"
     attributes = {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{event['source']} {event['id']}")),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{source} {event['id']}")),
         "type": RESPONSE_TYPE,
         "source": f"io.kserve.inference.{model_name}",
         "datacontenttype": "application/json",

@@ -56,7 +56,8 @@ async def test_the_same_event_gets_an_answer_of_the_same_id(
     first = await answer_id()
     assert await answer_id(subject="again") == first
     others = [await answer_id(id="2"), await answer_id(source="scanner")]
-    assert len({first, *others}) == 3
+    others += [await answer_id(source="a b", id="c"), await answer_id(source="a", id="b c")]
+    assert len({first, *others}) == 5
 
 
 async def test_an_id_that_is_no_unicode_is_refused(echo_client: httpx.AsyncClient) -> None:
