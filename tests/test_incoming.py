@@ -171,6 +171,15 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     assert problems(location)[1:] == ["- line 22, large.png: the file is larger than 32 MiB"]
 
 
+def test_a_table_of_too_many_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.uploads.MOST_ROWS", 20)
+    take(folder(tmp_path))
+    with pytest.raises(DataError, match=r"labels\.csv: more than 20 images are listed"):
+        take(folder(tmp_path, lines=["0.png,1"]))
+
+
 def test_of_many_problems_twenty_are_shown(tmp_path: Path) -> None:
     found = problems(folder(tmp_path, lines=[f"none{number}.png,1" for number in range(50)]))
     assert len(found) == 22

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from training.network import LABELS
 LABELS_FILE = "labels.csv"
 LARGEST = 32 * 2**20
 """Of a file, in bytes; the service takes no larger body either."""
+MOST_ROWS = 1_000_000
+"""Of ``labels.csv``; each takes up to 3 KB of memory."""
 
 Fetch = Callable[[str], bytes]
 
@@ -122,7 +125,8 @@ def _parse(content: bytes) -> list[Row]:
             )
         # A line that is too short has None for the missing columns.
         rows = [
-            Row(reader.line_num, row["image"] or "", (row["label"] or "").strip()) for row in reader
+            Row(reader.line_num, row["image"] or "", (row["label"] or "").strip())
+            for row in islice(reader, MOST_ROWS + 1)
         ]
     except csv.Error as error:
         raise DataError(f"{error}: is a quotation mark not closed?") from error
@@ -130,6 +134,8 @@ def _parse(content: bytes) -> list[Row]:
         raise DataError(f"byte {error.start} is not UTF-8; save it as UTF-8") from error
     if not rows:
         raise DataError("no images are listed")
+    if len(rows) > MOST_ROWS:
+        raise DataError(f"more than {MOST_ROWS:,} images are listed")
     return rows
 
 
