@@ -23,6 +23,9 @@ SCHEMA = 8
 KEYWORD = 2
 FILES = ("from_file", "save")
 """ATen operators that read or write any file, which a graph may not call."""
+UNCHECKED = "sparse"
+"""In the names of operators that a graph may not call either: some take indices as they are, with
+which others read and write beyond the tensor."""
 DTYPES = {
     1: torch.uint8,
     2: torch.int8,
@@ -129,7 +132,8 @@ def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> No
     """Append ``node`` to ``graph`` and its results to ``values``."""
     found = re.fullmatch(r"torch\.ops\.aten\.(\w+)\.(\w+)", node["target"])
     function = found and getattr(getattr(ATEN, found[1], None), found[2], None)
-    if not found or found[1] in FILES or not isinstance(function, torch._ops.OpOverload):
+    forbidden = not found or found[1] in FILES or UNCHECKED in found[1]
+    if forbidden or not isinstance(function, torch._ops.OpOverload):
         raise ValueError(f"{node['target']} is no ATen operator that a graph may call")
     if function is ATEN._assert_tensor_metadata.default:
         return  # a check left over from tracing, which computes nothing

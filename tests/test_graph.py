@@ -193,6 +193,11 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
             "aten.from_file.default",
             r"aten\.from_file\.default is no ATen operator that a graph may call",
         ),
+        (
+            "aten.linear.default",
+            "aten._sparse_csr_tensor_unsafe.default",
+            r"_sparse_csr_tensor_unsafe\.default is no ATen operator that a graph may call",
+        ),
         ("aten.linear.default", "aten.__class__.mro", r"aten\.__class__\.mro is no ATen operator"),
         (
             "aten.linear.default",
