@@ -6,7 +6,6 @@ It does on one machine what KafkaSource, Broker, Triggers and KafkaSinks of
 
 import asyncio
 import logging
-from functools import partial
 from typing import NamedTuple
 
 from cloudevents.http import CloudEvent
@@ -187,17 +186,15 @@ class Bridge:
             loop.call_soon_threadsafe(settle, error)
 
         record = records.write(event)
-        produce = partial(
-            self._producer.produce,
-            topic,
-            key=key or record.key,
-            value=record.value,
-            headers=list(record.headers),
-            on_delivery=on_delivery,
-        )
         while True:
             try:
-                produce()
+                self._producer.produce(
+                    topic,
+                    key=key or record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                    on_delivery=on_delivery,
+                )
                 break
             except BufferError:  # no room for what Kafka does not take just now
                 await asyncio.sleep(POLL)

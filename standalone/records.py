@@ -75,6 +75,7 @@ def cut(event: CloudEvent) -> CloudEvent:
         for name, value in event.get_attributes().items()
         if name in KEPT and value is not None
     }
+    # Of an event without a time the library would make one up.
     return CloudEvent({"time": None, **attributes}, b"")
 
 
