@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
@@ -16,6 +17,8 @@ from serving.app import App
 from tests import apps, programs, releases, runs
 from tests.echo import Echo
 
+# A shell's background jobs ignore Ctrl-C, and the programs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Time is measured in the benchmarks; a busy machine is no defect.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("here"), max_examples=3000)

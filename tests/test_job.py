@@ -147,8 +147,6 @@ class World:
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A shell's background jobs ignore Ctrl-C, and a script cannot trap what is ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
             text=True,
         )
 
