@@ -8,6 +8,7 @@ import pytest
 
 from tests import manifests, surroundings
 from tests.manifests import Object, component, of_kind
+from training.__main__ import NOT_GOOD_ENOUGH
 
 pytestmark = pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl to render with")
 
@@ -40,6 +41,18 @@ def test_a_pod_that_is_moved_costs_a_job_none_of_its_tries(rendered: list[Object
         rules = each["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
         moved = {"type": "DisruptionTarget", "status": "True"}
         assert {"action": "Ignore", "onPodConditions": [moved]} in rules
+
+
+def test_only_what_another_try_would_not_change_ends_the_retraining(rendered: list[Object]) -> None:
+    (retraining,) = [
+        each
+        for each in of_kind(rendered, "CronJob")
+        if each["metadata"]["name"] == "mnist-retraining"
+    ]
+    first = retraining["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]
+    assert first["action"] == "FailJob"
+    # Not 1, with which a store ends it that is out of reach for a moment.
+    assert first["onExitCodes"]["values"] == [2, NOT_GOOD_ENOUGH]
 
 
 def policy(objects: list[Object], name: str) -> Object:
