@@ -115,7 +115,7 @@ def objections(root: Path) -> list[str]:
         jobs = read(root)
         if system == "GitHub Actions":
             jobs += github(root, "e2e.yml")
-        for rule in (steps, timeouts, existence, secrecy):
+        for rule in (steps, packages, timeouts, existence, secrecy):
             found += [f"{system}: {objection}" for objection in rule(jobs)]
     return found
 
@@ -134,6 +134,16 @@ def steps(jobs: list[Job]) -> Iterator[str]:
     release = made([job for job in jobs if job.name != "e2e"])
     if release != STEPS:
         yield f"its steps are {release}"
+
+
+def packages(jobs: list[Job]) -> Iterator[str]:
+    """Without these tests are skipped; runners that are not root have a browser and jq already."""
+    (test,) = ["\n".join(job.scripts) for job in jobs if job.name == "test"]
+    needed = {"faketime", "prometheus"}
+    if "sudo" not in test:
+        needed |= {"chromium", "chromium-driver", "jq"}
+    if missing := needed - set(test.split()):
+        yield f"the tests lack {sorted(missing)}"
 
 
 def timeouts(jobs: list[Job]) -> Iterator[str]:

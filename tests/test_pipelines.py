@@ -68,6 +68,8 @@ BROKEN = {
     "a called workflow lacks a step": (
         CI, "- run: make lint", "- run: make format", "GitHub Actions: its steps are",
     ),
+    "a test would be skipped": (CI, "faketime ", "", "the tests lack ['faketime']"),
+    "a test would be skipped in GitLab": (GITLAB, " jq ", " ", "the tests lack ['jq']"),
     "no such target": (AZURE, "make push", "make pushes", "make has no target pushes"),
     "no such file": (GITLAB, ".ci/tools kubectl", ".ci/tool kubectl", "names .ci/tool,"),
     "no such overlay": (
