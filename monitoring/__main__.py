@@ -39,7 +39,10 @@ LONGEST = 60
 
 def main() -> int:
     """Run until Ctrl-C; returns the exit status."""
-    args = _flags().parse_args()
+    flags = _flags()
+    args = flags.parse_args()
+    if any(flag.startswith("--api_port") for flag in args.standalone):
+        flags.error("--api_port comes before the two dashes: it says where the targets are, too")
     if not shutil.which("prometheus"):
         print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
         return 1

@@ -216,6 +216,17 @@ def test_stopped_it_leaves_no_data_behind(tmp_path: Path, number: signal.Signals
     assert not list(tmp_path.glob("monitoring-*"))
 
 
+def test_a_port_for_kubectl_that_prometheus_would_not_know_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "monitoring", "--", "--api_port=9002"],
+        cwd=programs.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, "comes before the two dashes" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("page", ["monitoring", "runbook", "decisions/drift"])
 def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
     path = programs.ROOT / f"docs/{page}.md"
