@@ -19,7 +19,9 @@ NAMES = ("predictor", "transformer", "rollout", "training")
 ENGINES = ("docker", "podman", "buildah")
 BUILD = Path("build")
 PUSHED = BUILD / "images.env"
-BASE = re.compile(r"^(ARG BASE=)([^\s@]+)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
+PINNED = (*(f"containers/{name}.Dockerfile" for name in NAMES), ".gitlab-ci.yml")
+"""The files that name the base image."""
+BASE = re.compile(r"^(ARG BASE=|  image: )([^\s@]+)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
 IDENTITIES = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
 """Variables from which cosign gets the identity that a CI system gives to a job."""
 
@@ -174,14 +176,13 @@ def sign(environ: Mapping[str, str]) -> None:
 
 
 def pin() -> None:
-    """Write the current digest of the base image's tag into the Dockerfiles."""
+    """Write the current digest of the base image's tag into the files that name it."""
     require("skopeo", "https://github.com/containers/skopeo/blob/main/install.md")
-    for name in NAMES:
-        path = Path(f"containers/{name}.Dockerfile")
+    for path in map(Path, PINNED):
         content = path.read_text()
         found = BASE.search(content)
         if found is None:
-            raise Problem(f"{path} has no line ARG BASE=image:tag")
+            raise Problem(f"{path} names no image:tag to pin")
         base = found[2]
         digest = ask("skopeo", "inspect", "--format={{.Digest}}", f"docker://{base}")
         path.write_text(BASE.sub(rf"\g<1>{base}@{digest}", content))

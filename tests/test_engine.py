@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.__main__ import BASE, NAMES
+from containers.__main__ import BASE, NAMES, PINNED
 from tests.programs import ROOT
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -35,6 +35,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(ROOT / "containers", folder / "containers")
+        shutil.copy(ROOT / ".gitlab-ci.yml", folder)
         (folder / "bin").mkdir()
         self.log = folder / "log"
 
@@ -174,8 +175,8 @@ def test_sign_takes_a_key_or_the_jobs_identity(bench: Bench, env: dict[str, str]
 def test_pin_takes_the_digest_of_the_tag(bench: Bench) -> None:
     bench.install("skopeo")
     assert bench.run("pin").returncode == 0
-    for name in NAMES:
-        found = BASE.search((bench.folder / f"containers/{name}.Dockerfile").read_text())
+    for path in PINNED:
+        found = BASE.search((bench.folder / path).read_text())
         assert found
         assert found[2].startswith("docker.io/library/python:")
         assert found[3] == f"@{DIGEST}"
