@@ -74,10 +74,7 @@ class Predictor(ServedModel):
         return [tensor.model_dump() for tensor in self._metadata.outputs]
 
     async def predict(
-        self,
-        payload: dict[str, Any] | InferRequest,
-        headers: Mapping[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
+        self, payload: dict[str, Any] | InferRequest, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any] | InferResponse:
         """Score the images of a V1 or V2 request.
 

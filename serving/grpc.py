@@ -72,7 +72,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             v2.check_message(request)
             self.validate_grpc_request(request)
             with self._held.admit(request.ByteSize()):
-                answer, _ = await self._model(InferRequest.from_grpc(request), metadata)
+                answer = await self._model(InferRequest.from_grpc(request), metadata)
             version = answer.model_version
             context.set_trailing_metadata(_trailing(version))
             return _message(answer)

@@ -60,8 +60,7 @@ class Endpoints:
 
     async def ask(self, request: Request, payload: Any) -> Answer:
         """The model's answer to ``payload``."""
-        answer, _ = await self._model(payload, request.headers)
-        return answer
+        return await self._model(payload, request.headers)
 
     def _check_served(self, request: Request) -> None:
         parameters = request.parameters

@@ -19,18 +19,16 @@ class ServedModel(Model):  # type: ignore[misc]
     threads: Threads
     """For work that takes long."""
 
-    async def __call__(
-        self, body: Any, headers: Mapping[str, str] | None = None, verb: object = None
-    ) -> tuple[Any, dict[str, str]]:
-        """The answer to ``body``, by preprocess, predict and postprocess; and no headers.
+    async def __call__(self, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+        """The answer to ``body``, by preprocess, predict and postprocess.
 
-        All have the SDK's signatures, so that a model written for it can be served here. This one
+        They are called as by the SDK, so that a model written for it can be served here. This one
         replaces the SDK's, whose histograms and log take as long as reading the request and writing
         the answer, and which treats raw bytes as a failure of the server.
         """
         payload = await self.preprocess(body, headers)
         result = await self.predict(payload, headers)
-        return await self.postprocess(result, headers), {}
+        return await self.postprocess(result, headers)
 
     def check_served(self, name: str, version: str | None) -> None:
         """Check that a caller asks for this model, and for this version if it names one.

@@ -32,12 +32,7 @@ class Echo(ServedModel):
     def get_input_types(self) -> list[dict[str, Any]]:
         return [{"name": "images", "datatype": "UINT8", "shape": [-1, 28, 28]}]
 
-    async def predict(
-        self,
-        payload: Any,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> Any:
+    async def predict(self, payload: Any, headers: dict[str, str] | None = None) -> Any:
         self.seen.append(payload)
         if self.error:
             raise self.error

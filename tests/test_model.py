@@ -52,8 +52,7 @@ def model(graph: SlowGraph) -> Predictor:
 
 
 async def ask(model: Predictor) -> Any:
-    answer, _ = await model(BLANK)
-    return answer
+    return await model(BLANK)
 
 
 async def test_the_event_loop_is_free_while_torch_works(model: Predictor, graph: SlowGraph) -> None:
@@ -94,7 +93,7 @@ async def test_large_batches_are_of_few_sizes(images: int, size: int) -> None:
         return sums[:, None].expand(-1, 10), sums > 0
 
     model = serve(graph, max_instances=images)
-    answer, _ = await model({"instances": [[[i + 1] * 28] * 28 for i in range(images)]})
+    answer = await model({"instances": [[[i + 1] * 28] * 28 for i in range(images)]})
     assert sizes == [size]
     assert [each["probabilities"][0] for each in answer["predictions"]] == [*range(1, images + 1)]
     assert all(each["accepted"] for each in answer["predictions"])

@@ -139,10 +139,7 @@ class Transformer(ServedModel):
         return Job(payload, pictures, deadline)
 
     async def predict(
-        self,
-        job: Job,
-        headers: Mapping[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
+        self, job: Job, headers: Mapping[str, str] | None = None
     ) -> tuple[Job, Reading]:
         """Have the predictor score the pictures, in a call that other requests may share.
 
@@ -155,10 +152,7 @@ class Transformer(ServedModel):
         return job, await self._batcher.submit(pixels, job.deadline)
 
     async def postprocess(
-        self,
-        result: tuple[Job, Reading],
-        headers: Mapping[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
+        self, result: tuple[Job, Reading], headers: Mapping[str, str] | None = None
     ) -> dict[str, Any] | InferResponse:
         """Format the answer in the protocol of the request."""
         job, reading = result
