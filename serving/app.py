@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from serving import access, context, rest
+from serving.errors import Overloaded
 from serving.gate import TOO_MANY
 from serving.inference import VERSION_HEADER, Endpoints
 from serving.message import Request, Response, refusal
@@ -53,12 +54,10 @@ class App:
         self.endpoints = Endpoints(model)
         self._version = model.version or ""
         export_zeros(self._version)
-        named = {VERSION_HEADER: self._version} if self._version else {}
-        self.overloaded = refusal(
-            HTTPStatus.TOO_MANY_REQUESTS,
-            TOO_MANY,
-            {"retry-after": "1", **named},
-        ).encode()
+        overloaded = refusal(*rest.told(Overloaded(TOO_MANY)))
+        if self._version:
+            overloaded.headers[VERSION_HEADER] = self._version
+        self.overloaded = overloaded.encode()
         """The answer to a request that exceeds the limit, encoded once."""
         self._inferences: list[tuple[re.Pattern[str], str, Endpoint]] = []
         self.find = lru_cache(maxsize=32)(self._find)

@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 
 from serving import context
 from serving.app import App, Found
-from serving.errors import Overloaded, ServingError, TooLarge
+from serving.errors import Overloaded, ServingError, TooLarge, Unavailable
 from serving.message import Request, Response, refusal
+from serving.rest import told
 
 if TYPE_CHECKING:
     from serving.http import Protocol
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 BODIES = 4
 """How many bodies of the largest size may be held at a time, or as many smaller ones as take the
 same room. Each is in memory up to three times: as it came, its tensors, and their items."""
-STOPPING = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the service stops", {"retry-after": "1"})
+STOPPING = refusal(*told(Unavailable("the service stops")))
 
 
 def _encoded(encoding: str) -> HTTPException:
