@@ -52,19 +52,9 @@ class Undelivered(Exception):
 class Delivery:
     """Posts events to one URL, with retries where they may help."""
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        *,
-        retries: int = RETRIES,
-        backoff: float = BACKOFF,
-    ) -> None:
-        """Post to ``url``."""
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url
-        self._retries = retries
-        self._backoff = backoff
 
     async def deliver(self, event: CloudEvent) -> CloudEvent:
         """Post ``event``; returns the event that the service answers with.
@@ -76,14 +66,14 @@ class Delivery:
             try:
                 return await self._post(event)
             except Undelivered as error:
-                if attempt > self._retries or not retryable(error.status):
+                if attempt > RETRIES or not retryable(error.status):
                     raise
                 reason = f"status {error.status}"
             except (aiohttp.ClientError, TimeoutError) as error:
-                if attempt > self._retries:
+                if attempt > RETRIES:
                     raise Undelivered from None
                 reason = f"{type(error).__name__}: {error}"
-            delay = self._backoff * 2**attempt
+            delay = BACKOFF * 2**attempt
             log.info("%s is tried again in %s s: %s", event["id"], delay, reason)
             await asyncio.sleep(delay)
         raise AssertionError

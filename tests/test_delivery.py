@@ -69,11 +69,12 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-async def sender(sink: Sink) -> AsyncIterator[Delivery]:
+async def sender(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Delivery]:
+    monkeypatch.setattr(delivery, "RETRIES", 3)
     app = web.Application()
     app.router.add_post("/{path:.*}", sink.handle)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        yield Delivery(session, str(server.make_url("/predict")), retries=3)
+        yield Delivery(session, str(server.make_url("/predict")))
 
 
 async def test_a_request_has_the_headers_of_the_dispatcher(sender: Delivery, sink: Sink) -> None:
@@ -156,9 +157,12 @@ async def test_a_success_that_is_no_event_is_given_up_at_once(
     assert len(sink.requests) == 1
 
 
-async def test_a_service_that_is_not_there_is_tried_again(delays: list[float]) -> None:
+async def test_a_service_that_is_not_there_is_tried_again(
+    delays: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "RETRIES", 2)
     async with aiohttp.ClientSession() as session:
-        sender = Delivery(session, f"http://127.0.0.1:{free_port()}/", retries=2)
+        sender = Delivery(session, f"http://127.0.0.1:{free_port()}/")
         with pytest.raises(Undelivered) as caught:
             await sender.deliver(EVENT)
     assert delays == [0.4, 0.8]
@@ -173,10 +177,11 @@ async def test_a_service_that_says_nothing_is_tried_again(
         raise AssertionError
 
     monkeypatch.setattr(delivery, "TIMEOUT", 0.1)
+    monkeypatch.setattr(delivery, "RETRIES", 1)
     silence = web.Application()
     silence.router.add_post("/", never)
     async with TestServer(silence) as server, aiohttp.ClientSession() as session:
-        sender = Delivery(session, str(server.make_url("/")), retries=1)
+        sender = Delivery(session, str(server.make_url("/")))
         with pytest.raises(Undelivered):
             await sender.deliver(EVENT)
     assert delays == [0.4]
