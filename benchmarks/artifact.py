@@ -166,12 +166,12 @@ def start(name: str, path: Path) -> dict[str, float]:
     }
 
 
-def start_fresh(name: str, path: Path, repeats: int = 3) -> dict[str, float]:
-    """Medians of ``start`` over ``repeats`` fresh processes."""
+def start_fresh(name: str, path: Path) -> dict[str, float]:
+    """Medians of ``start`` over three fresh processes."""
     command = [sys.executable, "-m", "benchmarks.artifact", "--start", name, str(path)]
     runs = [
         json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603
-        for _ in range(repeats)
+        for _ in range(3)
     ]
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 

@@ -67,7 +67,7 @@ class Report:
         """Its median over the rounds; 0 if it was not measured."""
         return statistics.median(self.values(name, case, clients, column) or [0])
 
-    def peers(self, processes: Iterable[int] = (SINGLE, PAIRS)) -> list[str]:
+    def peers(self, processes: Iterable[int]) -> list[str]:
         """The other servers of the model, with so many processes."""
         return [
             name
@@ -75,11 +75,9 @@ class Report:
             if name not in (OURS, FASTAPI, ASGI) and self.processes[name] in processes
         ]
 
-    def best_peer(
-        self, case: str, processes: Iterable[int] = (SINGLE, PAIRS), clients: int = 32
-    ) -> str:
-        """The peer with the most answers per second."""
-        return max(self.peers(processes), key=lambda name: self.median(name, case, clients))
+    def best_peer(self, case: str, processes: Iterable[int] = (SINGLE, PAIRS)) -> str:
+        """The peer with the most answers per second to 32 clients."""
+        return max(self.peers(processes), key=lambda name: self.median(name, case, 32))
 
     def quickest(self, processes: int) -> str:
         """The peer that answers a single client fastest, at the median."""
