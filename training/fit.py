@@ -94,7 +94,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=total
     )
-    decay = max(0.0, 1 - 1 / max(1, config.averaged_share * total))
+    decay = 1 - 1 / max(1, config.averaged_share * total)
     exponential = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=exponential, use_buffers=True)
     parts: dict[str, Any] = {
