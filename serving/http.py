@@ -224,20 +224,28 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next pipelined request; read on only once there is none."""
-        is_last = not self.pipeline
+        """Go on with the next pipelined request, as uvicorn does; read on only once there is none.
+
+        Without any, our timer begins, for the time in which nothing is received.
+        """
         self._running = None
         self.count()
-        if self.pipeline and self._in_hand.is_full():
-            following: Any = self.pipeline[-1][0]
-            if isinstance(following, Exchange):
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            following, app = self.pipeline.pop()
+            if isinstance(following, Exchange) and self._in_hand.is_full():
                 following.refuse(Overloaded(TOO_MANY))
-        self._go_on()
-        if self._last_answer and is_last:
+            self._start_asgi_task(following, app)
+            if self.pipeline and not self._last_answer:
+                self.flow.pause_reading()
+        elif self._last_answer:
             self.transport.write(self._last_answer)
             self.transport.close()
-        elif self.pipeline and not self._last_answer:
-            self.flow.pause_reading()
+        elif not (self._in_head or self._in_body):
+            self._idle.begin()
 
     def pause_writing(self) -> None:
         """The client does not read: give it ``UNREAD`` seconds."""
@@ -267,17 +275,6 @@ class Protocol(HttpToolsProtocol):
             self._in_hand.busy.add(self)
         else:
             self._in_hand.busy.discard(self)
-
-    def _go_on(self) -> None:
-        """As uvicorn does, but with our timer, for the time in which nothing is received."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif not (self._in_head or self._in_body):
-            self._idle.begin()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
