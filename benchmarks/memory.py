@@ -20,12 +20,12 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from PIL import Image
 
 from benchmarks.flags import flags
+from benchmarks.grpc_load import METHOD
 from tests import programs
 from tests.digits import encode
 from tests.forms import V1, V2, v1_json, v2_binary
 
 MIB = 2**20
-INFER = "/inference.GRPCInferenceService/ModelInfer"
 TIMEOUT = 120
 
 
@@ -81,7 +81,7 @@ async def over_grpc(address: str, file: bytes, count: int) -> Counter[str]:
 
     async def ask() -> str:
         async with grpc.aio.insecure_channel(address, options=options) as channel:
-            code = await channel.unary_unary(INFER)(message, timeout=TIMEOUT).code()
+            code = await channel.unary_unary(METHOD)(message, timeout=TIMEOUT).code()
             return str(code.name)
 
     return Counter(await asyncio.gather(*(ask() for _ in range(count))))
