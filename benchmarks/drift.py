@@ -73,7 +73,7 @@ def main() -> None:
 
 def _count(graph: Graph, pictures: list[Picture]) -> Reference:
     unnamed = Digits("", torch.zeros(len(pictures), 1), torch.zeros(len(pictures)))
-    return refer(unnamed, pictures, evaluate._answer_pictures(graph, pictures))
+    return refer(unnamed, pictures, evaluate.answer_pictures(graph, pictures))
 
 
 def _distances(reference: Reference, live: Reference) -> list[float]:

@@ -127,7 +127,7 @@ def _measure_uploads(graph: Graph, folder: Path) -> tuple[Metrics, list[Mistake]
             pictures.append(image.read(upload.content))
         except ServingError as error:
             raise DataError(f"{folder / upload.name}: {error}") from error
-    answered = _answer_pictures(graph, pictures)
+    answered = answer_pictures(graph, pictures)
     tensors = to_tensors(answered)
     labels = torch.tensor([upload.label for upload in half])
     right = torch.from_numpy(tensors["digit"]) == labels
@@ -169,7 +169,7 @@ def _measure_outliers(graph: Graph, test: Digits) -> Metrics:
     files = probes.make(test.images.numpy(), PROBES)
     values: dict[str, JsonValue] = {}
     for kind, of_kind in files.items():
-        answered = _answer_pictures(graph, [image.read(file) for file in of_kind])
+        answered = answer_pictures(graph, [image.read(file) for file in of_kind])
         values[kind] = probes.flagged(answered.status)
     every = [file for of_kind in files.values() for file in of_kind]
     digest = hashlib.sha256(b"".join(every)).hexdigest()
@@ -179,10 +179,10 @@ def _measure_outliers(graph: Graph, test: Digits) -> Metrics:
 def _reference(graph: Graph, validation: Digits) -> Reference:
     """Count the validation set as the service would see it, through the transformer."""
     pictures = [image.picture(pixels) for pixels in validation.images.numpy()]
-    return refer(validation, pictures, _answer_pictures(graph, pictures))
+    return refer(validation, pictures, answer_pictures(graph, pictures))
 
 
-def _answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:
+def answer_pictures(graph: Graph, pictures: list[Picture]) -> Answer:
     """Return what the service would answer."""
     images = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
     probabilities, accepted = answer(graph, images)
