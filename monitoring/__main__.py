@@ -110,9 +110,8 @@ async def _run(args: argparse.Namespace) -> None:
             print(BANNER.format(port=args.port, dashboard=path), flush=True)
             while True:
                 for process in ("service", "prometheus"):
-                    status = processes.ended(process)
-                    if status is not None:
-                        raise ProcessDied(f"{process} has ended with status {status}")
+                    if ended := processes.ended(process):
+                        raise ProcessDied(f"{process} {ended}")
                 # The API is not up yet, or another program has its port: the service will say so.
                 with suppress(httpx.TransportError, ValueError, LookupError):
                     pods = await client.get("/api/v1/namespaces/default/pods")

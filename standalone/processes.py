@@ -71,8 +71,8 @@ class Processes:
         if process := self._processes.pop(name, None):
             await _stop(process)
 
-    def ended(self, name: str) -> int | None:
-        """The exit status of a process that has ended by itself; ``None`` while it runs.
+    def ended(self, name: str) -> str | None:
+        """What a process that has ended by itself has done, in words; ``None`` while it runs.
 
         Raises:
             OSError: the output of a process cannot be printed.
@@ -80,7 +80,8 @@ class Processes:
         for pump in self._pumps:
             if pump.done():
                 pump.result()
-        return self._processes[name].returncode
+        status = self._processes[name].returncode
+        return None if status is None else f"has ended with status {status}"
 
 
 def _ignore_signals() -> None:

@@ -123,8 +123,8 @@ class Service:
         if self._envoy and self._traffic() != before:
             write_routes(self._traffic(), self._folder)
         for name in self._vital:
-            if (status := processes.ended(name)) is not None:
-                raise ProcessDied(f"{name} has ended with status {status}")
+            if ended := processes.ended(name):
+                raise ProcessDied(f"{name} {ended}")
         self._objects.set_status(self._path, self._status())
 
     async def _start(self, processes: Processes, name: str, revision: canary.Revision) -> None:
@@ -172,9 +172,8 @@ class Service:
         self, processes: Processes, client: httpx.AsyncClient, name: str, revision: canary.Revision
     ) -> None:
         """Check whether a revision is ready, or has failed."""
-        status = processes.ended(revision.name)
-        if status is not None:
-            self._fail(revision, f"has ended with status {status}")
+        if ended := processes.ended(revision.name):
+            self._fail(revision, ended)
             return
         path = f"/v2/models/{self._name}/ready" if name == "predictor" else "/"
         address = self._ports[revision.name]
@@ -200,11 +199,11 @@ class Service:
                     self._stopping[revision.name] = task
             serving = [each for each in needed if each.ready]
             for revision in serving:
-                status = processes.ended(revision.name)
-                if status is not None and revision.name == found.rolled_out:
-                    raise ProcessDied(f"{revision.name} has ended with status {status}")
-                if status is not None:
-                    self._fail(revision, f"has ended with status {status}")
+                ended = processes.ended(revision.name)
+                if ended and revision.name == found.rolled_out:
+                    raise ProcessDied(f"{revision.name} {ended}")
+                if ended:
+                    self._fail(revision, ended)
             if not serving and found.latest_created.ready is False:
                 name = found.latest_created.name
                 raise ProcessDied(f"{name} {self._failures[name]}")
