@@ -1,23 +1,21 @@
 """Run the service on this machine, monitored by a Prometheus: ``python -m monitoring --help``."""
 
-import signal
+from serving.start import interruptible_imports
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports below
+with interruptible_imports(__name__):
+    import argparse
+    import asyncio
+    import os
+    import shutil
+    import sys
+    import tempfile
+    from contextlib import suppress
+    from pathlib import Path
 
-import argparse
-import asyncio
-import os
-import shutil
-import sys
-import tempfile
-from contextlib import suppress
-from pathlib import Path
+    import httpx
 
-import httpx
-
-from monitoring import dashboard, prometheus
-from standalone.processes import ProcessDied, Processes
+    from monitoring import dashboard, prometheus
+    from standalone.processes import ProcessDied, Processes
 
 EPILOG = """\
 examples:
@@ -46,7 +44,6 @@ def main() -> int:
     if not shutil.which("prometheus"):
         print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         asyncio.run(_run(args))
     except (OSError, ProcessDied) as error:

@@ -1,29 +1,27 @@
 """Run the InferenceService on this machine: ``python -m standalone --help``."""
 
-import signal
+from serving.start import interruptible_imports
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of the imports below
+with interruptible_imports(__name__):
+    import argparse
+    import asyncio
+    import importlib.util
+    import io
+    import logging
+    import sys
+    import tempfile
+    from pathlib import Path
 
-import argparse
-import asyncio
-import importlib.util
-import io
-import logging
-import sys
-import tempfile
-from pathlib import Path
+    from aiohttp import web
 
-from aiohttp import web
-
-from standalone.address import Address, check_free, ipv4
-from standalone.admission import admit_one
-from standalone.api import application
-from standalone.envoy import find_envoy
-from standalone.manifest import ManifestError, read_manifest
-from standalone.objects import APIError, Object, Objects
-from standalone.processes import ProcessDied
-from standalone.service import Service
+    from standalone.address import Address, check_free, ipv4
+    from standalone.admission import admit_one
+    from standalone.api import application
+    from standalone.envoy import find_envoy
+    from standalone.manifest import ManifestError, read_manifest
+    from standalone.objects import APIError, Object, Objects
+    from standalone.processes import ProcessDied
+    from standalone.service import Service
 
 EPILOG = """\
 examples:
@@ -55,7 +53,6 @@ def main() -> int:
         sys.stdout.reconfigure(errors="replace")  # a log may have characters that the console lacks
     logging.basicConfig(format="standalone: %(message)s")
     address = Address(args.host, args.port, args.grpc_port)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         service = read_manifest(args.manifest)
         check_free(address, args.api_port)

@@ -305,7 +305,13 @@ def test_sigterm_is_heeded_while_it_starts(tmp_path: Path, module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "imported"), [("rollout", "yaml"), ("standalone.kafka", "aiohttp")]
+    ("module", "imported"),
+    [
+        ("monitoring", "httpx"),
+        ("rollout", "yaml"),
+        ("standalone", "aiohttp"),
+        ("standalone.kafka", "aiohttp"),
+    ],
 )
 def test_ctrl_c_while_it_imports_is_no_stack_trace(
     tmp_path: Path, module: str, imported: str

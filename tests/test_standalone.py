@@ -123,17 +123,6 @@ def test_ctrl_c_while_it_starts_leaves_nothing_either(tmp_path: Path) -> None:
         assert gone(list(parts.values()))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into Linux's /proc")
-def test_ctrl_c_while_it_imports_is_no_traceback(tmp_path: Path) -> None:
-    with programs.program("standalone", tmp_path) as running:
-        for handled in (True, False):  # by Python, then not
-            while programs.handles(running.process.pid, signal.SIGINT) != handled:
-                assert not running.output()
-        running.process.send_signal(signal.SIGINT)
-        running.process.wait(30)
-        assert "Traceback" not in running.output()
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="relies on prctl(2) of Linux")
 def test_even_killed_it_takes_its_parts_along(tmp_path: Path) -> None:
     with programs.service(tmp_path) as running:
