@@ -1,5 +1,6 @@
 """Where versions are kept: a folder, and S3 as a server of its protocol answers."""
 
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -260,6 +261,24 @@ def test_nothing_is_published_into_a_version(store: Store, tmp_path: Path) -> No
         add(Store(f"{store.location}/1"))
     store.fetch(1, tmp_path / "copy")
     assert read(tmp_path / "copy") == CONTENTS
+
+
+def test_a_power_cut_leaves_no_version_or_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has the files before they are a version, and the version before that is said."""
+    done: list[int | str] = []
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file).st_ino))
+    monkeypatch.setattr(Path, "rename", renamed)
+    add(Store(str(tmp_path)), 1)
+    files = [(tmp_path / "1" / name).stat().st_ino for name in CONTENTS]
+    assert done == [*files, "renamed", tmp_path.stat().st_ino]
 
 
 @pytest.mark.parametrize("name", CONTENTS)

@@ -9,6 +9,7 @@
 docs/decisions/store.md explains why two publishers cannot collide.
 """
 
+import os
 import platform
 import re
 import tempfile
@@ -236,7 +237,12 @@ class Store:
             for name, content in contents.items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
                 (draft / name).write_bytes(content)
+                # A file system may keep the rename and, if the power fails, not what was written.
+                with (draft / name).open("r+b") as file:
+                    os.fsync(file.fileno())
             draft.rename(target)
+        with suppress(OSError):  # not every system does this for a folder
+            _sync_folder(target.parent)
 
     def _write_objects(self, version: int, contents: Mapping[str, bytes]) -> None:
         begun: list[str] = []
@@ -268,6 +274,15 @@ def _touch(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _precondition_failed(error: OSError) -> bool:
