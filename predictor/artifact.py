@@ -10,6 +10,7 @@ torch is imported only when a graph is loaded, so that tools can read ``model.js
 
 import hashlib
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,8 @@ def _line(text: str) -> str:
 
 def _read(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # such as a pipe, or a device without an end
+            raise OSError("it is not a regular file")
         return path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -99,6 +100,18 @@ def test_a_file_that_is_missing_or_renamed_is_named(
 ) -> None:
     change(version / name)
     with pytest.raises(ArtifactError, match=f"{name} cannot be read: No such file"):
+        artifact.load(version)
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+@pytest.mark.parametrize("name", ["model.json", "model.pt2"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_what_is_no_file_is_not_read(
+    version: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    (version / name).unlink()
+    make(version / name)
+    with pytest.raises(ArtifactError, match=f"{name} cannot be read: it is not a regular file"):
         artifact.load(version)
 
 

@@ -1,6 +1,7 @@
 """New labelled images: what is read, what is refused, what is dropped, and what is reported."""
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -169,6 +170,15 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(LARGEST + 1)
     assert problems(location)[1:] == ["- line 22, large.png: the file is larger than 32 MiB"]
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "labels.csv"])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    location = folder(tmp_path, lines=["pipe.png,1"])
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: .*it is not a regular file"):
+        take(location)
 
 
 def test_a_table_of_too_many_images_is_refused(

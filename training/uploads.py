@@ -94,8 +94,11 @@ def read_rows(location: str) -> tuple[list[Row], Fetch]:
         path = PureWindowsPath(name)  # it knows both kinds of slashes, and drive letters
         if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
             raise DataError(f"expected a path below the folder of {LABELS_FILE}")
+        place = f"{root.rstrip('/')}/{name}"
         try:
-            with files.open(f"{root.rstrip('/')}/{name}") as file:
+            if files.info(place)["type"] != "file":  # a pipe has no end if nobody writes to it
+                raise OSError("it is not a regular file")
+            with files.open(place) as file:
                 content: bytes = file.read(LARGEST + 1)
         except FileNotFoundError:
             raise DataError("the file is missing") from None
