@@ -139,7 +139,7 @@ class Bridge:
         try:
             answer = await self._delivery.deliver(event)
         except Undelivered as error:
-            log.warning("dead letter: %s (status %s)", event["id"], error.status)
+            log.warning("dead letter: %.100r (status %s)", event["id"], error.status)
             dead_letter = self._delivery.dead_letter(event, error)
             await self._bury(dead_letter, message)
         else:

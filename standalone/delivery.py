@@ -74,7 +74,7 @@ class Delivery:
                     raise Undelivered from None
                 reason = f"{type(error).__name__}: {error}"
             delay = BACKOFF * 2**attempt
-            log.info("%s is tried again in %s s: %s", event["id"], delay, reason)
+            log.info("%.100r is tried again in %s s: %s", event["id"], delay, reason)
             await asyncio.sleep(delay)
         raise AssertionError
 

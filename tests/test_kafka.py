@@ -202,6 +202,17 @@ def test_poison_becomes_dead_letters_at_once_and_stops_nothing(
         assert (letter["id"], letter["source"]) == ("1", "s") if "ce_id" in headers else SOURCE
 
 
+def test_an_id_is_not_taken_for_lines_of_the_log(cluster: Cluster, tmp_path: Path) -> None:
+    event = {**EVENT, "ce_id": f"7\nWARNING\u2028\x1b[2J{'x' * 100_000}"}
+    cluster.send(IMAGES, SEVEN, key=None, **event)
+    cluster.flush()
+    with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
+        running.wait_for("is tried again")
+    (line,) = [each for each in running.output().splitlines() if "x" * 9 in each]
+    assert line.startswith(r"INFO '7\nWARNING\u2028\x1b[2Jxxx")
+    assert len(line) < 300
+
+
 def test_what_the_predictor_cannot_answer_yet_is_answered_once_it_can(
     cluster: Cluster, tmp_path: Path
 ) -> None:
