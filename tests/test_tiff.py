@@ -118,6 +118,21 @@ def test_also_if_its_size_is_not_told(hide: str) -> None:
         decode(file)
 
 
+@pytest.mark.parametrize("kind", [16, 17], ids=["unsigned", "signed, which Pillow skips"])
+def test_all_of_a_tile_counts_however_little_is_in_the_image(kind: int) -> None:
+    """A file of 56 KB can have 640 tiles of 51 megapixels, for an image of 10240×8."""
+
+    def file(high: int) -> bytes:
+        data = tiff(zlib.compress(bytes(32 * high)), 3, big=True)
+        length = struct.pack("<HHQQ", 323, 16, 1, 32)
+        assert length in data
+        return data.replace(length, struct.pack("<HHQQ", 323, kind, 1, high))
+
+    assert decode(file(64), max_pixels=3 * 32 * 64).shape == (32, 96)
+    with pytest.raises(TooLarge, match="tiles of the TIFF .* 7,680 pixels; expected at most 6,144"):
+        decode(file(80), max_pixels=3 * 32 * 64)
+
+
 def test_pages_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of 100 KB can have 4,000 directories of 4,000 tags each, in one another."""
     monkeypatch.setattr(TiffImageFile, "n_frames", property(lambda _: pytest.fail("counted")))

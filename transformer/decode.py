@@ -16,7 +16,7 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
@@ -111,7 +111,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         if plain is not None:
             return plain
         if reader is TiffImageFile:
-            check_tiff(data)
+            check_tiff(data, max_pixels=max_pixels)
         else:
             check_parts(data, reader.format)
         image = reader(io.BytesIO(data))
@@ -184,11 +184,6 @@ def _check(image: ImageFile, length: int, max_pixels: int) -> None:
     if getattr(image, "is_animated", False):
         # How many they are is not said: to count them can take Pillow a minute.
         raise InvalidInput("the image has several frames; expected one")
-    if isinstance(image, TiffImageFile):
-        # libtiff allocates a whole tile, however small the image is.
-        tile = image.tag_v2.get(TILEWIDTH, 1) * image.tag_v2.get(TILELENGTH, 1)
-        if tile > max_pixels:
-            raise TooLarge(f"the TIFF image has tiles of {tile:,} pixels")
     if image.tile and image.tile[0].codec_name == "bmp_rle":
         _check_size(image.size, min(max_pixels, MAX_RUNS))
         if length > MAX_RUN_BYTES:

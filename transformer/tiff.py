@@ -1,7 +1,7 @@
 """Checks a TIFF's directory, before Pillow and libtiff follow it.
 
 Tags, and tiles of the image, may lie in one place of the file, but each is read: so a megabyte may
-be read 65,536 times.
+be read 65,536 times. And a tile is decoded as a whole, however little of it is in the image.
 """
 
 import struct
@@ -20,6 +20,8 @@ background, which hardly any program writes."""
 _COMPRESSION, _JPEG = 259, 7
 _OFFSETS, _SIZES = (273, 324), (279, 325)
 """Tags that say where the strips, or the tiles, are, and how many bytes each has."""
+_SIDES = 256, 257, 322, 323
+"""Tags of the image's width and height, and of a tile's."""
 _FRACTIONS = 5, 10
 """Types of tags whose values are fractions, unsigned and signed."""
 _FORMATS = dict(zip((*range(1, 14), 16, 17, 18), "BBHIQBBHIQIQIQQQ", strict=True))
@@ -38,8 +40,8 @@ class _Tag(NamedTuple):
     """Where they are in the file."""
 
 
-def check_tiff(data: bytes) -> None:
-    """Check that a TIFF has not too many parts, and that they have not too many bytes together.
+def check_tiff(data: bytes, *, max_pixels: int) -> None:
+    """Check that a TIFF has not too many parts, and that they are not too large together.
 
     Raises:
         TooLarge: it has.
@@ -65,6 +67,9 @@ def check_tiff(data: bytes) -> None:
             if tag
         ]
 
+    if len(sides := values(*_SIDES)) == len(_SIDES):
+        # Not as Pillow reads them: it skips types of numbers that libtiff knows.
+        _check_tiles(*[side[0] for side in sides], max_pixels=max_pixels)
     sizes = values(*_SIZES)
     for each in sizes:
         _check_bytes(data, each, "tiles")
@@ -97,6 +102,16 @@ def _tags(data: bytes, order: str) -> list[_Tag]:
         # Short values are in place of where others are.
         tags.append(_Tag(tag, kind, values, size, end - number.size if size <= number.size else at))
     return tags
+
+
+def _check_tiles(width: int, height: int, wide: int, high: int, *, max_pixels: int) -> None:
+    across, down = -(-width // max(1, wide)), -(-height // max(1, high))
+    pixels = across * wide * down * high
+    if pixels > max_pixels:
+        raise TooLarge(
+            f"the tiles of the TIFF image have {pixels:,} pixels; expected at most {max_pixels:,} "
+            "in all"
+        )
 
 
 def _check_bytes(data: bytes, sizes: Iterable[int], what: str) -> None:
