@@ -28,7 +28,7 @@ POLICY = (
 
 BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,70}")
 """What may separate the parts of a form, by RFC 2046."""
-MOST_PARAMETERS = 100
+MOST_PARAMETERS = 20
 """Most parameters of a form or of a part of it; semicolons in a file name count too. The time to
 parse them grows with the square of their number."""
 MOST_BOUNDARIES = 2001
