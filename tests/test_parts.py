@@ -27,6 +27,22 @@ def test_ruled_lines_are_dropped() -> None:
     assert is_like(picture(page), drawn(), within=10)
 
 
+@pytest.mark.parametrize("width", [3, 8, 25])
+@pytest.mark.parametrize("turn", range(4))
+def test_the_dark_edge_of_a_scan_is_dropped(width: int, turn: int) -> None:
+    page = np.rot90(placed(drawn()), -turn).copy()
+    page[:, :width] = 0
+    assert is_like(picture(np.rot90(page, turn).copy()), drawn())
+
+
+def test_a_one_that_is_as_high_as_the_page_is_no_edge() -> None:
+    one = np.full((280, 60), 255, np.uint8)
+    cv2.line(one, (50, 0), (10, 279), 0, 19)
+    one[20:40, :6] = 0
+    assert picture(one).status == "ok"
+    assert is_like(picture(one), one)
+
+
 def side_by_side(gap: int, *digits: Grey) -> Grey:
     cut = [digit[:, np.flatnonzero((digit < 128).any(0))] for digit in digits]
     space = np.full((280, gap), 255, np.uint8)

@@ -2,6 +2,7 @@
 
 A part is a connected component. The largest one, with those near it, is the digit. Another one of
 about the same height is one more digit, unless it is so near that it may be a stroke of this one.
+Ruled lines and the edges of a scan are neither.
 """
 
 from typing import NamedTuple
@@ -67,6 +68,7 @@ def largest(ink: Grey) -> Digit | None:
         )
         if not ruled(wide, high)
     }
+    boxes = {part: box for part, box in boxes.items() if not _is_edge(box, ink)}
     if not boxes:
         return None
     least = SPECK * max(map(size_of, boxes.values()))
@@ -80,6 +82,16 @@ def largest(ink: Grey) -> Digit | None:
         ink = np.zeros_like(ink)
         ink[y : y + height, x : x + width] = chosen[labels]
     return Digit(ink, box, multiple)
+
+
+def _is_edge(box: Box, page: Grey) -> bool:
+    """Whether it runs along the page's left or right side, as the dark edge of a scan does.
+
+    A one on a page that is cut off around it reaches both.
+    """
+    left, top, right, bottom = box
+    height, width = page.shape
+    return bool(bottom - top == height > FLAT * (right - left) and (left == 0) != (right == width))
 
 
 def _near(boxes: dict[int, Box]) -> tuple[list[int], Box]:
