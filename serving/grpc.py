@@ -34,6 +34,12 @@ MESSAGES = 8
 """How many messages of the largest size may be held at a time, or as many smaller ones as take the
 same room. Each is in memory three times: as it came, parsed, and as tensors."""
 
+STREAMS = 400
+"""Most calls at a time on one connection; further ones are refused on the wire. Without a limit,
+calls that are cancelled as soon as they are opened would fill the queue in which others' wait. It
+is well above ``CONCURRENT``, since calls that have just ended count, and since a gateway's
+connection has those of many clients."""
+
 AGE = 60
 """Seconds, give or take a tenth, after which a connection accepts no more calls; its client opens
 another. gRPC has no time limit for a call, so a client that does not read its answer would
@@ -207,6 +213,7 @@ async def start(
         options=(
             ("grpc.max_send_message_length", max_send),
             ("grpc.max_receive_message_length", max_receive),
+            ("grpc.max_concurrent_streams", STREAMS),
             ("grpc.max_connection_age_ms", AGE * 1000),
             ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
             # A second process on the port must fail, not share it.

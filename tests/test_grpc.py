@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -26,8 +28,12 @@ GOOD = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR], raw_input_conte
 
 
 @pytest.fixture
-async def channel(echo: Echo) -> AsyncIterator[grpc.aio.Channel]:
-    address = f"127.0.0.1:{programs.free_port()}"
+def address() -> str:
+    return f"127.0.0.1:{programs.free_port()}"
+
+
+@pytest.fixture
+async def channel(echo: Echo, address: str) -> AsyncIterator[grpc.aio.Channel]:
     sizes = {"max_receive": LIMIT, "max_send": LIMIT}
     server = await served.start(echo, apps.dataplane(echo), address=address, **sizes)
     async with grpc.aio.insecure_channel(address) as channel:
@@ -72,6 +78,51 @@ async def test_who_opens_calls_and_sends_nothing_shuts_nobody_out_for_long(
             await asyncio.sleep(0.02)
     assert {(await call.code()).name for call in calls} == {"DEADLINE_EXCEEDED"}
     assert await calls[0].details() == "the message was not complete after 0.5 s"
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One of HTTP/2's."""
+    head = len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4)
+    return head + payload
+
+
+def cancelled_at_once(count: int) -> bytes:
+    """A connection that opens calls and resets each in the next frame, and waits for no answer."""
+    fields = {
+        ":path": INFER, ":authority": "x", "content-type": "application/grpc", "te": "trailers",
+    }  # fmt: skip
+    headers = b"\x83\x86" + b"".join(
+        b"\0" + b"".join(bytes((len(part),)) + part.encode() for part in field)
+        for field in fields.items()
+    )
+    settings = frame(4, 0, 0) + frame(4, 1, 0)
+    calls = (
+        frame(1, 4, stream, headers) + frame(3, 0, stream, bytes((0, 0, 0, 8)))
+        for stream in range(1, 2 * count, 2)
+    )
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + b"".join(calls)
+
+
+async def test_calls_that_are_cancelled_at_once_shut_nobody_out(
+    channel: grpc.aio.Channel, address: str
+) -> None:
+    host, port = address.split(":")
+    flood = cancelled_at_once(50_000)
+
+    def attack() -> None:
+        with (
+            socket.create_connection((host, int(port))) as connection,
+            suppress(ConnectionError),  # the server may have enough of it
+        ):
+            connection.sendall(flood)
+            connection.recv(1)
+
+    attacks = asyncio.gather(*(asyncio.to_thread(attack) for _ in range(2)))
+    answers = [await ask(channel, GOOD)]
+    while not attacks.done():
+        answers.append(await ask(channel, GOOD))
+    await attacks
+    assert {*answers} == {("OK", "")}
 
 
 async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
