@@ -1,5 +1,6 @@
 """Release versions of the service: ``python -m rollout --help``."""
 
+import os
 import signal
 import sys
 
@@ -7,6 +8,7 @@ from serving.start import interruptible_imports
 
 with interruptible_imports(__name__):  # they take seconds
     import argparse
+    import io
     import json
     import time
     from collections.abc import Callable, Sequence
@@ -28,6 +30,8 @@ with interruptible_imports(__name__):  # they take seconds
     from rollout.version import find
 
 REFUSED, ROLLED_BACK, INCONCLUSIVE = 3, 4, 5
+BROKEN_PIPE = 141
+"""The status that shells give for SIGPIPE."""
 ENDS = {End.PROMOTED: 0, End.ROLLED_BACK: ROLLED_BACK, End.INCONCLUSIVE: INCONCLUSIVE}
 VERDICTS = {Verdict.HEALTHY: 0, Verdict.BAD: ROLLED_BACK, Verdict.HOLD: INCONCLUSIVE}
 
@@ -36,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     args = parse(arguments)
     try:
-        return COMMANDS[args.command](args) or 0
+        status = COMMANDS[args.command](args) or 0
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:  # nobody reads on, as with "| head"
+        os._exit(BROKEN_PIPE)
     except (RolloutError, ValueError) as error:
         print(f"rollout: {error}", file=sys.stderr)
         return REFUSED if isinstance(error, Refused) else 1
@@ -278,4 +286,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a pod is stopped as by Ctrl-C
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # Windows has no arrows in its files
     sys.exit(main())

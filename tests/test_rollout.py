@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +18,8 @@ from rollout.errors import Conflict, Refused, Unreachable
 from rollout.record import Record
 from rollout.release import start
 from rollout.template import Version, describe, variables, with_image, with_version
-from standalone.objects import APIError
-from tests import programs
+from standalone.objects import APIError, Objects
+from tests import cluster, programs
 from tests.releases import PATH, World
 
 
@@ -301,6 +305,21 @@ def test_an_api_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) 
     assert f"the API server at {server} does not answer" in capsys.readouterr().err
     with pytest.raises(Unreachable):
         API("mnist", server=server).service()
+
+
+def test_what_is_not_read_is_no_stack_trace_and_what_a_file_lacks_no_error(tmp_path: Path) -> None:
+    history = [sys.executable, "-m", "rollout", "history"]
+    reader, writer = os.pipe()
+    os.close(reader)  # as with "| head"
+    with cluster.serve(Objects(), tmp_path) as kubeconfig:
+        env = {**os.environ, "KUBECONFIG": str(kubeconfig), "PYTHONIOENCODING": "cp1252"}
+        where: dict[str, Any] = {"cwd": programs.ROOT, "env": env, "stderr": subprocess.PIPE}
+        unread = subprocess.run(history, stdout=writer, **where)
+        written = subprocess.run(history, stdout=subprocess.PIPE, **where)
+    os.close(writer)
+    assert (unread.returncode, unread.stderr) == (command.BROKEN_PIPE, b"")
+    assert (written.returncode, written.stderr) == (0, b"")
+    assert b"FROM ? TO" in written.stdout
 
 
 def test_the_service_alone_is_changed_and_only_its_specification(world: World) -> None:
