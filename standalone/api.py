@@ -217,4 +217,6 @@ def _selector(text: str) -> dict[str, str]:
 
 def _shown(request: web.Request, kind: str, items: list[Object], whole: Object) -> Object:
     """A table if ``kubectl`` asks for one, else the object or list itself."""
-    return table(kind, items) if "as=Table" in request.headers.get("Accept", "") else whole
+    if "as=Table" in request.headers.get("Accept", ""):
+        return table(kind, items, whole["metadata"]["resourceVersion"])
+    return whole

@@ -16,7 +16,17 @@ KINDS = {
     "rbac.authorization.k8s.io/v1": {"rolebindings": "RoleBinding", "roles": "Role"},
     "serving.kserve.io/v1beta1": {"inferenceservices": "InferenceService"},
 }
-SHORT = {"InferenceService": ["isvc"], "ConfigMap": ["cm"]}
+SHORT = {
+    "ConfigMap": "cm",
+    "CronJob": "cj",
+    "Event": "ev",
+    "InferenceService": "isvc",
+    "Namespace": "ns",
+    "NetworkPolicy": "netpol",
+    "Pod": "po",
+    "PodDisruptionBudget": "pdb",
+    "ServiceAccount": "sa",
+}
 
 
 def discovery(path: str) -> Object | None:
@@ -57,7 +67,7 @@ def _resources(version: str) -> Object:
                 "kind": kind,
                 "verbs": verbs,
                 "namespaced": kind != "Namespace",
-                "shortNames": SHORT.get(kind, []),
+                "shortNames": [SHORT[kind]] if kind in SHORT else [],
             }
             for plural, kind in KINDS[version].items()
         ],

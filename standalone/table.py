@@ -6,9 +6,11 @@ from typing import Any
 
 from standalone.objects import Object
 
+HOUR = 3600
 
-def table(kind: str, items: list[Object]) -> Object:
-    """The table of objects of one kind."""
+
+def table(kind: str, items: list[Object], version: str) -> Object:
+    """The table of objects of one kind; ``version`` is where a watch behind it begins."""
     columns: dict[str, Callable[[Object], Any]] = {"Name": lambda each: each["metadata"]["name"]}
     if kind == "InferenceService":
         columns |= COLUMNS
@@ -16,7 +18,7 @@ def table(kind: str, items: list[Object]) -> Object:
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": {},
+        "metadata": {"resourceVersion": version},
         "columnDefinitions": [{"name": name, "type": "string"} for name in columns],
         "rows": [
             {"cells": [cell(each) for cell in columns.values()], "object": each} for each in items
@@ -26,7 +28,11 @@ def table(kind: str, items: list[Object]) -> Object:
 
 def _age(each: Object) -> str:
     created = datetime.fromisoformat(each["metadata"]["creationTimestamp"])
-    return f"{int((datetime.now(UTC) - created).total_seconds())}s"
+    seconds = int((datetime.now(UTC) - created).total_seconds())
+    for unit, length, end in (("s", 1, 120), ("m", 60, 3 * HOUR), ("h", HOUR, 48 * HOUR)):
+        if seconds < end:
+            return f"{seconds // length}{unit}"
+    return f"{seconds // (24 * HOUR)}d"
 
 
 def _traffic(each: Object, field: str, **wanted: Any) -> Any:

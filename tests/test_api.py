@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import yaml
 
 from standalone.objects import Objects
+from standalone.table import table
 from tests import cluster
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 APPLY = "application/apply-patch+yaml"
+TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
 NOTES = {"kind": "ConfigMap", "metadata": {"name": "notes"}, "data": {"a": "1"}}
 
 
@@ -131,13 +134,24 @@ def test_what_the_server_writes_stays(client: httpx.Client) -> None:
         assert after[field] == before[field]
 
 
-def test_a_watch_begins_where_the_list_ended(client: httpx.Client) -> None:
+@pytest.mark.parametrize("accept", [{}, TABLE])
+def test_a_watch_begins_where_the_list_ended(client: httpx.Client, accept: dict[str, str]) -> None:
     client.post(MAPS, json=NOTES)
-    version = client.get(MAPS).json()["metadata"]["resourceVersion"]
+    version = client.get(MAPS, headers=accept).json()["metadata"]["resourceVersion"]
     more = client.post(MAPS, json={"metadata": {"name": "more"}}).json()
     query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
     (event,) = client.get(MAPS, params=query).text.splitlines()
     assert json.loads(event)["object"] == more
+
+
+@pytest.mark.parametrize(
+    ("minutes", "age"),
+    [(1.5, "90s"), (2, "2m"), (179, "179m"), (180, "3h"), (48 * 60 - 1, "47h"), (48 * 60, "2d")],
+)
+def test_an_age_is_short(minutes: float, age: str) -> None:
+    made = datetime.now(UTC) - timedelta(minutes=minutes)
+    item = {"metadata": {"name": "notes", "creationTimestamp": made.isoformat()}}
+    assert table("ConfigMap", [item], "1")["rows"][0]["cells"] == ["notes", age]
 
 
 @pytest.mark.parametrize("listed", [True, False])
