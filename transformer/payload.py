@@ -95,5 +95,6 @@ def _to_bytes(file: Any, i: int) -> bytes:
         return file if isinstance(file, bytes) else binascii.a2b_base64(file, strict_mode=True)
     except (TypeError, ValueError):  # not text; not base64, or not ASCII
         raise InvalidInput(
-            f"instance {i}: expected the file as base64 text, without 'data:…' in front"
+            f"instance {i}: expected the file as base64 text (A-Z a-z 0-9 + / and = at its end), "
+            "without line breaks, and without 'data:…' in front"
         ) from None
