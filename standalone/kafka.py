@@ -100,9 +100,14 @@ async def run(args: argparse.Namespace) -> None:
     async with aiohttp.ClientSession(connector=connector) as session:
         delivery = Delivery(session, f"{args.service}/v1/models/{args.name}:predict")
         bridge = asyncio.create_task(Bridge(consumer, producer, delivery, topics).run())
+
+        def stop() -> None:
+            if not bridge.cancelling():  # a second signal must not interrupt the shutdown
+                bridge.cancel()
+
         if sys.platform != "win32":
             for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, bridge.cancel)
+                asyncio.get_running_loop().add_signal_handler(number, stop)
         log.info("%s at %s, answers to %s, the rest to %s", topics[0], args.kafka, *topics[1:])
         await bridge
 

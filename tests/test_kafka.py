@@ -312,6 +312,16 @@ def test_stopped_when_all_is_done_it_has_nothing_to_do_again(
     assert len(cluster.read(ANSWERS)) == 40
 
 
+def test_a_second_signal_does_not_interrupt_the_shutdown(cluster: Cluster, tmp_path: Path) -> None:
+    """As when somebody presses Ctrl-C twice."""
+    with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
+        running.wait_for("assigned")
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+        running.stop()
+    assert "Traceback" not in running.output()
+
+
 class Watched(Consumer):
     """A consumer that knows whether it is asked to store an offset while it polls."""
 
