@@ -91,6 +91,12 @@ def test_a_wider_limit_lets_the_candidate_pass() -> None:
     assert judge(worse, time_ratio=1.3, limits=wide).passed
 
 
+def test_each_digit_is_judged_by_itself_for_all_must_pass() -> None:
+    # Of each digit 7 of 600 are lost: p = 0.018, which a correction for ten tests would not accept.
+    same = results(judge(comparison(EVEN, lost=70), time_ratio=1.0, limits=LIMITS))
+    assert same["per digit"] is True
+
+
 def test_that_no_difference_is_seen_does_not_suffice() -> None:
     few = comparison(EVEN[:50])
     assert results(judge(few, time_ratio=1.0, limits=LIMITS))["overall"] is False

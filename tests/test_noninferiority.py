@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from training.noninferiority import ALPHA, holm, p_value, upper_bound
+from training.noninferiority import ALPHA, p_value, upper_bound
 
 
 @given(st.data(), st.integers(1, 60), st.floats(0.02, 0.9))
@@ -48,8 +48,3 @@ def test_bounds_of_the_extremes_are_known_in_closed_form(count: int) -> None:
     assert upper_bound(0, 0, count) == pytest.approx(share)
     assert upper_bound(0, count, count) == pytest.approx(2 * share - 1)
     assert upper_bound(count, 0, count) == 1
-
-
-def test_holms_p_values_are_those_of_a_worked_example() -> None:
-    several = np.array([[0.01, 0.04, 0.03, 0.005], [0.4, 0.9, 0.001, 0.5]])
-    np.testing.assert_allclose(holm(several), [[0.03, 0.06, 0.06, 0.02], [1.0, 1.0, 0.004, 1.0]])

@@ -15,7 +15,7 @@ from torch.nn import functional
 from training.config import Settings, setting
 from training.measure import Answers, calibration_error
 from training.network import LABELS
-from training.noninferiority import ALPHA, holm, p_value, upper_bound
+from training.noninferiority import ALPHA, p_value, upper_bound
 
 _limit = functools.partial(setting, least=0.0001, below=1)
 
@@ -148,13 +148,14 @@ def _per_digit(digits: Comparison, margin: float) -> Check:
     if not count.all():
         absent = ", ".join(str(digit) for digit in np.flatnonzero(count == 0))
         return Check("per digit", False, f"cannot be judged: none held out of {absent}")
-    adjusted = holm(p_value(lost, won, count, margin))
-    worst = int(adjusted.argmax())
+    # All must pass, so a fall on any one digit is missed at ALPHA at most: nothing to correct for.
+    found = p_value(lost, won, count, margin)
+    worst = int(found.argmax())
     return Check(
         "per digit",
-        bool(adjusted[worst] <= ALPHA),
+        bool(found[worst] <= ALPHA),
         f"least certain of digit {worst}: {lost[worst]} lost and {won[worst]} won of "
-        f"{count[worst]:,}, p = {adjusted[worst]:.2g} (Holm) of a fall by {margin:.2%} or more; "
+        f"{count[worst]:,}, p = {found[worst]:.2g} of a fall by {margin:.2%} or more; "
         f"at most {ALPHA}",
     )
 

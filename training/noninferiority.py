@@ -53,13 +53,3 @@ def _score(lost: ArrayLike, won: ArrayLike, count: ArrayLike, fall: float) -> Fl
     share = (root - half) / (4 * n)
     variance = n * (2 * share + fall * (1 - fall))
     return np.asarray((b - c - n * fall) / np.sqrt(variance), np.float64)
-
-
-def holm(p_values: Floats) -> Floats:
-    """Return p-values adjusted by Holm (1979, Scand. J. Stat. 6:65) along the last axis."""
-    order = p_values.argsort(-1)
-    factors = np.arange(p_values.shape[-1], 0, -1)
-    rising = np.maximum.accumulate(np.take_along_axis(p_values, order, -1) * factors, -1)
-    adjusted = np.empty_like(p_values)
-    np.put_along_axis(adjusted, order, np.minimum(rising, 1), -1)
-    return adjusted
