@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincc, betaln
 
+from serving.scores import DIGITS
+
 GUARDRAILS = ("failed", "slow", "unsure")
 """What makes a call bad: answered with 5xx or 429; slower than the objective; with an answer that
 is not one sure digit."""
 TESTS = len(GUARDRAILS) + 2
 """The tests that can condemn; the error α is divided among them. The other two are those of lost
 calls and of labelled images. They count even if there are none: the bound must not depend on it."""
-DIGITS = 10
-"""The number of digits."""
 DISTANCE = 0.1
 """The Jensen-Shannon distance between two mixes of digits from which it matters."""
 

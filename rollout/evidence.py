@@ -13,7 +13,8 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from rollout.canary import Component
-from rollout.decision import DIGITS, GUARDRAILS, Arm, Step
+from rollout.decision import GUARDRAILS, Arm, Step
+from serving.scores import DIGITS
 
 Counts = dict[str, float]
 """Counts of ``calls``, each guardrail, ``lost`` and ``digit_0``, ``digit_1``, …; 0 if missing."""

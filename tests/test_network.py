@@ -12,7 +12,6 @@ import yaml
 from torch import nn
 
 from predictor.metadata import INPUTS
-from rollout import decision
 from serving import scores
 from tests.programs import ROOT
 from tests.synthetic import digits
@@ -258,7 +257,6 @@ def test_all_parts_agree_on_the_classes_and_on_the_picture() -> None:
     output = document["components"]["schemas"]["Output"]
     assert {
         scores.DIGITS,
-        decision.DIGITS,
         prediction["digit"]["maximum"] + 1,
         prediction["probabilities"]["minItems"],
         prediction["probabilities"]["maxItems"],
