@@ -97,6 +97,13 @@ def test_each_digit_is_judged_by_itself_for_all_must_pass() -> None:
     assert same["per digit"] is True
 
 
+def test_too_much_confidence_is_not_found_by_the_calibration_error() -> None:
+    """docs/decisions/gate.md says so: with few mistakes, a version that is always sure passes."""
+    sure = comparison(EVEN, both=30, confidences=(0.995, 1.0))
+    assert sure.cross_entropy(sure.candidate) > 3 * sure.cross_entropy(sure.production)
+    assert results(judge(sure, time_ratio=1.0, limits=LIMITS))["calibration"] is True
+
+
 def test_that_no_difference_is_seen_does_not_suffice() -> None:
     few = comparison(EVEN[:50])
     assert results(judge(few, time_ratio=1.0, limits=LIMITS))["overall"] is False
