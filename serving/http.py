@@ -30,6 +30,8 @@ from serving.upgrade import feed
 LONGEST_HEAD = 64 * 1024
 """Most bytes of request line and headers. The proxies in front of us in a cluster have the same
 limit (Envoy) or a higher one (Go)."""
+MOST_HEADERS = 1_000
+"""Most headers of a request: in memory each takes 200 bytes more than on the wire."""
 TIMEOUT = 30
 """Seconds that a client has to complete a head that it has begun, and again for the body."""
 UNREAD = 30
@@ -44,7 +46,7 @@ GOODBYE = 1
 INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=False)
 TOO_LARGE = refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    f"request line and headers have more than {LONGEST_HEAD} bytes",
+    f"more than {LONGEST_HEAD} bytes of request line and headers, or {MOST_HEADERS:,} headers",
 ).encode(keep_alive=False)
 TOO_MANY_CHUNKS = refusal(
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MOST_CHUNKS:,} chunks"
@@ -166,6 +168,13 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._overhead = self._chunks = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header has come, in a head or behind the last chunk."""
+        if len(self.headers) < MOST_HEADERS:
+            super().on_header(name, value)
+        elif not self._is_ending():
+            self._close(TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """A head is complete: begin to answer the request, or refuse it at once."""

@@ -27,6 +27,12 @@ def post(body: bytes, *headers: str, url: str = "/b", version: str = "1.1") -> b
     return "\r\n".join((*lines, "", "")).encode() + body
 
 
+def chunked(*chunks: bytes) -> bytes:
+    """An inference with a body in chunks."""
+    head = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+
+
 class Asked(NamedTuple):
     """The query and headers of an inference."""
 

@@ -11,16 +11,11 @@ import pytest
 
 from serving import exchange, http
 from serving.exchange import BODIES
-from tests.service import GET, Client, Service, post
+from tests.service import GET, Client, Service, chunked, post
 
 pytestmark = pytest.mark.anyio
 
 LARGEST = 1000
-
-
-def chunked(*chunks: bytes) -> bytes:
-    head = b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import http
-from serving.http import LONGEST_HEAD
+from serving.http import LONGEST_HEAD, MOST_HEADERS
 from tests import anything
-from tests.service import GET, Service, post
+from tests.service import GET, Service, chunked, post
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +72,25 @@ async def test_a_head_at_the_limit_is_read(service: Service) -> None:
         [head[i : i + 999] for i in range(0, len(head), 999)],
     ):
         assert await client.ask(*pieces) == (200, b"/a ")
+
+
+async def test_more_headers_than_the_limit_are_refused(service: Service) -> None:
+    field = b"a: b\r\n"
+    client = await service.connect()
+    most = GET[:-2] + field * (MOST_HEADERS - 1)
+    assert await client.ask(most + b"\r\n") == (200, b"/a ")
+    for before, begun in (
+        (b"", most + field * 2),  # the head is not complete
+        (GET, most + field + b"\r\n"),
+        (b"", chunked(b"body")[:-2] + field * MOST_HEADERS),
+    ):
+        client = await service.connect()
+        client.writer.write(before + begun)
+        if before:
+            assert await client.answer() == (200, b"/a ")
+        status, body = await client.answer()
+        assert (status, "or 1,000 headers" in json.loads(body)["error"]) == (431, True)
+        assert await client.is_closed()
 
 
 async def test_bodies_do_not_count_as_heads(service: Service) -> None:
