@@ -39,6 +39,7 @@ class Timeout:
     def close(self) -> None:
         """It has ended and does not begin again."""
         self._began = None
+        self._expired = lambda: None  # the owner would be kept until garbage is collected
         if self._timer:
             self._timer.cancel()
 
