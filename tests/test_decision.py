@@ -100,6 +100,16 @@ def test_lost_calls_that_fit_both_versions_condemn_nobody() -> None:
     assert verdicts(step(arm(900), arm(100), lost=50))[0] is Verdict.HEALTHY
 
 
+def test_lost_calls_condemn_no_canary_that_got_more_than_its_share() -> None:
+    found = verdicts(step(arm(900), arm(140)), step(arm(60), arm(30), share=0.5, lost=20))
+    assert found == (Verdict.HOLD, {"split": Verdict.HOLD})
+
+
+def test_a_split_that_is_off_by_chance_is_as_wanted() -> None:
+    """14 to 1, and 100 to 1 would hold."""
+    assert verdicts(step(arm(900), arm(140)))[0] is Verdict.HEALTHY
+
+
 def test_another_mix_of_digits_holds_but_does_not_condemn() -> None:
     shifted = (0, 0, 0, 0, 0, 0, 0, 0, 0, 100)
     found = verdicts(step(arm(900, (90,) * 10), arm(100, shifted)))
@@ -107,9 +117,24 @@ def test_another_mix_of_digits_holds_but_does_not_condemn() -> None:
     assert found[1]["digits"] is Verdict.HOLD
 
 
+def test_that_one_of_ten_digits_is_seen_often_may_be_chance() -> None:
+    """For that digit alone it would be no accident."""
+    canary = (27, *(8,) * 9)
+    assert jensen_shannon((90,) * 10, canary) > 0.1
+    assert verdicts(step(arm(900, (90,) * 10), arm(100, canary)))[0] is Verdict.HEALTHY
+
+
+def test_digits_and_sample_are_those_of_the_present_step() -> None:
+    shifted = (0, 0, 0, 0, 0, 0, 0, 0, 0, 100)
+    found = verdicts(
+        step(arm(900, (90,) * 10), arm(100, shifted)), step(arm(99), arm(99), share=0.5)
+    )
+    assert (found[1]["digits"], found[1]["sample"]) == (Verdict.HEALTHY, Verdict.HOLD)
+
+
 def test_a_significant_but_small_shift_of_the_digits_does_not_hold() -> None:
     stable = (90_000,) * 10
-    canary = (12_000, 8_000, *(10_000,) * 8)
+    canary = (15_000, 5_000, *(10_000,) * 8)
     assert jensen_shannon(stable, canary) < 0.1
     found = verdicts(step(arm(900_000, stable), arm(100_000, canary)))
     assert found[1]["digits"] is Verdict.HEALTHY
@@ -147,6 +172,7 @@ def test_every_decision_says_its_evidence_in_words() -> None:
     assert texts["split"] == "the canary answered 100 of 1000 calls, wanted 10%"
     assert texts["failed"].startswith("canary 20 of 100 calls, stable 9 of 900 (")
     assert "; 100 to 1 would condemn" in texts["failed"]
+    assert found.reason == f"failed: {texts['failed']}"
 
 
 @given(st.integers(1, 12), st.floats(0.01, 0.99), st.booleans())
