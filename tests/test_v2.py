@@ -172,6 +172,14 @@ def test_only_the_outputs_asked_for_each_in_its_own_form() -> None:
     assert content[json_length:] == b"\x01\x00"
 
 
+def test_what_is_said_of_one_output_goes_before_what_is_said_of_all() -> None:
+    wanted = [{"name": "digit", "parameters": {"binary_data": False}}, {"name": "accepted"}]
+    everything = {"binary_data_output": True}
+    content, json_length = answer(body(tensor(data=[1]), outputs=wanted, parameters=everything)[0])
+    assert json.loads(content[:json_length])["outputs"][0]["data"] == [3, -1]
+    assert content[json_length:] == b"\x01\x00"
+
+
 def test_an_output_asked_for_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="twice"):
         answer(body(tensor(data=[1]), outputs=[{"name": "digit"}] * 2)[0])
