@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from serving.batcher import Batcher
 from serving.errors import Overloaded, TimedOut, Unavailable
@@ -86,11 +87,11 @@ async def test_what_the_caller_has_given_up_is_not_run() -> None:
 async def test_what_is_given_up_leaves_the_queue_at_once() -> None:
     runner = Runner()
     batcher = Batcher(
-        runner, stage="compute", max_batch=2, max_pending=10, max_wait=3600, concurrency=2
+        runner, stage="compute", max_batch=3, max_pending=10, max_wait=3600, concurrency=2
     )
     first = asyncio.create_task(batcher.submit(images(0)))
     for i in range(100):
-        request = asyncio.create_task(batcher.submit(images(i)))
+        request = asyncio.create_task(batcher.submit(images(i, i)))
         await started(request)
         request.cancel()
         await started()
@@ -136,7 +137,8 @@ async def test_a_full_queue_refuses_and_has_room_again_once_it_is_empty() -> Non
         await batcher.submit(images(9))
     runner.release.set()
     await asyncio.gather(*requests)
-    assert values(await batcher.submit(images(9))) == [9]
+    # Even for a request that is larger than all of it.
+    assert values(await batcher.submit(images(*range(5)))) == list(range(5))
 
 
 async def test_cancelled_requests_leave_room() -> None:
@@ -181,6 +183,30 @@ async def test_an_error_meant_for_the_callers_reaches_all_of_them_without_anothe
     )
     assert [type(answer) for answer in answers] == [Unavailable] * 4
     assert runs == 2
+
+
+async def test_what_waits_and_what_runs_is_measured() -> None:
+    def metric(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, labels) or 0
+
+    def sums() -> tuple[float, float, float]:
+        stages = (metric("mnist_stage_seconds_sum", stage=stage) for stage in ("wait", "compute"))
+        return metric("mnist_batch_images_sum"), *stages
+
+    runner = Runner()
+    batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100)
+    images_before, wait_before, compute_before = sums()
+    requests = [asyncio.create_task(batcher.submit(images(1, 2))) for _ in range(3)]
+    await started(*requests)
+    assert metric("mnist_pending_images") == 6
+    await asyncio.sleep(0.05)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    assert metric("mnist_pending_images") == 0
+    images_after, wait_after, compute_after = sums()
+    assert images_after - images_before == 6
+    assert wait_after - wait_before > 0.09  # of the second and the third
+    assert compute_after - compute_before > 0.04
 
 
 @given(

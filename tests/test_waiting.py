@@ -78,6 +78,21 @@ async def test_it_waits_no_longer_than_it_may() -> None:
     assert runner.sizes == [1, 1]
 
 
+async def test_who_comes_later_than_that_waits_for_nobody() -> None:
+    batcher = batcher_that_lingers(0.2, runner := Runner())
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
+    await started(*requests)
+    requests += [asyncio.create_task(batcher.submit(images(i))) for i in (3, 4)]
+    await started(*requests)
+    runner.release.set()
+    await asyncio.gather(*requests)
+    await asyncio.sleep(0.2)
+    late = asyncio.create_task(batcher.submit(images(5)))
+    await started(late)
+    assert runner.sizes == [1, 3, 1]
+    await late
+
+
 @pytest.mark.parametrize("turns", [0, 2])
 async def test_until_idle_it_waits_for_who_is_on_the_way(turns: int) -> None:
     async def again() -> Scores:
@@ -102,6 +117,13 @@ async def test_until_idle_it_waits_for_nobody_else() -> None:
     runner.release.set()
     await asyncio.gather(*requests)
     assert runner.sizes == [1, 2]
+    # That it was idle once does not count the next time.
+    others = [asyncio.create_task(batcher.submit(images(4)))]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    others.append(asyncio.create_task(batcher.submit(images(5))))
+    await asyncio.gather(*others)
+    assert runner.sizes == [1, 2, 2]
 
 
 async def test_until_idle_it_waits_no_longer_than_it_may_either() -> None:
