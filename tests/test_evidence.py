@@ -1,7 +1,7 @@
 """What the sides of a canary have done, from counters that only grow."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -75,9 +75,10 @@ def test_the_last_digit_of_what_is_interpolated_is_no_restart() -> None:
     assert (step.stable.calls, step.stable.bad["slow"]) == (20, 0)
 
 
-def test_a_pod_that_has_started_since_counts_whole() -> None:
+@pytest.mark.parametrize("started", [LATER, 0], ids=["known", "unknown"])
+def test_a_pod_that_has_started_since_counts_whole(started: float) -> None:
     evidence = begun()
-    evidence.add({"b": pod("new", LATER, calls=5)}, LIVE)
+    evidence.add({"b": pod("new", started, calls=5)}, LIVE)
     assert evidence.steps()[0].canary.calls == 5
 
 
@@ -87,6 +88,16 @@ def test_a_pod_that_did_not_answer_at_the_beginning_counts_from_its_first_answer
     evidence.add({"a": pod("old", EARLIER, calls=1_000_000)}, LIVE)
     evidence.add({"a": pod("old", EARLIER, calls=1_000_007)}, LIVE)
     assert evidence.steps()[0].stable.calls == 7
+
+
+def test_a_pod_that_did_not_answer_when_the_split_changed_counts_from_its_next_answer() -> None:
+    """Else what it did under the split before would count as done under this one."""
+    evidence = begun(a=pod("old", calls=100))
+    evidence.begin(replace(LIVE, percent=50), SINCE + timedelta(minutes=2), {})
+    for more in (0, 7):
+        pods = {"a": pod("old", calls=130 + more), "b": pod("new", LATER, calls=9 + more)}
+        evidence.add(pods, LIVE)
+    assert [(step.stable.calls, step.canary.calls) for step in evidence.steps()] == [(0, 0), (7, 7)]
 
 
 def test_a_pod_that_does_not_answer_for_a_while_is_caught_up_with() -> None:
