@@ -43,6 +43,17 @@ async def test_a_cloudevent_is_answered_by_one_in_the_same_mode(
     assert reply["id"] != event["id"]
 
 
+async def test_structured_mode_is_told_by_the_media_type_whatever_its_case_and_parameters(
+    echo_client: httpx.AsyncClient,
+) -> None:
+    headers = {"content-type": "application/CloudEvents+JSON; charset=utf-8"}
+    content = structured(correlationid="order 9", data={"a": 1})
+    answer = await echo_client.post(V1, content=content, headers=headers)
+    assert answer.headers["content-type"].startswith("application/cloudevents+json")
+    # That of the event, where it has one, and not its id.
+    assert answer.json()["correlationid"] == "order 9"
+
+
 @pytest.mark.parametrize("encode", [to_binary, to_structured])
 async def test_the_same_event_gets_an_answer_of_the_same_id(
     echo_client: httpx.AsyncClient, encode: Any
