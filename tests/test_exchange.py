@@ -91,11 +91,23 @@ async def test_an_encoded_body_is_not_read(client: Client) -> None:
     assert await client.ask(post(b"body", "Content-Encoding: Identity")) == (200, b"/b body")
 
 
-async def test_the_bodies_of_all_requests_together_are_limited(service: Service) -> None:
+async def test_a_body_that_comes_after_its_answer_takes_no_room(
+    service: Service, client: Client
+) -> None:
+    request = post(b"\x1f\x8b\x08", "Content-Encoding: gzip")
+    assert (await client.ask(request[:-3]))[0] == 415
+    assert await client.ask(request[-3:] + post(b"body")) == (200, b"/b body")
+    assert service.bodies.held == 0
+
+
+@pytest.mark.parametrize("last", [LARGEST, 1])
+async def test_the_bodies_of_all_requests_together_are_limited(service: Service, last: int) -> None:
     service.let.clear()
     clients = [await service.connect() for _ in range(BODIES + 1)]
-    for each in clients:
+    for each in clients[:-1]:
         each.writer.write(post(bytes(LARGEST)))
+    await settled()
+    clients[-1].writer.write(post(bytes(last)))
     await settled()
     assert service.bodies.held == BODIES * LARGEST
     service.let.set()
