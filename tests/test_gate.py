@@ -148,6 +148,7 @@ def test_a_digit_that_is_not_held_out_fails() -> None:
         (comparison(EVEN[:30], confidences=(0.995, 0.99)), False),
         (comparison(EVEN[:30], lost=1, won=1, confidences=(0.995, 0.99)), True),
         (comparison(EVEN[:30], lost=1, won=2, confidences=(0.995, 0.9)), True),
+        (comparison(EVEN[:30], lost=2, won=1, confidences=(0.3, 0.6)), False),
         (comparison(EVEN[:30], both=30), False),
     ],
 )
