@@ -190,8 +190,10 @@ async def test_what_waits_and_what_runs_is_measured() -> None:
         return REGISTRY.get_sample_value(name, labels) or 0
 
     def sums() -> tuple[float, float, float]:
-        stages = (metric("mnist_stage_seconds_sum", stage=stage) for stage in ("wait", "compute"))
-        return metric("mnist_batch_images_sum"), *stages
+        wait, compute = (
+            metric("mnist_stage_seconds_sum", stage=stage) for stage in ("wait", "compute")
+        )
+        return metric("mnist_batch_images_sum"), wait, compute
 
     runner = Runner()
     batcher = Batcher(runner, stage="compute", max_batch=8, max_pending=100)

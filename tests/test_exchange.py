@@ -146,6 +146,7 @@ async def test_a_client_that_hangs_up_is_given_up(service: Service, sent: int | 
     client.writer.transport.abort()
     await settled()
     assert (service.given_up, service.bodies.held) == (1, 0)
+    assert not service.bodies.arriving
     assert not service.state.tasks
 
 
