@@ -17,6 +17,9 @@ from tests.service import Service, post
 pytestmark = pytest.mark.anyio
 
 
+EVENT = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "camera", "ce-type": "digit"}
+
+
 @pytest.fixture
 def echo(echo: Echo) -> Echo:
     echo.version = "6"  # its answers say 7
@@ -27,9 +30,12 @@ def observed(**labels: str) -> float:
     return REGISTRY.get_sample_value("mnist_request_seconds_count", labels) or 0
 
 
-async def test_the_version_that_answered_is_named(echo_client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("headers", [{}, EVENT], ids=["JSON", "event"])
+async def test_the_version_that_answered_is_named(
+    echo_client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
     before = observed(protocol="v1", outcome="ok", model_version="7")
-    answer = await echo_client.post(V1, json={})
+    answer = await echo_client.post(V1, json={}, headers=headers)
     assert answer.headers.get_list("x-model-version") == ["7"]
     assert observed(protocol="v1", outcome="ok", model_version="7") == before + 1
 
@@ -138,6 +144,15 @@ async def test_a_defect_is_logged_and_not_told(
     answer = await echo_client.post(V1, json={})
     assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
     assert "ZeroDivisionError: not for the caller" in caplog.text
+
+
+async def test_a_refusal_names_the_version_that_runs(echo_app: App) -> None:
+    assert b"\r\nx-model-version: 6\r\n" in echo_app.overloaded
+
+
+async def test_nobody_is_sent_to_a_host_that_a_caller_names(echo_client: httpx.AsyncClient) -> None:
+    answer = await echo_client.get("/v2/models/mnist/", headers={"host": "elsewhere"})
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
