@@ -134,6 +134,11 @@ def test_another_model_json_than_the_one_wanted_is_refused(version: Path) -> Non
         artifact.load(version, digest="0" * 64)
 
 
+def test_the_digest_wanted_may_have_large_letters(version: Path) -> None:
+    digest = hashlib.sha256((version / "model.json").read_bytes()).hexdigest()
+    assert artifact.load(version, digest=digest.upper()).metadata.version == 3
+
+
 def test_files_that_are_not_listed_are_never_read(version: Path) -> None:
     (version / "extra.pt2").mkdir()  # reading it would fail
     (version / "extra.json").write_bytes(b"\xff")
