@@ -80,6 +80,14 @@ def test_a_second_canary_is_refused(world: World, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.count("a canary of the predictor is running at 10 %") == 2
 
 
+def test_a_percent_of_100_is_no_canary(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.patch(canaryTrafficPercent=100)
+    assert world.run("promote") == 3
+    assert "no canary is running" in capsys.readouterr().err
+    assert world.start() == 0
+    assert world.api.traffic[-1] == {"2": 10, "1": 90}
+
+
 def test_another_service_of_the_namespace_has_a_record_of_its_own(world: World) -> None:
     assert world.start() == 0
     assert API("other", "default", server=world.server).record().release is None
