@@ -346,6 +346,20 @@ async def test_what_is_half_sent_is_not_in_hand() -> None:
     assert service.refusals == []
 
 
+async def test_who_hangs_up_is_no_longer_in_hand() -> None:
+    async with Service(most=1) as service:
+        service.let.clear()
+        gone = await service.connect()
+        gone.writer.write(POST)
+        while not service.asked:
+            await asyncio.sleep(0.01)
+        gone.writer.transport.abort()
+        while not service.given_up:
+            await asyncio.sleep(0.01)
+        service.let.set()
+        assert await (await service.connect()).ask(POST) == (200, b"/b body")
+
+
 async def test_a_refusal_keeps_the_order_of_pipelined_requests() -> None:
     async with Service(most=1) as service:
         service.let.clear()
