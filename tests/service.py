@@ -4,6 +4,7 @@ import asyncio
 import functools
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -148,9 +149,11 @@ class Client:
     async def ask(self, *pieces: bytes) -> tuple[int, bytes]:
         """Send a request in pieces, and return its answer."""
         for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)
+            with suppress(ConnectionError):  # it may be answered, and closed, before it is sent
+                self.writer.write(piece)
+                await self.writer.drain()
+            for _ in range(3):  # the turns in which the server reads this piece, and no other
+                await asyncio.sleep(0)
         return await self.answer()
 
     async def is_closed(self) -> bool:
