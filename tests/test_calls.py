@@ -170,6 +170,15 @@ async def test_an_answer_without_end_is_given_up(answer: list[bytes]) -> None:
             await client.post(b"", {})
 
 
+async def test_each_answer_on_a_connection_may_be_that_long() -> None:
+    body = bytes(LONGEST - 1000)
+    answer = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body]
+    async with running(answer, answer) as (server, client):
+        for _ in range(2):
+            assert (await client.post(b"", {}))[::2] == (200, body)
+    assert server.connections == 1
+
+
 async def test_what_comes_unasked_answers_nobody() -> None:
     async with running([OK, OK.replace(b"body", b"evil")], [OK]) as (server, client):
         assert (await client.post(b"", {})).body == b"body"
