@@ -280,6 +280,15 @@ async def test_grpc_sends_raw_tensors_and_reads_raw_scores() -> None:
     assert scores.model_version == "2"
 
 
+async def test_grpc_too_slow() -> None:
+    class Hanging(GRPCPredictor):
+        async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+            await asyncio.sleep(3600)
+
+    with pytest.raises(TimedOut):
+        await over_grpc(Hanging())
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [
