@@ -17,8 +17,10 @@ from serving.app import App
 from tests import apps, programs, releases, runs
 from tests.echo import Echo
 
-# A shell's background jobs ignore Ctrl-C, and the programs that tests interrupt would inherit that.
+# A shell's background jobs ignore Ctrl-C, and those of nohup that the terminal is closed. Programs
+# that tests stop in these ways would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Time is measured in the benchmarks; a busy machine is no defect.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("here"), max_examples=3000)
