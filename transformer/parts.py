@@ -47,7 +47,7 @@ def size_of(box: Box) -> int:
 
 
 def largest(ink: Grey) -> Digit | None:
-    """The largest digit on a page, where ``ink`` is 1; None if there are only ruled lines."""
+    """The largest digit on a page, where ``ink`` is 1; None if there are only lines and edges."""
 
     def ruled(wide: int, high: int) -> bool:
         return wide > FLAT * high and wide > ACROSS * ink.shape[1]
