@@ -17,15 +17,15 @@ KINDS = {
     "serving.kserve.io/v1beta1": {"inferenceservices": "InferenceService"},
 }
 SHORT = {
-    "ConfigMap": "cm",
-    "CronJob": "cj",
-    "Event": "ev",
-    "InferenceService": "isvc",
-    "Namespace": "ns",
-    "NetworkPolicy": "netpol",
-    "Pod": "po",
-    "PodDisruptionBudget": "pdb",
-    "ServiceAccount": "sa",
+    "ConfigMap": ["cm"],
+    "CronJob": ["cj"],
+    "Event": ["ev"],
+    "InferenceService": ["isvc"],
+    "Namespace": ["ns"],
+    "NetworkPolicy": ["netpol"],
+    "Pod": ["po"],
+    "PodDisruptionBudget": ["pdb"],
+    "ServiceAccount": ["sa"],
 }
 
 
@@ -67,7 +67,7 @@ def _resources(version: str) -> Object:
                 "kind": kind,
                 "verbs": verbs,
                 "namespaced": kind != "Namespace",
-                "shortNames": [SHORT[kind]] if kind in SHORT else [],
+                "shortNames": SHORT.get(kind, []),
             }
             for plural, kind in KINDS[version].items()
         ],
