@@ -52,8 +52,8 @@ chosen on theirs. Nothing was chosen on the test set: only `evaluate` measures o
 
 The accuracy is given with its standard error (by Agresti and Coull), as if no two images were by
 one writer; as some are, it is somewhat larger. The *calibration error* is the expected calibration
-error over 15 bins of confidence. *Accepted* is the share of images of
-which the model says that it is sure, and *of these right* is its accuracy on them.
+error over 15 bins of confidence. *Accepted* is the share of images of which the model says that it
+is sure, and *of these right* is its accuracy on them.
 {seeds}{uploads}
 ### Confidence
 
