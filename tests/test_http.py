@@ -109,16 +109,16 @@ async def test_a_body_of_too_many_chunks_is_refused(
     monkeypatch: pytest.MonkeyPatch, post: bytes, most: int
 ) -> None:
     monkeypatch.setattr(http, "MOST_CHUNKS", 3)
-    chunked = post.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked")[:-4]
+    begun = post.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked")[:-4]
     chunk = b"1\r\nx\r\n"
     async with Service(most=1) as service:
         client = await service.connect()
         for _ in range(2):
-            answer = await client.ask(chunked + chunk * 2, b"0\r\n\r\n")
+            answer = await client.ask(begun + chunk * 2, b"0\r\n\r\n")
             assert answer == (200, post[5:7] + b" xx")
     async with Service(most=most) as service:
         client = await service.connect()
-        status, body = await client.ask(chunked + chunk * 4)
+        status, body = await client.ask(begun + chunk * 4)
         assert status == (413 if most else 429)
         assert not most or "chunks" in json.loads(body)["error"]
         assert await client.is_closed()
