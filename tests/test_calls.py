@@ -204,10 +204,13 @@ async def test_an_answer_that_is_given_up_answers_nobody_else(give_up: str) -> N
     assert server.connections == 2
 
 
-async def test_once_an_answer_does_not_come_no_connection_is_trusted() -> None:
-    async with running([OK], [OK], [], [OK], patience=0.2) as (server, client):
+@pytest.mark.parametrize("answer", [[], None], ids=["silence", "end"])
+async def test_once_an_answer_does_not_come_no_connection_is_trusted(
+    answer: list[bytes] | None,
+) -> None:
+    async with running([OK], [OK], answer, [OK], patience=0.2) as (server, client):
         await asyncio.gather(client.post(b"", {}), client.post(b"", {}))
-        with pytest.raises(TimeoutError):
+        with pytest.raises((ConnectionError, TimeoutError)):
             await client.post(b"", {})
         await client.post(b"", {})
     assert server.connections == 3

@@ -57,7 +57,7 @@ class Client:
                 except BaseException:
                     connection.close()  # the rest of the answer must not be taken for the next one
                     raise
-        except TimeoutError:
+        except OSError:  # TimeoutError is one
             self.close()  # if the host has vanished, the idle ones are dead too
             raise
         if connection.is_open:
