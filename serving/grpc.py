@@ -48,6 +48,8 @@ AGE_GRACE = 30
 """Seconds that the calls of such a connection have to end."""
 TIMEOUT = 10
 """Seconds that a client has to send a call's message; the call is one of the ``CONCURRENT``."""
+LOOK = 0.1
+"""Seconds between looks whether gRPC still serves, and until its port is free again."""
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +196,45 @@ def credentials(certfile: str | None, keyfile: str | None) -> grpc.ServerCredent
     return grpc.ssl_server_credentials([(key, chain)])
 
 
+class Server:
+    """A gRPC server, and another in its place when it ends; its calls in hand are finished.
+
+    That of grpcio 1.85.1 takes no more calls, and closes its port, after any whose path is not
+    UTF-8.
+    """
+
+    def __init__(self, listen: Callable[[], grpc.aio.Server]) -> None:
+        self._listen = listen
+        self._server = listen()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Serve until ``stop``."""
+        await self._server.start()
+        self._kept = asyncio.create_task(self._keep())
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no more calls; those in hand have ``grace`` seconds to end."""
+        self._kept.cancel()
+        await asyncio.gather(self._server.stop(grace), *self._ending)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._server.wait_for_termination(LOOK)
+            except UnicodeDecodeError:
+                await asyncio.sleep(LOOK)
+                try:
+                    server = self._listen()
+                except RuntimeError:  # the port is not free yet
+                    continue
+                ending = asyncio.create_task(self._server.stop(AGE_GRACE))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+                self._server = server
+                await server.start()
+
+
 async def start(
     model: ServedModel,
     dataplane: DataPlane,
@@ -202,33 +243,36 @@ async def start(
     max_receive: int,
     max_send: int,
     credentials: grpc.ServerCredentials | None = None,
-) -> grpc.aio.Server:
+) -> Server:
     """Start the gRPC server on ``address`` (host:port), over TLS with ``credentials``.
 
     Requests may have ``max_receive`` bytes, answers ``max_send``; gRPC itself refuses larger ones
     with RESOURCE_EXHAUSTED.
     """
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=CONCURRENT,
-        options=(
-            ("grpc.max_send_message_length", max_send),
-            ("grpc.max_receive_message_length", max_receive),
-            ("grpc.max_concurrent_streams", STREAMS),
-            ("grpc.max_connection_age_ms", AGE * 1000),
-            ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
-            # A second process on the port must fail, not share it.
-            ("grpc.so_reuseport", 0),
-            # Otherwise megabytes of a message are received before its call is accepted.
-            ("grpc.http2.bdp_probe", 0),
-        ),
+    handler = _handler(Servicer(model, dataplane, max_message=max_receive))
+    options = (
+        ("grpc.max_send_message_length", max_send),
+        ("grpc.max_receive_message_length", max_receive),
+        ("grpc.max_concurrent_streams", STREAMS),
+        ("grpc.max_connection_age_ms", AGE * 1000),
+        ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
+        # A second process on the port must fail, not share it.
+        ("grpc.so_reuseport", 0),
+        # Otherwise megabytes of a message are received before its call is accepted.
+        ("grpc.http2.bdp_probe", 0),
     )
-    servicer = Servicer(model, dataplane, max_message=max_receive)
-    server.add_generic_rpc_handlers((_handler(servicer),))
-    try:
+
+    def listen() -> grpc.aio.Server:
+        server = grpc.aio.server(maximum_concurrent_rpcs=CONCURRENT, options=options)
+        server.add_generic_rpc_handlers((handler,))
         if credentials:
             server.add_secure_port(address, credentials)
         else:
             server.add_insecure_port(address)
+        return server
+
+    try:
+        server = Server(listen)
     except RuntimeError:
         sys.exit(f"cannot listen on {address} for gRPC; choose another port with --grpc_port")
     await server.start()

@@ -17,7 +17,6 @@ import kserve.model_server
 from fastapi import FastAPI
 from fastapi.exceptions import FastAPIDeprecationWarning
 from grpc import RpcError
-from grpc.aio import Server as GRPCServer
 from kserve import ModelServer
 from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
@@ -225,7 +224,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             bodies=Bodies(args.max_body),
         )
 
-    async def start(self, grpc_server: GRPCServer | None) -> None:
+    async def start(self, grpc_server: grpc.Server | None) -> None:
         """Serve until a signal, from the socket of the ``Listener``; stop ``grpc_server`` too."""
         self.create_application()
         shutdown = self._server.shutdown

@@ -86,21 +86,28 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return head + payload
 
 
-def cancelled_at_once(count: int) -> bytes:
-    """A connection that opens calls and resets each in the next frame, and waits for no answer."""
+CONNECTED = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(4, 1, 0)
+
+
+def opened(stream: int, path: bytes) -> bytes:
+    """The head of a call."""
     fields = {
-        ":path": INFER, ":authority": "x", "content-type": "application/grpc", "te": "trailers",
+        b":path": path, b":authority": b"x", b"content-type": b"application/grpc",
+        b"te": b"trailers",
     }  # fmt: skip
     headers = b"\x83\x86" + b"".join(
-        b"\0" + b"".join(bytes((len(part),)) + part.encode() for part in field)
-        for field in fields.items()
+        b"\0" + b"".join(bytes((len(part),)) + part for part in field) for field in fields.items()
     )
-    settings = frame(4, 0, 0) + frame(4, 1, 0)
+    return frame(1, 4, stream, headers)
+
+
+def cancelled_at_once(count: int) -> bytes:
+    """A connection that opens calls and resets each in the next frame, and waits for no answer."""
     calls = (
-        frame(1, 4, stream, headers) + frame(3, 0, stream, bytes((0, 0, 0, 8)))
+        opened(stream, INFER.encode()) + frame(3, 0, stream, bytes((0, 0, 0, 8)))
         for stream in range(1, 2 * count, 2)
     )
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + b"".join(calls)
+    return CONNECTED + b"".join(calls)
 
 
 async def test_calls_that_are_cancelled_at_once_shut_nobody_out(
@@ -123,6 +130,28 @@ async def test_calls_that_are_cancelled_at_once_shut_nobody_out(
         answers.append(await ask(channel, GOOD))
     await attacks
     assert {*answers} == {("OK", "")}
+
+
+async def test_a_path_that_is_no_text_ends_neither_the_service_nor_its_calls(
+    channel: grpc.aio.Channel, address: str
+) -> None:
+    # gRPC fails a task of its own as well.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    in_hand = channel.stream_unary(INFER)()
+    await in_hand.wait_for_connection()
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            while await ask(channel, GOOD) != ("OK", ""):  # a client connects anew after a second
+                await asyncio.sleep(0.05)
+            reader, writer = await asyncio.open_connection(*address.split(":"))
+            writer.write(CONNECTED + opened(1, b"/\xff"))
+            await reader.readuntil(b"Server shutdown")
+            writer.close()
+        while await ask(channel, GOOD) != ("OK", ""):
+            await asyncio.sleep(0.05)
+    await in_hand.write(GOOD.SerializeToString())
+    await in_hand.done_writing()
+    assert (await in_hand.code()).name == "OK"
 
 
 async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
