@@ -170,13 +170,19 @@ async def test_an_answer_without_end_is_given_up(answer: list[bytes]) -> None:
             await client.post(b"", {})
 
 
-async def test_each_answer_on_a_connection_may_be_that_long() -> None:
-    body = bytes(LONGEST - 1000)
-    answer = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body]
+@pytest.mark.parametrize("over", [0, 1])
+async def test_each_answer_on_a_connection_may_be_that_long(over: int) -> None:
+    body = bytes(1_000_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\nX-A: "
+    answer = [head + b"x" * (LONGEST + over - len(head + body) - 4) + b"\r\n\r\n", body]
     async with running(answer, answer) as (server, client):
         for _ in range(2):
-            assert (await client.post(b"", {}))[::2] == (200, body)
-    assert server.connections == 1
+            if over:
+                with pytest.raises(ConnectionError, match="more than 1048576 bytes"):
+                    await client.post(b"", {})
+            else:
+                assert (await client.post(b"", {}))[::2] == (200, body)
+    assert server.connections == 1 + over
 
 
 async def test_what_comes_unasked_answers_nobody() -> None:
