@@ -94,7 +94,7 @@ class Protocol(HttpToolsProtocol):
         self._in_hand = in_hand
         self._bodies = bodies
         self._overhead = 0
-        """Bytes since a head began, a part of a body came, or either was complete."""
+        """Bytes since a part of a body came, or a head or a body was complete."""
         self._chunks = 0
         """Chunks of the body."""
         self._idle = Timeout(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -167,7 +167,7 @@ class Protocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head = True
-        self._overhead = self._chunks = 0
+        self._chunks = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come, in a head or behind the last chunk."""
