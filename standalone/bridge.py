@@ -138,12 +138,15 @@ class Bridge:
         event = records.read(message, self._source)
         try:
             answer = await self._delivery.deliver(event)
+            await self._store(self._topics.answers, answer, message.key())
         except Undelivered as error:
             log.warning("dead letter: %.100r (status %s)", event["id"], error.status)
-            dead_letter = self._delivery.dead_letter(event, error)
-            await self._bury(dead_letter, message)
-        else:
-            await self._store(self._topics.answers, answer, message.key())
+            await self._bury(self._delivery.dead_letter(event, error), message)
+        except KafkaException as error:  # as with a key that hardly fits into its own record
+            if not _too_large(error):
+                raise
+            log.warning("dead letter: %.100r (its answer is too large)", event["id"])
+            await self._bury(self._delivery.dead_letter(event, Undelivered()), message)
         self._finish(message, progress)
 
     async def _bury(self, dead_letter: CloudEvent, message: Message) -> None:
@@ -153,7 +156,7 @@ class Bridge:
             try:
                 await self._store(self._topics.dead_letters, event, message.key())
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                if not _too_large(error):
                     raise
             else:
                 return
@@ -199,3 +202,7 @@ class Bridge:
             except BufferError:  # no room for what Kafka does not take just now
                 await asyncio.sleep(POLL)
         await stored
+
+
+def _too_large(error: KafkaException) -> bool:
+    return bool(error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE)

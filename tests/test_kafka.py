@@ -25,11 +25,12 @@ import psutil
 import pytest
 from cloudevents.http import CloudEvent
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from PIL import Image
 
 import standalone.__main__
 from standalone.bridge import Bridge, Progress, Topics
 from standalone.kafka import CONSUMER, url
-from tests import forms, kafka, programs
+from tests import digits, forms, kafka, programs
 from tests.kafka import Cluster, Found
 
 pytestmark = pytest.mark.skipif(kafka.LIBRARY is None, reason="no librdkafka beside its package")
@@ -427,6 +428,22 @@ def test_a_dead_letter_that_is_too_large_even_so_is_cut(
         assert (letter.value, letter.key, letter["source"]) == (b"", None, SOURCE)
         assert letter["id"].replace("/offset:", "#") == letter["subject"]
         assert letter["knativeerrorcode"] == "431"
+        assert len(cluster.read(ANSWERS, 1)) == 1
+
+
+def test_an_answer_that_is_too_large_becomes_a_dead_letter(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    """The answer has the key of the image, and the image is smaller than the answer."""
+    image = digits.encode(Image.new("L", (28, 28)))
+    key = b"k" * 900_000
+    cluster.send(IMAGES, image, key=key, **EVENT, ce_partitionkey="short")
+    cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path, "message.max.bytes=900250\n"):
+        (letter,) = cluster.read(DEAD_LETTERS, 1)
+        assert (letter.value, letter.key, letter["id"]) == (image, key, "1")
+        assert "ce_knativeerrorcode" not in letter.headers
         assert len(cluster.read(ANSWERS, 1)) == 1
 
 
