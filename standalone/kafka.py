@@ -29,8 +29,9 @@ CONSUMER = {
     # the end.
     "enable.auto.offset.store": False,
     "auto.commit.interval.ms": 1000,
-    # How long another bridge waits for the partitions of one that was killed.
-    "session.timeout.ms": 10_000,
+    # How long another bridge waits for the partitions of one that was killed, and how long one
+    # takes to stop while Kafka is away: less than standalone waits for it.
+    "session.timeout.ms": 8_000,
     # Longer than all retries of a record take: no other record may be read meanwhile.
     "max.poll.interval.ms": 3_600_000,
 }

@@ -30,6 +30,7 @@ from PIL import Image
 import standalone.__main__
 from standalone.bridge import Bridge, Progress, Topics
 from standalone.kafka import CONSUMER, url
+from standalone.processes import GRACE
 from tests import digits, forms, kafka, programs
 from tests.kafka import Cluster, Found
 
@@ -531,6 +532,11 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path, settings: str, messag
     )
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_one_that_stops_while_kafka_is_away_is_not_killed() -> None:
+    """Its last commit waits so long; a second is for the rest."""
+    assert CONSUMER["session.timeout.ms"] / 1000 + 1 < GRACE
 
 
 @pytest.mark.parametrize("text", ["http://service:8080", "http://service:8080/"])
