@@ -39,9 +39,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--namespace", help="namespace of the service (default: that of the context)"
     )
     parser.add_argument("--context", help="context of the kubeconfig (default: the current one)")
-    parser.add_argument("--server", help="URL of the API server, instead of a kubeconfig")
+    parser.add_argument("--server", type=url, help="URL of the API server, instead of a kubeconfig")
     parser.add_argument(
         "--prometheus",
+        type=url,
         metavar="URL",
         help="read the evidence from this Prometheus, not from the pods",
     )
@@ -187,6 +188,13 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout", type=int, default=Plan.timeout, help="seconds to wait for the cluster"
     )
+
+
+def url(text: str) -> str:
+    """Check that it begins as a URL does; clients say of others that nothing answers there."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError("must begin with http:// or https://")
+    return text
 
 
 def share(text: str) -> int:

@@ -141,3 +141,11 @@ def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as refusal:
         command.main(["run", "2", *flags])
     assert refusal.value.code == 2
+
+
+@pytest.mark.parametrize("flag", ["--server=localhost:8001", "--prometheus=prometheus:9090"])
+def test_an_address_is_no_url(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        command.main([flag, "status"])
+    assert refusal.value.code == 2
+    assert "must begin with http:// or https://" in capsys.readouterr().err
