@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # nobody reads on, as with "| head"
         os._exit(BROKEN_PIPE)
-    except (RolloutError, ValueError) as error:
+    except (RolloutError, OSError, ValueError) as error:
         print(f"rollout: {error}", file=sys.stderr)
         return REFUSED if isinstance(error, Refused) else 1
     except KeyboardInterrupt:

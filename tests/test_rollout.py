@@ -330,6 +330,18 @@ def test_what_is_not_read_is_no_stack_trace_and_what_a_file_lacks_no_error(tmp_p
     assert b"FROM ? TO" in written.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    history = [sys.executable, "-m", "rollout", "history"]
+    with cluster.serve(Objects(), tmp_path) as kubeconfig, Path("/dev/full").open("w") as full:
+        env = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        unwritten = subprocess.run(
+            history, stdout=full, stderr=subprocess.PIPE, text=True, cwd=programs.ROOT, env=env
+        )
+    assert unwritten.returncode == 1
+    assert unwritten.stderr == "rollout: [Errno 28] No space left on device\n"
+
+
 def test_the_service_alone_is_changed_and_only_its_specification(world: World) -> None:
     """A note on its metadata would make new revisions of both components."""
     before = world.service["metadata"]
