@@ -129,9 +129,7 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
         RolloutError: the stable template is not ready after ``timeout`` seconds.
     """
     service = api.service()
-    live = canary.running(service)
-    if live is None:
-        raise Refused("no canary is running: there is nothing to abort")
+    live = _to_abort(service)
     release = api.record().release_of(live)
     if release is None:
         patch(api, service, lambda found: _without_traffic(found, live))
@@ -175,14 +173,19 @@ def abort(api: API, *, reason: str, timeout: int, say: Say, evidence: Iterable[s
 
 
 def next_of_abort(service: Object, record: Record) -> Object | None:
-    """Return the patch that ``abort`` would make now, or ``None`` if there is none."""
-    live = canary.running(service)
-    if live is None:
-        return None
+    """Return the patch that ``abort`` would make now, ``None`` if it would wait; refuses as it."""
+    live = _to_abort(service)
     release = record.release_of(live)
     if release is None:
         return _without_traffic(service, live)
     return _back(service, release)
+
+
+def _to_abort(service: Object) -> canary.Component:
+    live = canary.running(service)
+    if live is None:
+        raise Refused("no canary is running: there is nothing to abort")
+    return live
 
 
 def _without_traffic(service: Object, live: canary.Component) -> Object:

@@ -116,9 +116,12 @@ def test_a_container_without_variables_gets_those_of_the_version() -> None:
     assert variables(made) == {"MODEL_VERSION": "2", "MODEL_DIGEST": "abc"}
 
 
-def test_nothing_to_promote_or_abort_is_refused(world: World) -> None:
-    assert world.run("promote") == 3
-    assert world.run("abort") == 3
+@pytest.mark.parametrize("ending", ["promote", "abort"])
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_nothing_to_promote_or_abort_is_refused(
+    world: World, ending: str, flags: tuple[str, ...]
+) -> None:
+    assert world.run(ending, *flags) == command.REFUSED
 
 
 def test_a_canary_at_0_percent_cannot_be_promoted(world: World) -> None:
