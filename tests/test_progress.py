@@ -85,6 +85,37 @@ def test_a_canary_that_reads_labelled_images_worse_is_taken_back(
     assert run(world, "2", "--labels=40:2") == command.ROLLED_BACK
 
 
+def test_how_sure_it_must_be_is_said_by_alpha(world: World, traffic: Traffic) -> None:
+    """The labels are evidence of some 1,000 to 1."""
+    sure = "--alpha=0.0001"
+    assert world.start() == 0
+    assert world.run("check", "--labels=14:0") == command.ROLLED_BACK
+    assert world.run("check", "--labels=14:0", sure, "--minimum=0") != command.ROLLED_BACK
+    assert run(world, "2", "--labels=14:0", sure) == 0
+
+
+@pytest.mark.parametrize("flag", ["--warm-up=1", "--step-time=2"])
+def test_each_step_takes_its_time(world: World, traffic: Traffic, flag: str) -> None:
+    """The beginning of a step is recorded in whole seconds."""
+    begun = time.monotonic()
+    assert world.run("run", "2", *STEPS, *QUICK, flag) == 0
+    assert time.monotonic() - begun >= 2  # of two steps
+
+
+def test_a_split_that_does_not_move_is_no_fault_of_the_canarys(
+    world: World,
+    traffic: Traffic,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert world.start() == 0
+    monkeypatch.setattr(world.api, "look", lambda: None)
+    world.patch(canaryTrafficPercent=30)
+    assert world.run("run", *STEPS, *QUICK, "--timeout=0") == 1
+    assert "Knative has not moved the traffic to 30 %" in capsys.readouterr().err
+    assert percent(world) == 30
+
+
 def test_a_canary_that_loses_its_calls_is_taken_back(world: World, traffic: Traffic) -> None:
     """It dies of them: no pod of it has counted a failure."""
     traffic.lost = 0.9
