@@ -129,6 +129,8 @@ def test_a_dry_run_of_what_would_be_taken_back_prints_that(
         ("--steps=10,5,100",),
         ("--steps=10,50",),
         ("--steps=100",),
+        ("--steps=0,100",),
+        ("--steps=10,10,100",),
         ("--steps=a",),
         ("--pause-at=0",),
         ("--alpha=1",),
@@ -140,6 +142,13 @@ def test_a_dry_run_of_what_would_be_taken_back_prints_that(
 def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as refusal:
         command.main(["run", "2", *flags])
+    assert refusal.value.code == 2
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+def test_no_canary_begins_with_nothing_or_all(world: World, percent: int) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        world.start("2", f"--percent={percent}")
     assert refusal.value.code == 2
 
 
