@@ -1,12 +1,14 @@
 """A release by the command, against the API of ``tests/cluster.py`` with a controller behind it."""
 
 import copy
+import getpass
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
 from rollout.errors import Conflict, Refused, Unreachable
-from rollout.record import Record
+from rollout.record import LENGTH, Entry, Record, now, who
 from rollout.release import start
 from rollout.template import Version, describe, variables, with_image, with_version
 from standalone.objects import APIError, Objects
@@ -293,6 +295,50 @@ def test_a_release_is_told_in_events(world: World) -> None:
     assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
+
+
+def test_a_long_reason_is_cut_to_what_an_event_may_say(world: World) -> None:
+    assert world.start() == 0
+    assert world.run("abort", f"--reason={'slow ' * 1000}") == 0
+    events = [each for each in world.api.list("/") if each["kind"] == "Event"]
+    assert len(events[-1]["message"]) == 1024
+    assert len(world.record().history[-1].reason) > 4000
+
+
+def test_the_history_has_its_last_entries() -> None:
+    """A ConfigMap takes 1 MiB."""
+    entry = {"by": "", "action": "advanced", "component": "", "stable": "", "canary": ""}
+    made = [Entry.model_validate({**entry, "time": now(), "percent": n}) for n in range(LENGTH + 1)]
+    assert Record.read(Record(history=made).data()).history == made[1:]
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_a_user_without_a_name_has_a_number(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container; which error it is depends on Python's version."""
+    monkeypatch.setattr(getpass, "getuser", Mock(side_effect=error))
+    assert who().startswith(f"{os.getuid()}@")
+
+
+@pytest.mark.parametrize(
+    ("ending", "message", "repeated"),
+    [
+        ("promote", "promoted, but after 0 s Knative has not moved all", 3),
+        ("abort", "the canary gets nothing, but version 1 is not ready again after 0 s", 0),
+    ],
+)
+def test_an_end_that_takes_too_long_is_said(
+    world: World, ending: str, message: str, repeated: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.start() == 0
+    assert world.run(ending, "--timeout=0") == 1
+    assert message in capsys.readouterr().err
+    assert world.run(ending) == repeated
+
+
+def test_a_slash_at_the_end_of_the_servers_url_does_no_harm(world: World) -> None:
+    assert command.main([f"--server={world.server}/", "status"]) == 0
 
 
 def test_a_release_does_not_fail_for_want_of_events(
