@@ -135,6 +135,7 @@ def test_a_dry_run_of_what_would_be_taken_back_prints_that(
         ("--pause-at=0",),
         ("--alpha=1",),
         ("--warm-up=-1",),
+        ("--warm-up=nan",),
         ("--slow=0.3",),
         ("--labels=3",),
     ],
