@@ -229,7 +229,7 @@ def main() -> int:
             sign(os.environ)
         else:
             getattr(Images(os.environ), command)()
-    except Problem as problem:
+    except (OSError, Problem) as problem:  # the former if git is missing, or a file is read-only
         print(f"python3 -m containers {command}: {problem}", file=sys.stderr)
         return 1
     return 0

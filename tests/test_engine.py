@@ -189,6 +189,7 @@ def test_pin_takes_the_digest_of_the_tag(bench: Bench) -> None:
         ("build", ("git",), {"ENGINE": "buildah"}, "buildah is not installed"),
         ("build", ("git",), {"ENGINE": "lxc"}, "it may be docker, podman, buildah"),
         ("build", ("docker",), {}, "set TAG"),
+        ("build", ("docker",), {"TAG": "1"}, "No such file or directory: 'git'"),
         ("push", ("git", "docker"), {}, "REGISTRY is not set"),
         ("scan", ("git", "docker"), {}, "trivy is not installed"),
         ("sign", (), {}, "cosign is not installed"),
