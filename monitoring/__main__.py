@@ -15,6 +15,7 @@ with interruptible_imports(__name__):
     import httpx
 
     from monitoring import dashboard, prometheus
+    from standalone.address import LOOPBACK, check_free
     from standalone.processes import ProcessDied, Processes
 
 EPILOG = """\
@@ -45,6 +46,7 @@ def main() -> int:
         print("monitoring: there is no `prometheus` here; see docs/monitoring.md", file=sys.stderr)
         return 1
     try:
+        check_free(("--port", LOOPBACK, args.port), ("--api_port", LOOPBACK, args.api_port))
         asyncio.run(_run(args))
     except (OSError, ProcessDied) as error:
         print(f"monitoring: {error}", file=sys.stderr)
@@ -99,7 +101,7 @@ async def _run(args: argparse.Namespace) -> None:
                 f"--config.file={configuration}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.console.templates={folder}",
-                f"--web.listen-address=127.0.0.1:{args.port}",
+                f"--web.listen-address={LOOPBACK}:{args.port}",
                 "--log.level=warn",
                 env=os.environ,
             )

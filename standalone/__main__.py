@@ -14,7 +14,7 @@ with interruptible_imports(__name__):
 
     from aiohttp import web
 
-    from standalone.address import Address, check_free, ipv4
+    from standalone.address import LOOPBACK, Address, check_free, ipv4
     from standalone.admission import admit_one
     from standalone.api import application
     from standalone.envoy import find_envoy
@@ -55,7 +55,11 @@ def main() -> int:
     address = Address(args.host, args.port, args.grpc_port)
     try:
         service = read_manifest(args.manifest)
-        check_free(address, args.api_port)
+        check_free(
+            ("--port", args.host, args.port),
+            ("--grpc_port", args.host, args.grpc_port),
+            ("--api_port", LOOPBACK, args.api_port),
+        )
         bridge = _bridge(args, address, service["metadata"]["name"]) if args.kafka else []
         asyncio.run(_run(service, address, args.models_dir, args.api_port, bridge))
     except (APIError, ManifestError, OSError, ProcessDied) as error:

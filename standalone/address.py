@@ -35,19 +35,15 @@ def ipv4(host: str) -> str:
         raise ArgumentTypeError(f"{host}: {error}") from error
 
 
-def check_free(address: Address, api_port: int) -> None:
-    """Check that the ports are free.
+def check_free(*ports: tuple[str, str, int]) -> None:
+    """Check that ports are free, each given as the flag that chooses it, its host and its number.
 
     Raises:
         OSError: one is in use or out of range, or two are the same.
     """
-    ports = (
-        ("--port", address.host, address.http_port),
-        ("--grpc_port", address.host, address.grpc_port),
-        ("--api_port", LOOPBACK, api_port),
-    )
     if len({port for *_, port in ports}) < len(ports):
-        raise OSError("--port, --grpc_port and --api_port must differ")
+        flags = [flag for flag, *_ in ports]
+        raise OSError(f"{', '.join(flags[:-1])} and {flags[-1]} must differ")
     with ExitStack() as probes:
         for flag, host, port in ports:
             if not 0 < port < 65_536:

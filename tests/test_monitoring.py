@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -200,9 +201,11 @@ def test_stopped_it_leaves_no_data_behind(tmp_path: Path, number: signal.Signals
     prometheus.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     prometheus.chmod(0o755)
     paths = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    ports = [f"--{name}={programs.free_port()}" for name in ("port", "grpc_port")]
+    first, second, *ports = [
+        f"--{name}={programs.free_port()}" for name in ("port", "api_port", "port", "grpc_port")
+    ]
     with subprocess.Popen(
-        [sys.executable, "-m", "monitoring", f"--api_port={programs.free_port()}", "--", *ports],
+        [sys.executable, "-m", "monitoring", first, second, "--", *ports],
         cwd=programs.ROOT,
         env={**os.environ, "PATH": paths, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -214,6 +217,24 @@ def test_stopped_it_leaves_no_data_behind(tmp_path: Path, number: signal.Signals
         process.send_signal(number)
         assert process.wait(30) == 0
     assert not list(tmp_path.glob("monitoring-*"))
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    prometheus = tmp_path / "prometheus"
+    prometheus.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    prometheus.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "monitoring", f"--port={port}"],
+            cwd=programs.ROOT,
+            env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
 def test_a_port_for_kubectl_that_prometheus_would_not_know_is_refused() -> None:

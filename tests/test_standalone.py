@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from standalone.address import Address, check_free
+from standalone.address import check_free
 from standalone.canary import Target
 from standalone.envoy import Door, bootstrap, find_envoy, write_clusters, write_routes
 from standalone.manifest import ManifestError, read_container, read_manifest
@@ -160,12 +160,12 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("port", [-1, 0, 65_536])
 def test_a_port_that_there_is_not_is_named(port: int) -> None:
     with pytest.raises(OSError, match=f"--grpc_port={port}: expected a port"):
-        check_free(Address("127.0.0.1", programs.free_port(), port), programs.free_port())
+        check_free(("--grpc_port", "127.0.0.1", port))
 
 
 def test_ports_that_are_one_are_refused() -> None:
     with pytest.raises(OSError, match="--port, --grpc_port and --api_port must differ"):
-        check_free(Address("127.0.0.1", 9000, 9001), 9000)
+        check_free(*((flag, "127.0.0.1", 9000) for flag in ("--port", "--grpc_port", "--api_port")))
 
 
 def test_a_model_that_does_not_verify_ends_the_start(tmp_path: Path) -> None:
