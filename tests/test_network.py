@@ -118,6 +118,12 @@ def test_a_setting_out_of_range_is_named(setting: str, value: float) -> None:
         Config(**{setting: value})  # type: ignore[arg-type]
 
 
+def test_a_share_may_be_all_and_no_more() -> None:
+    assert Config(outlier_share=1.0).outlier_share == 1
+    with pytest.raises(ConfigError, match="outlier_share must be at least 0 and at most 1, found"):
+        Config(outlier_share=1.005)
+
+
 class Fixed(nn.Sequential):
     """A network whose logits are given: the first pixel of an image is its number."""
 

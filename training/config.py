@@ -19,11 +19,12 @@ def setting(
     *,
     least: float = 0,
     below: float = math.inf,
+    most: float = math.inf,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """Return a field of ``Settings``."""
-    limits = {"help": meaning, "least": least, "below": below, "choices": choices}
-    return field(default=default, metadata=limits)
+    limits = {"least": least, "below": below, "most": most, "choices": choices}
+    return field(default=default, metadata={"help": meaning, **limits})
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,16 @@ class Settings:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
-            least, below, choices = (each.metadata[k] for k in ("least", "below", "choices"))
+            least, below, most, choices = (
+                each.metadata[k] for k in ("least", "below", "most", "choices")
+            )
             if choices is not None:
                 if value not in choices:
                     expected = ", ".join(choices)
                     raise ConfigError(f"{each.name} must be one of {expected}, found {value}")
-            elif not least <= value < below:
-                limit = "" if below == math.inf else f" and below {below}"
+            elif not least <= value <= most or value >= below:
+                ends = (("below", below), ("at most", most))
+                limit = "".join(f" and {word} {end}" for word, end in ends if end < math.inf)
                 raise ConfigError(f"{each.name} must be at least {least}{limit}, found {value}")
 
 
@@ -63,11 +67,11 @@ class Config(Settings):
     learning_rate: float = setting(4e-3, "learning rate at the peak of the cycle")
     weight_decay: float = setting(1e-2, "weight decay of AdamW")
     dropout: float = setting(0.3, "dropout rate before the last layer", below=1)
-    augmented_share: float = setting(0.9, "share of the digits changed at random", below=1.01)
+    augmented_share: float = setting(0.9, "share of the digits changed at random", most=1)
     round_trip_share: float = setting(
-        0.3, "share of the digits drawn as users' images and read back", below=1.01
+        0.3, "share of the digits drawn as users' images and read back", most=1
     )
-    outlier_share: float = setting(0.15, "outliers per digit, for the reject class", below=1.01)
+    outlier_share: float = setting(0.15, "outliers per digit, for the reject class", most=1)
     averaged_share: float = setting(
         0.05, "span of the weights' average, as a share of all steps", below=1
     )
