@@ -12,6 +12,8 @@ MOST_VALUES = 500_000
 """Most values in one body; 256 images as numbers have 200,704, in 7,425 lists. An empty list takes
 two bytes of a body, but 56 of memory."""
 
+SHOWN = 20
+"""Bytes of a body that is no JSON that the error shows: enough to tell an image or a form."""
 LONGEST_NAME = 4096
 """Most characters in an id, a name, or an attribute of an event: answers and errors repeat them."""
 
@@ -27,7 +29,8 @@ def read_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the body is not valid JSON: {error}") from None
+        start = f"it begins with {body[:SHOWN]!r}"
+        raise InvalidInput(f"the body is not valid JSON: {error}; {start}") from None
 
 
 def _check_count(body: bytes) -> None:

@@ -153,8 +153,8 @@ def test_a_hairline_is_thickened(width: int) -> None:
 
 
 def test_a_file_that_is_no_image_is_refused() -> None:
-    with pytest.raises(NotAnImage):
-        read(b"no image")
+    with pytest.raises(NotAnImage, match="begin with b'iVBORw0KGgo='$"):
+        read(b"iVBORw0KGgo=")
 
 
 def is_picture(found: Picture) -> bool:

@@ -156,7 +156,8 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     assert problems(location) == [
         f"{location}: correct these and try again:",
         "- line 22, gone.png: the file is missing",
-        "- line 23, text.png: not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF",
+        "- line 23, text.png: not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF, "
+        "got bytes that begin with b'hello'",
         "- line 24, cut.png: the PNG image is damaged or truncated",
         "- line 25, 1.png: the label must be 0 to 9, found 'ten'",
         "- line 27, 2.png: the label must be 0 to 9, found ''",

@@ -1,5 +1,7 @@
 """JSON bodies: what is not read."""
 
+import re
+
 import pytest
 
 from serving.errors import InvalidInput, TooLarge
@@ -32,6 +34,11 @@ def test_as_many_values_as_the_largest_request_are_read() -> None:
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidInput, match="not valid JSON"):
         read_json(body)
+
+
+def test_an_image_instead_of_json_is_shown() -> None:
+    with pytest.raises(InvalidInput, match=re.escape(r"it begins with b'\x89PNG\r\n\x1a\n")):
+        read_json(b"\x89PNG\r\n\x1a\n" + bytes(1000))
 
 
 @pytest.mark.parametrize(

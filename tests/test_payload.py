@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kserve import InferInput, InferRequest
 
 from serving import v2
-from serving.errors import InvalidInput, ServingError, TooLarge
+from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
 from transformer.payload import Upload, read_files
 
 
@@ -50,7 +50,14 @@ def test_every_form_gives_the_same_files(files: list[bytes]) -> None:
     forms = [v1_json(*texts), Upload(files, False), v2_json(texts, [len(files)])]
     for form in (*forms, v2_binary(files), v2_grpc(files)):
         assert read(form) == files
-    assert read(files[0]) == [files[0]]
+    image = b"\x89" + files[0]
+    assert read(image) == [image]
+
+
+@pytest.mark.parametrize("body", [b'{"instances": []}', b"[]", b"--x\r\nContent-Disposition: x"])
+def test_json_or_a_form_that_is_sent_as_an_image_is_told_what_it_lacks(body: bytes) -> None:
+    with pytest.raises(NotAnImage, match="must be application/json, or a form, which goes to /pre"):
+        read(body)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,7 @@ def test_v1_without_instances_is_refused(payload: Any) -> None:
 def test_v1_names_the_instance_with_the_wrong_key(instance: Any) -> None:
     payload = v1_json("AA==", "AA==")
     payload["instances"][1] = instance
-    with pytest.raises(InvalidInput, match=r'instance 1: expected \{"image"'):
+    with pytest.raises(InvalidInput, match=r'instance 1: expected \{"image".* an image file'):
         read(payload)
 
 

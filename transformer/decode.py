@@ -58,6 +58,8 @@ _SIGNATURES: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"MM\x00+", TiffImageFile),
 )
 
+SHOWN = 20
+"""Bytes of another file that the error shows: enough to tell base64, a path or an iPhone's HEIC."""
 LONGEST_SIGNATURE = 12
 """Bytes that tell a format: in WebP, those of RIFF, a length, and its own name."""
 
@@ -105,7 +107,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Grey:
         raise InvalidInput("the image is empty: 0 bytes")
     reader = _reader(data[:LONGEST_SIGNATURE])
     if reader is None:
-        raise NotAnImage("not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF")
+        raise NotAnImage(
+            "not an image: expected PNG, JPEG, WebP, BMP, GIF or TIFF, "
+            f"got bytes that begin with {data[:SHOWN]!r}"
+        )
     try:
         plain = decode_plain(data, max_pixels=max_pixels)
         if plain is not None:

@@ -6,10 +6,14 @@ from typing import Any, NamedTuple, TypeAlias
 from kserve import InferRequest
 
 from serving import v2
-from serving.errors import InvalidInput
+from serving.errors import InvalidInput, NotAnImage
 from serving.gate import check_instances
 
 FORMS = 'expected {"instances": [{"image": {"b64": "…"}}, …]} with at least one image'
+MISSENT = (
+    "not an image but JSON, whose content type must be application/json, or a form, which goes to "
+    "/predict"
+)
 
 
 class Upload(NamedTuple):
@@ -36,8 +40,11 @@ def read_files(payload: Payload, *, max_instances: int) -> list[bytes]:
     Raises:
         InvalidInput: the payload is anything else; the message says where, and what was expected.
         TooLarge: more than ``max_instances`` images.
+        NotAnImage: JSON or a form is sent as an image file.
     """
     if isinstance(payload, bytes):
+        if payload.startswith((b"{", b"[", b"--")):
+            raise NotAnImage(MISSENT)
         return [payload]
     if isinstance(payload, InferRequest):
         files = _from_v2(payload, max_instances)
@@ -62,7 +69,9 @@ def _base64_text(instance: Any, i: int) -> str:
     except (KeyError, TypeError, IndexError):
         text = None
     if not isinstance(text, str):
-        raise InvalidInput(f'instance {i}: expected {{"image": {{"b64": "…"}}}}')
+        raise InvalidInput(
+            f'instance {i}: expected {{"image": {{"b64": "…"}}}}, an image file in base64'
+        )
     return text
 
 
