@@ -191,10 +191,21 @@ def test_a_table_of_too_many_images_is_refused(
         take(folder(tmp_path, lines=["0.png,1"]))
 
 
-def test_of_many_problems_twenty_are_shown(tmp_path: Path) -> None:
-    found = problems(folder(tmp_path, lines=[f"none{number}.png,1" for number in range(50)]))
-    assert len(found) == 22
-    assert found[-1] == "- and 30 more"
+@pytest.mark.parametrize(
+    ("count", "end"),
+    [(20, "- line 41, none19.png: the file is missing"), (21, "- and 1 more")],
+)
+def test_of_many_problems_twenty_are_shown(tmp_path: Path, count: int, end: str) -> None:
+    found = problems(folder(tmp_path, lines=[f"none{number}.png,1" for number in range(count)]))
+    assert len(found) == 1 + count
+    assert found[-1] == end
+
+
+@pytest.mark.parametrize(("count", "end"), [(20, "0.png."), (21, "0.png and 1 more.")])
+def test_of_many_dropped_images_twenty_are_named(tmp_path: Path, count: int, end: str) -> None:
+    report = take(folder(tmp_path, lines=[f"0.png,{written(0)[1]}"] * count)).report
+    assert f"Dropped, there twice ({count}): line 22, 0.png; " in report
+    assert f"; line 41, {end}\n" in report
 
 
 @pytest.mark.parametrize(
