@@ -198,6 +198,15 @@ def test_figures_are_small_pictures_and_the_same_each_time() -> None:
         assert len(content) <= 60_000, name
 
 
+def test_figures_name_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, mistakes = metrics_of(), {"test": [mistake()]}
+    before = figures.draw(metrics, mistakes)
+    monkeypatch.setattr(figures, "LABELS", tuple("ABCDEFGHIJ"))
+    after = figures.draw(metrics, mistakes)
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == ["confusion.png", "mistakes.png"]
+
+
 def test_figures_do_not_depend_on_the_users_settings_of_matplotlib() -> None:
     import matplotlib as mpl
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from predictor.metadata import Metrics
+from training.network import LABELS
 from training.robustness import DISTURBANCES
 
 SHOWN = 20
@@ -89,7 +90,9 @@ def _confusion(test: Metrics) -> Figure:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             axes.text(column, row, str(count), ha="center", va="center", fontsize=8)
-    axes.set(xticks=range(len(counts)), yticks=range(len(counts)), xlabel="read", ylabel="written")
+    axes.set_xticks(range(len(LABELS)), LABELS)
+    axes.set_yticks(range(len(LABELS)), LABELS)
+    axes.set(xlabel="read", ylabel="written")
     axes.set_title(test.dataset, fontsize=10)
     return figure
 
@@ -138,6 +141,7 @@ def _mistakes(mistakes: Mapping[str, Sequence[Mistake]]) -> Figure:
             panel.axis("off")
         for panel, mistake in zip(panels, found[:SHOWN], strict=False):
             panel.imshow(mistake.pixels, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
-            said = f"{mistake.label} → {mistake.answer}\n{mistake.confidence:.1%}"
+            read = f"{LABELS[mistake.label]} → {LABELS[mistake.answer]}"
+            said = f"{read}\n{mistake.confidence:.1%}"
             panel.set_title(said, fontsize=8)
     return figure
