@@ -536,7 +536,8 @@ def test_settings_that_are_wrong_are_named(tmp_path: Path, settings: str, messag
 
 def test_one_that_stops_while_kafka_is_away_is_not_killed() -> None:
     """Its last commit waits so long; a second is for the rest."""
-    assert CONSUMER["session.timeout.ms"] / 1000 + 1 < GRACE
+    timeout: Any = CONSUMER["session.timeout.ms"]
+    assert timeout / 1000 + 1 < GRACE
 
 
 @pytest.mark.parametrize("text", ["http://service:8080", "http://service:8080/"])
