@@ -31,8 +31,8 @@ def long_get() -> bytes:
 async def test_who_does_not_read_is_not_in_hand_and_then_given_up(
     monkeypatch: pytest.MonkeyPatch, inference: bool
 ) -> None:
-    monkeypatch.setattr(http, "UNREAD", 0.5)
-    async with Service(most=1, max_body=2 * LONG) as service:
+    monkeypatch.setattr(http, "UNREAD", 2)  # a busy machine may need one until all are there
+    async with Service(most=1, max_body=2 * LONG) as service, asyncio.timeout(20):
         client = await service.connect()
         service.headers["x-long"] = "x" * LONG
         for _ in range(3):
@@ -42,9 +42,8 @@ async def test_who_does_not_read_is_not_in_hand_and_then_given_up(
             await asyncio.sleep(0.01)
         service.headers.clear()
         assert await client.ask(POST) == (200, b"/b body")
-        async with asyncio.timeout(10):
-            while service.state.tasks or len(service.state.connections) > 1:
-                await asyncio.sleep(0.01)
+        while service.state.tasks or len(service.state.connections) > 1:
+            await asyncio.sleep(0.01)
         assert await client.ask(POST) == (200, b"/b body")
     assert service.bodies.held == 0
 
