@@ -49,7 +49,7 @@ AGE_GRACE = 30
 TIMEOUT = 10
 """Seconds that a client has to send a call's message; the call is one of the ``CONCURRENT``."""
 LOOK = 0.1
-"""Seconds between looks whether gRPC still serves, and until its port is free again."""
+"""Seconds between looks whether gRPC still serves, and whether its port is free again."""
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +207,7 @@ class Server:
         self._listen = listen
         self._server = listen()
         self._ending: set[asyncio.Task[None]] = set()
+        self._stops = False
 
     async def start(self) -> None:
         """Serve until ``stop``."""
@@ -215,18 +216,21 @@ class Server:
 
     async def stop(self, grace: float | None) -> None:
         """Take no more calls; those in hand have ``grace`` seconds to end."""
-        self._kept.cancel()
-        await asyncio.gather(self._server.stop(grace), *self._ending)
+        self._stops = True
+        await self._kept  # a server whose start is cancelled cannot be stopped
+        # One that a call ends just then raises what ended it.
+        stopping = (self._server.stop(grace), *self._ending)
+        await asyncio.gather(*stopping, return_exceptions=True)
 
     async def _keep(self) -> None:
-        while True:
+        while not self._stops:
             try:
                 await self._server.wait_for_termination(LOOK)
-            except UnicodeDecodeError:
-                await asyncio.sleep(LOOK)
+            except Exception:  # what ended it, which gRPC has logged
                 try:
                     server = self._listen()
                 except RuntimeError:  # the port is not free yet
+                    await asyncio.sleep(LOOK)
                     continue
                 ending = asyncio.create_task(self._server.stop(AGE_GRACE))
                 self._ending.add(ending)

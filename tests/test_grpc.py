@@ -154,6 +154,58 @@ async def test_a_path_that_is_no_text_ends_neither_the_service_nor_its_calls(
     assert (await in_hand.code()).name == "OK"
 
 
+class Ended:
+    """A server that has ended, for a reason of its own."""
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self, grace: float | None) -> None:
+        """Do nothing."""
+
+    async def wait_for_termination(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        raise MemoryError
+
+
+async def test_a_server_may_be_told_to_stop_while_it_starts_anew(address: str) -> None:
+    stopping: list[asyncio.Task[None]] = []
+    servers = iter([Ended(), grpc.aio.server()])
+
+    def listen() -> Any:
+        server = next(servers)
+        if isinstance(server, grpc.aio.Server):
+            server.add_insecure_port(address)
+            stopping.append(asyncio.create_task(running.stop(None)))
+        return server
+
+    running = served.Server(listen)
+    await running.start()
+    async with asyncio.timeout(5):
+        while not stopping:
+            await asyncio.sleep(0.01)
+        await stopping[0]
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address.split(":"))
+
+
+async def test_a_server_that_ends_while_it_stops_is_stopped() -> None:
+    class Ending(Ended):
+        async def stop(self, grace: float | None) -> None:
+            raise MemoryError
+
+        async def wait_for_termination(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+    def listen() -> Any:
+        return Ending()
+
+    running = served.Server(listen)
+    await running.start()
+    await running.stop(None)
+    await running.stop(None)
+
+
 async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
     call = channel.stream_unary(INFER)()
     await call.done_writing()
