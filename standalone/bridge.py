@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 64
 """Most records processed at a time."""
+ENOUGH = 64 * 2**20
+"""Bytes of records being processed, above which no further one is read."""
 POLL = 0.1
 """Most seconds that a poll for a record, or for acknowledgements, waits."""
 
@@ -63,6 +65,7 @@ class Bridge:
         self._topics = topics
         self._source = f"/apis/v1/namespaces/default/kafkasources/{topics.images}"
         self._room = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._bytes = 0
         self._progress: dict[int, Progress] = {}
         self._last_of_key: dict[bytes, asyncio.Task[None]] = {}
 
@@ -78,6 +81,9 @@ class Bridge:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._acknowledge())
                 while True:
+                    if self._bytes > ENOUGH:
+                        await asyncio.sleep(POLL)
+                        continue
                     await self._room.acquire()
                     self._store_offsets()
                     message = await asyncio.to_thread(self._consumer.poll, POLL)
@@ -123,6 +129,7 @@ class Bridge:
             return
         progress = self._progress.setdefault(message.partition() or 0, Progress())
         progress.begin(message.offset() or 0)
+        self._bytes += len(message)
         key = message.key()
         previous = self._last_of_key.get(key) if key else None
         task = tasks.create_task(self._process(message, progress, previous))
@@ -164,6 +171,7 @@ class Bridge:
 
     def _finish(self, message: Message, progress: Progress) -> None:
         self._room.release()
+        self._bytes -= len(message)
         if (key := message.key()) and self._last_of_key.get(key) is asyncio.current_task():
             del self._last_of_key[key]
         progress.finish(message.offset() or 0)

@@ -12,7 +12,7 @@ import sys
 import time
 from argparse import ArgumentTypeError
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -342,6 +342,19 @@ class Watched(Consumer):
         return super().store_offsets(*args, **kwargs)
 
 
+async def run_in_here(
+    cluster: Cluster, consumer: Consumer, answer: Callable[[CloudEvent], Awaitable[CloudEvent]]
+) -> None:
+    """Run the bridge until three records are committed, with ``answer`` as the service."""
+    producer = Producer({"bootstrap.servers": cluster.servers})
+    delivery: Any = SimpleNamespace(deliver=answer)
+    task = asyncio.create_task(Bridge(consumer, producer, delivery, TOPICS).run())
+    while not all_committed(cluster, 3):
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+
+
 def test_no_record_waits_for_a_poll_that_runs(cluster: Cluster) -> None:
     """The library lets a consumer do one thing at a time, and whoever calls it wait."""
 
@@ -349,22 +362,32 @@ def test_no_record_waits_for_a_poll_that_runs(cluster: Cluster) -> None:
         await asyncio.sleep(0.01)
         return event
 
-    async def run() -> None:
-        task = asyncio.create_task(Bridge(consumer, producer, delivery, TOPICS).run())
-        while not all_committed(cluster, 3):
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.wait([task])
-
-    servers = {"bootstrap.servers": cluster.servers}
-    consumer = Watched({**CONSUMER, **servers, "group.id": "mnist"})
-    producer = Producer(servers)
-    delivery: Any = SimpleNamespace(deliver=answer)
+    consumer = Watched({**CONSUMER, "bootstrap.servers": cluster.servers, "group.id": "mnist"})
     for _ in range(3):
         cluster.send(IMAGES, SEVEN, key=b"a")
     cluster.flush()
-    asyncio.run(run())
+    asyncio.run(run_in_here(cluster, consumer, answer))
     assert not consumer.held_up
+
+
+def test_large_records_are_few_in_hand(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("standalone.bridge.ENOUGH", len(SEVEN))
+    in_hand = most = 0
+
+    async def answer(event: CloudEvent) -> CloudEvent:
+        nonlocal in_hand, most
+        in_hand += 1
+        most = max(most, in_hand)
+        await asyncio.sleep(0.5)
+        in_hand -= 1
+        return event
+
+    consumer = Consumer({**CONSUMER, "bootstrap.servers": cluster.servers, "group.id": "mnist"})
+    for _ in range(3):
+        cluster.send(IMAGES, SEVEN)
+    cluster.flush()
+    asyncio.run(run_in_here(cluster, consumer, answer))
+    assert most == 2
 
 
 def test_an_answer_that_kafka_takes_at_the_third_try_is_there_once(
