@@ -32,6 +32,9 @@ CONSUMER = {
     # How long another bridge waits for the partitions of one that was killed, and how long one
     # takes to stop while Kafka is away: less than standalone waits for it.
     "session.timeout.ms": 8_000,
+    # Of what zstd unpacks, as if it were what was sent, so the most there is; Kafka, and the other
+    # codecs, limit only what is packed. A batch above it could never be read, nor passed over.
+    "receive.message.max.bytes": 2_147_483_647,
     # Longer than all retries of a record take: no other record may be read meanwhile.
     "max.poll.interval.ms": 3_600_000,
 }

@@ -429,6 +429,19 @@ def test_a_dead_letter_that_is_too_large_comes_without_its_data(
         assert len(cluster.read(ANSWERS, 1)) == 1
 
 
+def test_a_record_may_unpack_to_more_than_the_library_reads_by_itself(
+    cluster: Cluster, service: programs.Program, tmp_path: Path
+) -> None:
+    """Kafka looks at what is packed alone: here, 4 KB."""
+    packer = {"compression.type": "zstd", "message.max.bytes": 200_000_000}
+    cluster.producer = Producer({"bootstrap.servers": cluster.servers, **packer})
+    cluster.send(IMAGES, bytes(110_000_000))
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path):
+        (letter,) = cluster.read(DEAD_LETTERS, 1)
+    assert (letter.value, letter["knativeerrorcode"]) == (b"", "413")
+
+
 @pytest.mark.parametrize(
     ("key", "headers"),
     [
