@@ -201,7 +201,7 @@ class Bridge:
             try:
                 self._producer.produce(
                     topic,
-                    key=key or record.key,
+                    key=record.key if key is None else key,
                     value=record.value,
                     headers=list(record.headers),
                     on_delivery=on_delivery,

@@ -283,6 +283,18 @@ def test_the_answers_of_a_key_keep_the_order_of_its_images(
         assert offsets == sorted(offsets)
 
 
+@pytest.mark.parametrize("topic", [ANSWERS, DEAD_LETTERS])
+def test_an_empty_key_stays_one(
+    cluster: Cluster, service: programs.Program, tmp_path: Path, topic: str
+) -> None:
+    """A compacted topic, for one, takes no record without a key."""
+    cluster.send(IMAGES, SEVEN if topic == ANSWERS else b"poison", key=b"")
+    cluster.flush()
+    with bridge(cluster.servers, service.url, tmp_path):
+        (found,) = cluster.read(topic, 1)
+    assert found.key == b""
+
+
 def test_two_bridges_share_the_partitions_and_one_takes_over(
     cluster: Cluster, service: programs.Program, tmp_path: Path
 ) -> None:
