@@ -152,7 +152,7 @@ def _complete(body: Object, resource: Resource) -> None:
 
 def _listed(request: web.Request, objects: Objects, resource: Resource) -> Object:
     """The list of the selected objects."""
-    items = list(filter(_selection(request, resource), objects.list("/")))
+    items = list(filter(_selection(request, resource), objects.list()))
     whole = {
         "kind": f"{resource.kind}List",
         "apiVersion": resource.version,
@@ -175,7 +175,7 @@ async def _watched(
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     with objects.watch() as events:
-        missed = [("ADDED", each) for each in objects.list("/")]
+        missed = [("ADDED", each) for each in objects.list()]
         missed += [("DELETED", each) for each in objects.deleted.values() if since]
         for event_type, each in missed:  # changed after the client's list
             if int(each["metadata"]["resourceVersion"]) > since:

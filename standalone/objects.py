@@ -60,10 +60,9 @@ class Objects:
             name = path.rpartition("/")[2]
             raise APIError(404, "NotFound", f'"{name}" not found') from None
 
-    def list(self, prefix: str) -> list[Object]:
-        """Copies of all objects whose path begins with ``prefix``."""
-        found = [each for path, each in self._objects.items() if path.startswith(prefix)]
-        return copy.deepcopy(found)
+    def list(self) -> list[Object]:
+        """Copies of all objects."""
+        return copy.deepcopy([*self._objects.values()])
 
     @contextmanager
     def watch(self) -> Iterator[asyncio.Queue[Object]]:

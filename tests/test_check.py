@@ -15,7 +15,7 @@ def test_check_judges_and_changes_nothing(
     world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert world.start() == 0
-    before = world.api.list("/")
+    before = world.api.list()
     traffic.calls = 100
     capsys.readouterr()
     assert world.run("check", "--minimum=50") == command.INCONCLUSIVE
@@ -34,7 +34,7 @@ def test_check_judges_and_changes_nothing(
     traffic.away = True
     assert world.run("check") == command.INCONCLUSIVE
     assert "what was recorded at last" in capsys.readouterr().err
-    after = world.api.list("/")
+    after = world.api.list()
     assert [each for each in after if each["kind"] == "ConfigMap"] == [
         each for each in before if each["kind"] == "ConfigMap"
     ]

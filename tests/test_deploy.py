@@ -112,9 +112,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_the_first_revision_has_no_percent(world: World) -> None:
     assert world.version == OLD_URI
     assert PERCENT not in world.predictor
-    kinds = [each["kind"] for each in world.api.list("/")]
+    kinds = [each["kind"] for each in world.api.list()]
     assert kinds[-2:] == ["InferenceService", "ConfigMap"]  # what its pods need was there first
-    assert world.api.list("/")[-1]["metadata"]["name"] == deploy.RECORD
+    assert world.api.list()[-1]["metadata"]["name"] == deploy.RECORD
 
 
 def test_a_deployment_that_failed_midway_is_made_up_for(
@@ -183,9 +183,9 @@ def test_deploying_again_changes_nothing_whatever_was_released_since(
 ) -> None:
     for uri, percent in steps:
         world.release(uri, percent)
-    before = world.api.list("/")
+    before = world.api.list()
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
-    assert world.api.list("/") == before
+    assert world.api.list() == before
 
 
 def test_a_new_version_in_git_becomes_a_canary(world: World) -> None:
@@ -230,14 +230,14 @@ def test_another_change_in_git_keeps_the_version_that_was_promoted(
 def test_a_running_canary_is_not_replaced(world: World) -> None:
     world.release(NEW_URI, 10)
     world.commit("images.env", OLD_IMAGE, NEW_IMAGE)
-    before = world.api.list("/")
+    before = world.api.list()
     done = world.deploy()
     assert done.returncode == 3
     assert done.stderr == (
         "rollout: a canary is running, and the predictor would change under it: "
         "promote or abort it first\n"
     )
-    assert world.api.list("/") == before
+    assert world.api.list() == before
 
 
 def test_of_two_changed_components_one_waits_for_the_other(world: World) -> None:
@@ -305,11 +305,11 @@ def test_beside_a_template_that_is_not_rolled_out_no_canary_begins(world: World)
     stable, broken = "mnist-predictor-00001", "mnist-predictor-00002"
     world.observe(**{CREATED: broken, READY: stable, ROLLED_OUT: stable})
     world.commit("images.env", OLD_IMAGE, NEW_IMAGE)
-    before = world.api.list("/")
+    before = world.api.list()
     done = world.deploy()
     assert done.returncode == 3
     assert "with CANARY_PERCENT=100 replaces it" in done.stderr
-    assert world.api.list("/") == before
+    assert world.api.list() == before
 
     world.commit("release.env", "CANARY_PERCENT=10", "CANARY_PERCENT=100")
     assert world.deploy().stderr == "rollout: replaced: the predictor\n"
@@ -323,16 +323,16 @@ def test_a_changed_setting_of_both_is_a_canary_too(world: World) -> None:
         each["containers"][0]["envFrom"][0]["configMapRef"]["name"]
         for each in (world.transformer, world.predictor)
     )
-    maps = {each["metadata"]["name"] for each in of_kind(world.api.list("/"), "ConfigMap")}
+    maps = {each["metadata"]["name"] for each in of_kind(world.api.list(), "ConfigMap")}
     assert {old, new} <= maps  # both revisions find their settings
 
 
 def test_a_dry_run_prints_and_changes_nothing(world: World) -> None:
     world.commit("release.env", OLD_URI, NEW_URI)
-    before = world.api.list("/")
+    before = world.api.list()
     done = world.deploy("--dry-run")
     assert "canaryTrafficPercent: 10" in done.stdout
-    assert world.api.list("/") == before
+    assert world.api.list() == before
 
 
 def test_kubectl_alone_refuses_to_undo_a_release(world: World) -> None:
@@ -360,7 +360,7 @@ def test_what_changes_in_between_is_not_overwritten(
 def test_a_service_that_nobody_recorded_keeps_its_release(world: World) -> None:
     world.release(NEW_URI, None)
     world.run("kubectl", "delete", "configmap", "mnist-release", "-n", "mnist", "--wait=false")
-    assert "mnist-release" not in {each["metadata"]["name"] for each in world.api.list("/")}
+    assert "mnist-release" not in {each["metadata"]["name"] for each in world.api.list()}
     assert world.deploy().stderr == "rollout: the service stays as it is\n"
     assert world.version == NEW_URI
 

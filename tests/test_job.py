@@ -55,7 +55,7 @@ class Played(Objects):
         return found
 
     def jobs(self) -> list[Object]:
-        return self.list(f"{JOBS}/")
+        return of_kind(self.list(), "Job")
 
     @web.middleware
     async def log(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -78,12 +78,13 @@ def pod(name: str, log: str | None = None, **status: Any) -> Step:
         path = f"{PODS}/{name}"
         labels = {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
         metadata = {"name": name, "namespace": "mnist", "labels": labels}
-        if path not in {f"{PODS}/{each['metadata']['name']}" for each in played.list(PODS)}:
+        pods = of_kind(played.list(), "Pod")
+        if name not in {each["metadata"]["name"] for each in pods}:
             spec = {"containers": [{"name": "rollout"}]}
             made = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
             played.create(path, made, "test")
             # Pods are told apart by their age, and here they come within a second.
-            second = len(played.list(PODS))
+            second = len(pods) + 1
             created = {"creationTimestamp": f"2026-01-01T00:00:{second:02}Z"}
             played.patch(path, {"metadata": created}, "test")
         played.set_status(path, status)

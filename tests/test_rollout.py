@@ -260,14 +260,14 @@ def test_a_dry_run_prints_the_patch_and_changes_nothing(
 ) -> None:
     if arguments[0] != "start":
         assert world.start() == 0
-    before = world.api.list("/")
+    before = world.api.list()
     capsys.readouterr()
     assert world.run(*arguments, "--dry-run") == 0
     patch = yaml.safe_load(capsys.readouterr().out)
     percent = {"start": 10, "promote": None, "abort": 0}[arguments[0]]
     assert patch["spec"]["predictor"][canary.PERCENT] == percent
     assert patch["metadata"]["resourceVersion"]
-    after = world.api.list("/")
+    after = world.api.list()
     assert [each["spec"] for each in after if "spec" in each] == [
         each["spec"] for each in before if "spec" in each
     ]
@@ -291,7 +291,7 @@ def test_status_shows_both_versions(world: World, capsys: pytest.CaptureFixture[
 def test_a_release_is_told_in_events(world: World) -> None:
     assert world.start() == 0
     assert world.run("abort", "--reason=it is slow") == 0
-    events = [each for each in world.api.list("/") if each["kind"] == "Event"]
+    events = [each for each in world.api.list() if each["kind"] == "Event"]
     assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
@@ -300,7 +300,7 @@ def test_a_release_is_told_in_events(world: World) -> None:
 def test_a_long_reason_is_cut_to_what_an_event_may_say(world: World) -> None:
     assert world.start() == 0
     assert world.run("abort", f"--reason={'slow ' * 1000}") == 0
-    events = [each for each in world.api.list("/") if each["kind"] == "Event"]
+    events = [each for each in world.api.list() if each["kind"] == "Event"]
     assert len(events[-1]["message"]) == 1024
     assert len(world.record().history[-1].reason) > 4000
 
