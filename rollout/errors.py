@@ -18,7 +18,7 @@ class Conflict(ClusterError):
 
 
 class NoEvidence(RolloutError):
-    """The pods' counters cannot be read."""
+    """There is nothing to judge by: no counters can be read, or none have been taken yet."""
 
 
 class Refused(RolloutError):
