@@ -260,7 +260,7 @@ def main() -> None:
         if reason.exists():
             results.found["missing"][server.name] = reason.read_text(encoding="utf-8")
     for number in range(1, args.rounds + 1):
-        results.found["bare"].append(coldstart.bare(Path()).wall)
+        results.found["bare"].append(coldstart.bare().wall)
         results.found["forward"].append(forward(args.seconds))
         results.visit_all(number, chosen, COMPARED, args.seconds)
     if args.only:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.data import MNIST
 from benchmarks.flags import flags
 from predictor import artifact
 from predictor.artifact import Graph
@@ -39,13 +40,10 @@ def main() -> None:
     parser.add_argument(
         "--version", type=Path, default=Path("models/mnist/2"), help="directory of the version"
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/mnist"), help="directory of MNIST's files"
-    )
     parser.add_argument("--uploads", type=Path, help="directory of users' images and labels.csv")
     args = parser.parse_args()
     model = artifact.load(args.version)
-    _, validation = training_data(model.metadata.training, args.data, of=str(args.version))
+    _, validation = training_data(model.metadata.training, MNIST, of=str(args.version))
     seen = [image.picture(pixels) for pixels in validation.images.numpy()]
     reference = _count(model.graph, seen)
     print("| images | confidence | ink | area | digit |\n| --- | ---: | ---: | ---: | ---: |")
@@ -56,7 +54,7 @@ def main() -> None:
             for chosen in random.integers(len(seen), size=(SAMPLES, size))
         ]
         _print(f"{size} of the validation set, the largest of {SAMPLES}", np.max(drawn, axis=0))
-    test = data.load_test(args.data).images.numpy()
+    test = data.load_test(MNIST).images.numpy()
     rows = {"the test set": list(map(image.picture, test))}
     for name, level in DISTURBANCES:
         changed = robustness.DISTURBANCES[name].change(test[:DISTURBED], level)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from benchmarks.data import MNIST
 from benchmarks.flags import flags
 from predictor.artifact import GRAPH_FILE, Graph, load
 from predictor.graph import read_graph
@@ -73,11 +74,7 @@ def row(graph: Graph, published: Graph, digits: Digits) -> str:
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = flags(__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/mnist"), help="directory of MNIST's files"
-    )
-    args = parser.parse_args()
+    flags(__doc__).parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # As the predictor does.
     torch.backends.cudnn.allow_tf32 = False
@@ -90,7 +87,7 @@ def main() -> None:
     print("| --- | --- |" + " ---: |" * 5)
     for directory in sorted(Path("models/mnist").glob("[0-9]*")):
         model = load(directory)
-        _, digits = training_data(model.metadata.training, args.data, of=str(directory))
+        _, digits = training_data(model.metadata.training, MNIST, of=str(directory))
         compute = read_graph((directory / GRAPH_FILE).read_bytes(), device)
         for numbers, computed in (("float32", compute), ("bf16", in_bf16(compute))):
             cells = row(on(device, computed), model.graph, digits)
