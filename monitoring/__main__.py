@@ -89,7 +89,7 @@ async def _run(args: argparse.Namespace) -> None:
         folder = Path(name)
         configuration = prometheus.write(folder, interval=f"{args.interval}s")
         rate = f"{max(RATE_INTERVAL, 4 * args.interval)}s"
-        dashboard.write_console(folder, namespace="default", interval=rate)
+        dashboard.write_console(folder, interval=rate)
         api = f"http://127.0.0.1:{args.api_port}"
         client = httpx.AsyncClient(base_url=api, trust_env=False)
         async with Processes() as processes, client:

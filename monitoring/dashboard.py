@@ -39,12 +39,10 @@ class Panel(NamedTuple):
     queries: dict[str, str]
 
 
-def panels(*, namespace: str, interval: str) -> Iterator[Panel]:
+def panels(interval: str) -> Iterator[Panel]:
     """The panels, with Grafana's variables replaced as Grafana would.
 
-    Args:
-        namespace: the namespace to show.
-        interval: the time over which rates are taken, such as ``1m``.
+    ``interval`` is the time over which rates are taken, such as ``1m``.
     """
     row = ""
     text = (COMPONENT / "dashboard.json").read_text(encoding="utf-8")
@@ -54,18 +52,18 @@ def panels(*, namespace: str, interval: str) -> Iterator[Panel]:
             continue
         queries = {
             target["legendFormat"]: target["expr"]
-            .replace("$namespace", namespace)
+            .replace("$namespace", "default")
             .replace("$__rate_interval", interval)
             for target in panel["targets"]
         }
         yield Panel(row, panel["title"], queries)
 
 
-def write_console(folder: Path, *, namespace: str, interval: str) -> None:
+def write_console(folder: Path, *, interval: str) -> None:
     """Write the page to ``folder``, which is Prometheus's ``--web.console.templates``."""
     page = HEAD
     row = ""
-    for index, panel in enumerate(panels(namespace=namespace, interval=interval)):
+    for index, panel in enumerate(panels(interval)):
         if panel.row != row:
             page += f"{'</section>' if row else ''}<h1>{panel.row}</h1><section>\n"
             row = panel.row

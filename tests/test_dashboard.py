@@ -27,7 +27,7 @@ from tests.digits import draw, encode
 from training import evaluate
 from training.data import Digits
 
-PANELS = list(dashboard.panels(namespace="default", interval="30s"))
+PANELS = list(dashboard.panels("30s"))
 CANARY = 3
 DEADLINE = 120
 """Seconds for what takes a few; the machine may be busy."""
