@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""What the README shows is what happens, and the links of all pages lead somewhere."""
 
 import os
 import re
@@ -14,6 +14,8 @@ from tests import programs
 
 README = (programs.ROOT / "README.md").read_text(encoding="utf-8")
 CONSOLE = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+PAGES = [programs.ROOT / "README.md", programs.ROOT / "SECURITY.md"]
+PAGES += sorted((programs.ROOT / "docs").rglob("*.md"))
 PYTHON = re.findall(r"```python\n(.*?)```\n+```\n(.*?)```", README, re.DOTALL)
 
 
@@ -68,9 +70,17 @@ def test_it_shows_commands_and_code() -> None:
     assert PYTHON
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_its_links_lead_somewhere(target: str) -> None:
-    assert target.startswith("https://") or (programs.ROOT / target).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        file = (page.parent / target).resolve() if target else page
+        if target.startswith("http"):
+            continue
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w-]", "", each.lower().replace(" ", "-")) for each in headings]
+            assert anchor[1:] in anchors, anchor
 
 
 def test_a_network_that_was_trained_elsewhere_is_published(tmp_path: Path) -> None:
