@@ -136,7 +136,7 @@ class Record(BaseModel):
         """
         live = running(service)
         if live is None:
-            raise Refused("no canary is running")
+            raise Refused("no canary is running: begin one with run or start, or see history")
         found = self.release_of(live)
         if found is None:
             raise Refused(

@@ -159,3 +159,11 @@ def test_an_address_is_no_url(flag: str, capsys: pytest.CaptureFixture[str]) -> 
         command.main([flag, "status"])
     assert refusal.value.code == 2
     assert "must begin with http:// or https://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("judging", ["check", "approve"])
+def test_without_a_canary_it_says_how_to_begin_one(
+    world: World, judging: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.run(judging) == command.REFUSED
+    assert "no canary is running: begin one with run or start" in capsys.readouterr().err
