@@ -128,7 +128,7 @@ def test_a_driver_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, driver, None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, location.split(":")[0], False)
-    with pytest.raises(StoreError, match=rf"pip install 'mnist-kserve\[{extra}\]'"):
+    with pytest.raises(StoreError, match=rf"install -c constraints.txt -e '\.\[{extra}\]'"):
         Store(location)
 
 

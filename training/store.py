@@ -153,7 +153,7 @@ class Store:
         except ImportError as error:
             raise StoreError(
                 f"{self.location} needs a driver that is not installed: "
-                f"pip install 'mnist-kserve[{_EXTRAS[self._scheme]}]'"
+                f"python -m pip install -c constraints.txt -e '.[{_EXTRAS[self._scheme]}]'"
             ) from error
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
