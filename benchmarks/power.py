@@ -200,10 +200,9 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 
 def draw(results: Mapping[tuple[Effect, float], Condemned]) -> Figure:
-    """Plot the share of canaries that are condemned, by the number of calls routed.
+    """Plot the share of canaries that are condemned by the number of calls routed.
 
-    Args:
-        results: by effect and split; each rate of the stable version has a row of panels.
+    Each rate of bad calls of the stable version has a row of panels, each split a column.
     """
     rates = sorted({effect.stable for effect, _ in results})
     shares = sorted({share for _, share in results})

@@ -148,7 +148,7 @@ async def _run(
         await runner.setup()
         try:
             if envoy:  # without Envoy there are no releases
-                await web.TCPSite(runner, "127.0.0.1", api_port).start()
+                await web.TCPSite(runner, LOOPBACK, api_port).start()
             found = Service(
                 objects,
                 path,
