@@ -17,6 +17,8 @@ from standalone.admission import admit
 from standalone.api import application
 from standalone.objects import Object, Objects
 
+SLOWNESS = 2
+"""Looks until a revision is ready."""
 SERVICE = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/mnist"
 
 
@@ -37,11 +39,9 @@ class Controller(Objects):
     status lags behind, as in a cluster.
     """
 
-    def __init__(self, path: str, slowness: int = 2) -> None:
-        """``slowness``: number of looks until a revision is ready."""
+    def __init__(self, path: str) -> None:
         super().__init__(default)
         self._path = path
-        self._slowness = slowness
         self._age: Counter[str] = Counter()
         self._reads = 0
         self.never_ready: set[str] = set()
@@ -77,7 +77,7 @@ class Controller(Objects):
                 component.update(service, name)
             latest = component.latest_created
             self._age[latest.name] += 1
-            slow = self._age[latest.name] <= self._slowness
+            slow = self._age[latest.name] <= SLOWNESS
             if not slow and version(latest.template["spec"]) not in self.never_ready:
                 latest.ready = True
             component.settle()

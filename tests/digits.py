@@ -67,11 +67,11 @@ def hand_drawn(half: int) -> benchmark.Files:
     return benchmark.hand_drawn(half) or pytest.skip(NO_HWD1000)
 
 
-def write_uploads(folder: Path, count: int = 24) -> Path:
-    """A folder as users' images come: drawn sevens, fours and ones."""
+def write_uploads(folder: Path) -> Path:
+    """A folder as users' images come: 24 drawn ones, fours and sevens."""
     folder.mkdir()
     rows = ["image,label,source"]
-    for index in range(count):
+    for index in range(24):
         digit = (1, 4, 7)[index % 3]
         (folder / f"{index}.png").write_bytes(encode(draw(digit, 60 + index)))
         rows.append(f"{index}.png,{digit},scan")

@@ -80,8 +80,8 @@ def metrics_of(*, seeds: bool = False, uploads: bool = False) -> tuple[Metrics, 
     )
 
 
-def mistake(answer: int = 3, *, confidence: float = 0.9) -> Mistake:
-    return Mistake(np.full((28, 28), 255, np.uint8), 5, answer, confidence)
+def mistake() -> Mistake:
+    return Mistake(np.full((28, 28), 255, np.uint8), label=5, answer=3, confidence=0.9)
 
 
 def drawn(mistakes: dict[str, list[Mistake]], metrics: tuple[Metrics, ...]) -> dict[str, Any]:

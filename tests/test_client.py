@@ -33,12 +33,12 @@ OUTPUTS = (
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def config(address: str, protocol: str = "v2", *, retries: int = 0, timeout: int = 1) -> Any:
+def config(address: str, protocol: str = "v2", *, retries: int = 0) -> Any:
     return PredictorConfig(
         address,
         predictor_protocol=protocol,
         predictor_request_retries=retries,
-        predictor_request_timeout_seconds=timeout,
+        predictor_request_timeout_seconds=1,
     )
 
 

@@ -20,8 +20,8 @@ compress = partial(gzip.compress, mtime=0)
 """The same bytes at any time: tests are named after them."""
 
 
-def idx(shape: tuple[int, ...], content: bytes, magic: bytes = b"\0\0\x08") -> bytes:
-    return magic + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + content
+def idx(shape: tuple[int, ...], content: bytes) -> bytes:
+    return b"\0\0\x08" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + content
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 2, 3), (0, 28, 28)])

@@ -231,9 +231,7 @@ def test_outliers_are_counted_by_kind(evaluated: Evaluated) -> None:
     assert outliers.digest == hashlib.sha256(every).hexdigest()
 
 
-def test_a_run_trained_on_other_data_is_refused(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_trained_on_other_data_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = (digits(40, seed=4), VALIDATION)
     monkeypatch.setattr(data, "load_training", lambda directory, **_: other)
     with pytest.raises(RunError, match="was not trained on the data in elsewhere: train again"):

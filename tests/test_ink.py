@@ -43,9 +43,9 @@ def noise(size: tuple[int, int], low: int, high: int) -> Grey:
     return np.random.default_rng(0).integers(low, high, size, np.uint8)
 
 
-def lines(*ends: tuple[float, float], width: int = 5) -> Grey:
+def lines(*ends: tuple[float, float]) -> Grey:
     image = Image.new("L", (280, 280), 255)
-    ImageDraw.Draw(image).line([(x * 280, y * 280) for x, y in ends], fill=0, width=width)
+    ImageDraw.Draw(image).line([(x * 280, y * 280) for x, y in ends], fill=0, width=5)
     return np.asarray(image)
 
 

@@ -20,9 +20,9 @@ def pixels(file: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(file)).convert("L"))
 
 
-def several(kind: str, count: int = 12) -> list[bytes]:
+def several(kind: str) -> list[bytes]:
     random = np.random.default_rng(5)
-    return [KINDS[kind](random, DIGITS) for _ in range(count)]
+    return [KINDS[kind](random, DIGITS) for _ in range(12)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

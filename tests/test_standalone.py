@@ -142,7 +142,7 @@ def test_a_part_that_dies_is_named_and_stops_the_rest(tmp_path: Path, name: str)
         assert gone(list(parts.values()))
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = subprocess.run(

@@ -54,9 +54,9 @@ def segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">HH", marker, len(content) + 2) + content
 
 
-def scans(count: int, mode: str = "L", between: bytes = b"") -> bytes:
+def scans(count: int, between: bytes = b"") -> bytes:
     """A progressive JPEG whose last scan is repeated, to so many in all."""
-    data = encoded("JPEG", mode, progressive=True)
+    data = encoded("JPEG", progressive=True)
     last, end = data.rindex(SCAN), data.rindex(b"\xff\xd9")
     return data[:last] + (between + data[last:end]) * (count - data.count(SCAN) + 1) + data[end:]
 
