@@ -1,6 +1,7 @@
 """When the batcher starts a run: at once for who is alone, later where company is to be had."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -25,14 +26,47 @@ async def test_an_idle_batcher_runs_a_request_at_once() -> None:
 async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_waited() -> None:
     runner = Runner()
     batcher = Batcher(
-        runner, stage="compute", max_batch=100, max_pending=100, max_wait=0.05, concurrency=2
+        runner, stage="compute", max_batch=100, max_pending=100, max_wait=0.05, concurrency=3
     )
-    requests = [asyncio.create_task(batcher.submit(images(i))) for i in range(4)]
+    requests = [asyncio.create_task(batcher.submit(images(0)))]
     await started(*requests)
-    assert runner.sizes == [1]
-    while len(runner.sizes) < 2:
-        await asyncio.sleep(0.01)
-    assert runner.sizes == [1, 3]
+    for sizes in ([1, 3], [1, 3, 3]):
+        requests += [asyncio.create_task(batcher.submit(images(i))) for i in range(3)]
+        await started(*requests)
+        assert runner.sizes == sizes[:-1]
+        while len(runner.sizes) < len(sizes):
+            await asyncio.sleep(0.01)
+        assert runner.sizes == sizes
+    runner.release.set()
+    await asyncio.gather(*requests)
+
+
+async def test_while_a_run_is_under_way_the_event_loop_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def soon(*arguments: Any, **settings: Any) -> asyncio.Handle:
+        nonlocal turns
+        turns += 1
+        return call_soon(*arguments, **settings)
+
+    turns = 0
+    runner = Runner()
+    batcher = Batcher(
+        runner,
+        stage="compute",
+        max_batch=8,
+        max_pending=100,
+        max_wait=3600,
+        until_idle=True,
+        concurrency=2,
+    )
+    requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2)]
+    await started(*requests)
+    loop = asyncio.get_running_loop()
+    call_soon = loop.call_soon
+    monkeypatch.setattr(loop, "call_soon", soon)
+    await asyncio.sleep(0.05)
+    assert turns < 10
     runner.release.set()
     await asyncio.gather(*requests)
 
@@ -111,13 +145,14 @@ async def test_until_idle_it_waits_for_who_is_on_the_way(turns: int) -> None:
 
 
 async def test_until_idle_it_waits_for_nobody_else() -> None:
-    batcher = batcher_that_lingers(3600, runner := Runner(), until_idle=True)
+    batcher = batcher_that_lingers(0.3, runner := Runner(), until_idle=True)
     requests = [asyncio.create_task(batcher.submit(images(i))) for i in (1, 2, 3)]
     await started(*requests)
     runner.release.set()
     await asyncio.gather(*requests)
     assert runner.sizes == [1, 2]
-    # That it was idle once does not count the next time.
+    # That it was idle once does not count the next time, however long ago.
+    await asyncio.sleep(0.3)
     others = [asyncio.create_task(batcher.submit(images(4)))]
     for _ in range(2):
         await asyncio.sleep(0)
