@@ -19,8 +19,18 @@ pytestmark = pytest.mark.anyio
 async def test_work_is_done_beside_the_event_loop() -> None:
     pool = Threads(1, "test")
     assert await pool.run(lambda: threading.current_thread().name) == "test_0"
-    with pytest.raises(ZeroDivisionError):
-        await pool.run(lambda: 1 / 0)
+    pool.close()
+
+
+@pytest.mark.parametrize("error", [ValueError, BaseException])  # Rust's panics are the latter
+async def test_an_error_is_its_callers_and_the_thread_goes_on(error: type[BaseException]) -> None:
+    def fail() -> None:
+        raise error
+
+    pool = Threads(1, "test")
+    with pytest.raises(error):
+        await pool.run(fail)
+    assert await pool.run(lambda: 2) == 2
     pool.close()
 
 
@@ -72,7 +82,6 @@ async def test_what_does_not_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
         began.set()
         end.wait(30)
 
-    monkeypatch.setattr(threads, "HANGING", 0.05)
     pool, began, end = Threads(1, "test"), threading.Event(), threading.Event()
     model = Echo()
     model.threads = pool
@@ -83,6 +92,8 @@ async def test_what_does_not_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
         work = asyncio.create_task(pool.run(hang))
         while not began.is_set():
             await asyncio.sleep(0)
+        assert not pool.hang()
+        monkeypatch.setattr(threads, "HANGING", 0.05)
         work.cancel()  # its caller does not wait so long
         while not pool.hang():
             await asyncio.sleep(0.01)

@@ -49,10 +49,14 @@ async def test_what_ends_in_time_does_not_expire(limit: Timeout, expired: Expire
     assert expired.times == 0
 
 
-async def test_it_counts_from_the_last_beginning(limit: Timeout, expired: Expired) -> None:
+@pytest.mark.parametrize("ends", [True, False])
+async def test_it_counts_from_the_last_beginning(
+    limit: Timeout, expired: Expired, *, ends: bool
+) -> None:
     limit.begin()
     await asyncio.sleep(SECONDS / 2)
-    limit.end()
+    if ends:
+        limit.end()
     limit.begin()
     began = expired.loop.time()
     while not expired.times:
