@@ -151,6 +151,7 @@ def requests(outcome: str, quick: float, total: float, bound: str = "0.5") -> li
     [
         (requests("ok", 8, 10), {"calls": 10, "slow": 2}),
         (requests("ok", 5, 5, bound="0.25"), {"calls": 5, "slow": 5}),
+        (requests("ok", 5, 5, bound="1.0"), {"calls": 5, "slow": 5}),
         (requests("failed", 2, 2), {"calls": 2, "failed": 2}),
         (requests("overloaded", 2, 2), {"calls": 2, "failed": 2}),
         (requests("invalid", 2, 2), {"calls": 2, "unsure": 2}),
