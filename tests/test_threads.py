@@ -18,7 +18,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_work_is_done_beside_the_event_loop() -> None:
     pool = Threads(1, "test")
-    assert await pool.run(lambda: threading.current_thread().name) == "test_0"
+    thread = await pool.run(threading.current_thread)
+    assert thread.name == "test_0"
+    assert thread.daemon, "else work without an end would keep the program"
     pool.close()
 
 
