@@ -10,12 +10,12 @@ from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from standalone.records import _headers, read, write
+from standalone.records import LONGEST, _headers, cut, read, write
 
 SOURCE = "/apis/v1/namespaces/default/kafkasources/mnist-images"
 PNG = b"\x89PNG\r\n\x1a\n"
 CAMERA = {"specversion": "1.0", "id": "7", "type": "picture", "source": "camera"}
-STRUCTURED = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
+STRUCTURED = {"content-type": b"Application/CloudEvents+JSON; charset=UTF-8"}
 
 
 def message(
@@ -139,6 +139,12 @@ def test_an_event_is_written_in_binary_mode_under_its_partition_key() -> None:
         **binary(partitionkey="é", sampled="true", attempt="3"),
         "content-type": b"image/png",
     }
+
+
+def test_of_an_event_that_is_cut_the_beginning_of_what_is_known_of_it_stays() -> None:
+    event = CloudEvent({**CAMERA, "id": "7" * (LONGEST + 1), "trace": "long", "time": None}, PNG)
+    assert known(cut(event)) == {**CAMERA, "id": "7" * LONGEST}
+    assert cut(event).get_data() == b""
 
 
 def test_a_header_whose_name_is_no_text_is_no_header() -> None:
