@@ -44,12 +44,13 @@ async def test_while_a_run_is_under_way_requests_gather_until_the_oldest_has_wai
 async def test_while_a_run_is_under_way_the_event_loop_rests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    turns = 0
+
     def soon(*arguments: Any, **settings: Any) -> asyncio.Handle:
         nonlocal turns
         turns += 1
         return call_soon(*arguments, **settings)
 
-    turns = 0
     runner = Runner()
     batcher = Batcher(
         runner,
