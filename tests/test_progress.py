@@ -14,6 +14,7 @@ from rollout.errors import Conflict, Unreachable
 from rollout.evidence import Counts
 from rollout.source import Reading
 from tests import releases
+from tests.manifests import of_kind
 from tests.releases import Traffic, World
 
 QUICK = ("--warm-up=0", "--step-time=0", "--poll=0.01", "--timeout=20")
@@ -49,7 +50,7 @@ def test_a_healthy_canary_goes_up_the_steps_and_is_promoted(
     assert [line.split()[:2] for line in told[-1]["evidence"]] == [
         ["healthy", name] for name in ("split", "failed", "slow", "unsure", "digits", "sample")
     ]
-    events = [each["reason"] for each in world.api.list() if each["kind"] == "Event"]
+    events = [each["reason"] for each in of_kind(world.api.list(), "Event")]
     assert events == ["CanaryStarted", "CanaryAdvanced", "CanaryPromoted"]
 
 
@@ -170,7 +171,7 @@ def test_it_waits_where_a_person_must_approve(
     monkeypatch.setattr(time, "sleep", approve_later)
     assert run(world, "2", "--pause-at=50") == 0
     assert next(waits) > 10
-    assert "CanaryApproved" in [e["reason"] for e in world.api.list() if e["kind"] == "Event"]
+    assert "CanaryApproved" in [each["reason"] for each in of_kind(world.api.list(), "Event")]
 
 
 def test_a_paused_canary_is_taken_back_all_the_same(world: World, traffic: Traffic) -> None:

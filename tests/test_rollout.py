@@ -22,6 +22,7 @@ from rollout.release import start
 from rollout.template import Version, describe, variables, with_image, with_version
 from standalone.objects import APIError, Objects
 from tests import cluster, programs
+from tests.manifests import of_kind
 from tests.releases import PATH, World
 
 
@@ -291,7 +292,7 @@ def test_status_shows_both_versions(world: World, capsys: pytest.CaptureFixture[
 def test_a_release_is_told_in_events(world: World) -> None:
     assert world.start() == 0
     assert world.run("abort", "--reason=it is slow") == 0
-    events = [each for each in world.api.list() if each["kind"] == "Event"]
+    events = of_kind(world.api.list(), "Event")
     assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
@@ -300,7 +301,7 @@ def test_a_release_is_told_in_events(world: World) -> None:
 def test_a_long_reason_is_cut_to_what_an_event_may_say(world: World) -> None:
     assert world.start() == 0
     assert world.run("abort", f"--reason={'slow ' * 1000}") == 0
-    events = [each for each in world.api.list() if each["kind"] == "Event"]
+    events = of_kind(world.api.list(), "Event")
     assert len(events[-1]["message"]) == 1024
     assert len(world.record().history[-1].reason) > 4000
 
