@@ -22,6 +22,9 @@ from http import HTTPStatus
 LONGEST = 500
 """Most characters in a message. It may quote what the caller sent, and gRPC sends it in the
 trailers, whose size clients limit."""
+SHOWN = 20
+"""Bytes of what cannot be read that a message shows: enough to tell an image, a form, base64, a
+path or an iPhone's HEIC."""
 
 
 class ServingError(Exception):

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from serving.errors import InvalidInput, TooLarge
+from serving.errors import SHOWN, InvalidInput, TooLarge
 
 UNSAID = ("", "application/x-www-form-urlencoded", "text/plain")
 """Content types if the caller sets none: curl sends the second, a browser's ``fetch`` the third."""
@@ -12,8 +12,6 @@ MOST_VALUES = 500_000
 """Most values in one body; 256 images as numbers have 200,704, in 7,425 lists. An empty list takes
 two bytes of a body, but 56 of memory."""
 
-SHOWN = 20
-"""Bytes of a body that is no JSON that the error shows: enough to tell an image or a form."""
 LONGEST_NAME = 4096
 """Most characters in an id, a name, or an attribute of an event: answers and errors repeat them."""
 

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from serving.errors import InvalidInput, NotAnImage, ServingError, TooLarge
+from serving.errors import SHOWN, InvalidInput, NotAnImage, ServingError, TooLarge
 from transformer.structure import check_parts, check_sums
 from transformer.tiff import check_tiff
 
@@ -58,8 +58,6 @@ _SIGNATURES: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"MM\x00+", TiffImageFile),
 )
 
-SHOWN = 20
-"""Bytes of another file that the error shows: enough to tell base64, a path or an iPhone's HEIC."""
 LONGEST_SIGNATURE = 12
 """Bytes that tell a format: in WebP, those of RIFF, a length, and its own name."""
 
