@@ -195,19 +195,26 @@ def test_promtool_objects_to_nothing_in_the_configuration(
     assert result.stdout.count("rules found") == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopped_it_leaves_no_data_behind(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.fixture
+def idle_prometheus(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Prometheus is a program that does nothing."""
     prometheus = tmp_path / "prometheus"
     prometheus.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     prometheus.chmod(0o755)
-    paths = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_stopped_it_leaves_no_data_behind(
+    tmp_path: Path, idle_prometheus: dict[str, str], number: signal.Signals
+) -> None:
     first, second, *ports = [
         f"--{name}={programs.free_port()}" for name in ("port", "api_port", "port", "grpc_port")
     ]
     with subprocess.Popen(
         [sys.executable, "-m", "monitoring", first, second, "--", *ports],
         cwd=programs.ROOT,
-        env={**os.environ, "PATH": paths, "TMPDIR": str(tmp_path)},
+        env={**idle_prometheus, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout
@@ -219,16 +226,13 @@ def test_stopped_it_leaves_no_data_behind(tmp_path: Path, number: signal.Signals
     assert not list(tmp_path.glob("monitoring-*"))
 
 
-def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
-    prometheus = tmp_path / "prometheus"
-    prometheus.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
-    prometheus.chmod(0o755)
+def test_a_taken_port_is_named_before_anything_starts(idle_prometheus: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", "monitoring", f"--port={port}"],
             cwd=programs.ROOT,
-            env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+            env=idle_prometheus,
             capture_output=True,
             text=True,
             timeout=60,
