@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 
 from serving import context
 from serving.app import App, Found
-from serving.errors import Overloaded, ServingError, TooLarge, Unavailable
+from serving.errors import ServingError, TooLarge, Unavailable
+from serving.gate import Bodies
 from serving.message import Request, Response, refusal
 from serving.rest import told
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BODIES = 4
-"""How many bodies of the largest size may be held at a time, or as many smaller ones as take the
-same room. Each is in memory up to three times: as it came, its tensors, and their items."""
 STOPPING = refusal(*told(Unavailable("the service stops")))
 
 
@@ -37,31 +35,6 @@ def _encoded(encoding: str) -> HTTPException:
         f"Content-Encoding: expected none, got '{encoding:.20}'",
         headers={"accept-encoding": "identity"},
     )
-
-
-class Bodies:
-    """Limits the memory for the bodies of all requests."""
-
-    def __init__(self, largest: int) -> None:
-        """Allow ``largest`` bytes for one body, and ``BODIES`` times as many for all."""
-        self.largest = largest
-        self.held = 0
-        """Bytes of bodies whose requests are not answered yet."""
-        self.arriving: set[Exchange] = set()
-        """Requests of whose bodies a part has arrived, but not all."""
-
-    def hold(self, exchange: "Exchange", size: int) -> None:
-        """Count ``size`` more bytes of ``exchange``; while there is no room, refuse requests.
-
-        The one that announces the largest body is refused first: otherwise a few large bodies that
-        never arrive would shut out the small ones. Among equals it is ``exchange``, so that some
-        of the others can be completed.
-        """
-        self.held += size
-        self.arriving.add(exchange)
-        while self.held > BODIES * self.largest:
-            largest = max([exchange, *self.arriving], key=Exchange.announced)
-            largest.refuse(Overloaded("too many bodies are being read; try again later"))
 
 
 class Exchange:
@@ -127,7 +100,7 @@ class Exchange:
     def complete(self) -> None:
         """The body is complete."""
         self._is_whole = True
-        self._bodies.arriving.discard(self)
+        self._bodies.arriving.pop(self, None)
         self._arrive()
 
     def announced(self) -> int:
@@ -215,7 +188,7 @@ class Exchange:
 
     def _release(self) -> None:
         self._bodies.held -= self._size
-        self._bodies.arriving.discard(self)
+        self._bodies.arriving.pop(self, None)
         self._size = 0
         self._body = bytearray()
 

@@ -1,6 +1,12 @@
 """Limits: how much work is accepted at a time, and how large a request may be."""
 
-from serving.errors import Overloaded, TooLarge
+from typing import Protocol
+
+from serving.errors import Overloaded, ServingError, TooLarge
+
+BODIES = 4
+"""How many bodies of the largest size may be held at a time, or as many smaller ones as take the
+same room. Each is in memory up to three times: as it came, its tensors, and their items."""
 
 
 class Gate:
@@ -70,3 +76,38 @@ def check_instances(count: int, limit: int) -> None:
     """
     if count > limit:
         raise TooLarge(f"{count} images in one request; the limit is {limit}")
+
+
+class Arriving(Protocol):
+    """A request, as ``Bodies`` sees it."""
+
+    def announced(self) -> int:
+        """The bytes of the body; the largest number that is allowed, if that is not known."""
+
+    def refuse(self, error: ServingError) -> None:
+        """Drop the body, and answer with ``error``."""
+
+
+class Bodies:
+    """Limits the memory for the bodies of all requests."""
+
+    def __init__(self, largest: int) -> None:
+        """Allow ``largest`` bytes for one body, and ``BODIES`` times as many for all."""
+        self.largest = largest
+        self.held = 0
+        """Bytes of bodies whose requests are not answered yet."""
+        self.arriving: dict[Arriving, None] = {}
+        """Requests that have not arrived completely, the oldest first."""
+
+    def hold(self, request: Arriving, size: int) -> None:
+        """Count ``size`` more bytes of ``request``; while there is no room, refuse requests.
+
+        The one that announces the largest body is refused first: otherwise a few large bodies that
+        never arrive would shut out the small ones. Among equals it is ``request``, so that some
+        of the others can be completed.
+        """
+        self.held += size
+        self.arriving[request] = None
+        while self.held > BODIES * self.largest:
+            largest = max([request, *self.arriving], key=lambda each: each.announced())
+            largest.refuse(Overloaded("too many bodies are being read; try again later"))

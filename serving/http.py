@@ -20,8 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from serving.app import App, Found
 from serving.errors import Overloaded
-from serving.exchange import Bodies, Exchange
-from serving.gate import TOO_MANY, InHand
+from serving.exchange import Exchange
+from serving.gate import TOO_MANY, Bodies, InHand
 from serving.listener import Listener
 from serving.message import refusal
 from serving.timeout import Timeout

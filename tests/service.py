@@ -12,8 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from serving.app import Found
-from serving.exchange import Bodies
-from serving.gate import InHand
+from serving.gate import Bodies, InHand
 from serving.http import Protocol
 from serving.listener import Listener
 from serving.message import Request, Response, refusal

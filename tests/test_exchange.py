@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serving import exchange, http
-from serving.exchange import BODIES
+from serving.gate import BODIES
 from tests.service import GET, Client, Service, chunked, post
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +133,7 @@ async def test_bodies_that_do_not_come_give_way_to_smaller_ones(
         half.writer.write(bytes(5) if number else b"\r\n0\r\n\r\n")
     assert sorted([(await each)[0] for each in answers]) == [200] * (BODIES - 1) + [429]
     assert [await half.ask(post(b"body")) for half in halves] == [(200, b"/b body")] * BODIES
-    assert (service.bodies.held, service.bodies.arriving) == (0, set())
+    assert (service.bodies.held, service.bodies.arriving) == (0, {})
 
 
 @pytest.mark.parametrize("sent", [-1, None], ids=["half", "whole"])
