@@ -1,17 +1,15 @@
-"""The V2 inference protocol over gRPC: the SDK's servicer, with versions, limits and our errors."""
+"""The V2 inference protocol over gRPC, with versions, limits and our errors."""
 
 import asyncio
-import functools
-import logging
+import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from kserve import InferRequest, InferResponse
 from kserve.errors import InvalidInput as SDKInvalidInput
@@ -19,136 +17,105 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from serving import access, protobuf, v2
-from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE, current
-from serving.errors import Failed, InvalidInput, ServingError, TimedOut
-from serving.gate import Gate
-from serving.inference import VERSION_HEADER
-from serving.metrics import CLIENT_GONE
+from serving import access, http2, protobuf, v2
+from serving.call import Headers, Method, Service
+from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE
+from serving.errors import Failed, InvalidInput, ServingError
+from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
 from serving.rest import model_metadata
 
 CONCURRENT = 80
-"""Most calls at a time; further ones get RESOURCE_EXHAUSTED before their message is received."""
-MESSAGES = 8
-"""How many messages of the largest size may be held at a time, or as many smaller ones as take the
-same room. Each is in memory three times: as it came, parsed, and as tensors."""
-
-STREAMS = 400
-"""Most calls at a time on one connection; further ones are refused on the wire. Without a limit,
-calls that are cancelled as soon as they are opened would fill the queue in which others' wait. It
-is well above ``CONCURRENT``, since calls that have just ended count, and since a gateway's
-connection has those of many clients."""
-
-AGE = 60
-"""Seconds, give or take a tenth, after which a connection accepts no more calls; its client opens
-another. gRPC has no time limit for a call, so a client that does not read its answer would
-otherwise hold one for ever."""
-AGE_GRACE = 30
-"""Seconds that the calls of such a connection have to end."""
-TIMEOUT = 10
-"""Seconds that a client has to send a call's message; the call is one of the ``CONCURRENT``."""
-LOOK = 0.1
-"""Seconds between looks whether gRPC still serves, and whether its port is free again."""
-
-log = logging.getLogger(__name__)
-
-Method: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
+"""Most inferences in hand at a time; further ones get RESOURCE_EXHAUSTED."""
 
 
-class Servicer(InferenceServicer):  # type: ignore[misc]
-    """The SDK's, with versions, our errors and observation.
+class Methods:
+    """Those of the service ``inference.GRPCInferenceService``, but the ones that manage models.
 
-    It does not use the SDK's ``ModelInfer``, with which an inference takes half as long again.
+    Any caller could take the model away with these.
     """
 
-    def __init__(self, model: ServedModel, dataplane: DataPlane, *, max_message: int) -> None:
-        super().__init__(dataplane, None)  # `_handler` leaves out what manages models
+    def __init__(self, model: ServedModel, dataplane: DataPlane) -> None:
+        """Answer for ``model``."""
         self._model = model
-        self._held = Gate(MESSAGES * max_message, "bytes")
-        self.version = model.version or ""
+        self._version = model.version or ""
+        self._sdk = InferenceServicer(dataplane, None)
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Answer an inference; the trailing metadata have the version and the request id."""
+    def by_path(self) -> dict[str, Method]:
+        """The methods by the paths that they are called by."""
+        service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        others = {
+            "ServerLive": self._sdk.ServerLive,
+            "ServerReady": self._sdk.ServerReady,
+            "ServerMetadata": self._sdk.ServerMetadata,
+            "ModelReady": self._model_ready,
+            "ModelMetadata": self._model_metadata,
+        }
+        methods = {
+            name: self._method(GetMessageClass(service.methods_by_name[name].input_type), answer)
+            for name, answer in others.items()
+        }
+        methods["ModelInfer"] = Method(self._infer, self._refused)
+        return {f"/{service.full_name}/{name}": method for name, method in methods.items()}
+
+    async def _infer(self, data: bytes, headers: Headers) -> tuple[bytes, str]:
+        """The answer to an inference.
+
+        The SDK's ``ModelInfer`` takes half as long again.
+        """
         status: int = HTTPStatus.OK
-        metadata = dict(context.invocation_metadata() or ())
-        named = (metadata.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE))
+        version = self._version
+        named = [headers.get(name, "") for name in (REQUEST_ID, TRACEPARENT, TRACESTATE)]
         observed = access.begin("grpc", *named)
-        version = self.version
         try:
+            request: Any = protobuf.parse(pb.ModelInferRequest, data)
             self._model.check_served(request.model_name, request.model_version)
             v2.check_message(request)
-            self.validate_grpc_request(request)
-            with self._held.admit(request.ByteSize()):
-                answer = await self._model(InferRequest.from_grpc(request), metadata)
+            InferenceServicer.validate_grpc_request(request)
+            answer = await self._model(InferRequest.from_grpc(request), headers)
             version = answer.model_version
-            context.set_trailing_metadata(_trailing(version))
-            return _message(answer)
+            return _message(answer).SerializeToString(), version
         except asyncio.CancelledError:
             status = CLIENT_GONE
             raise
-        except Exception as error:
-            status = _fail(context, error, version)
+        except SDKInvalidInput as error:
+            status = InvalidInput.http_status
+            raise InvalidInput(str(error)) from None
+        except ServingError as error:
+            status = error.http_status
+            raise
+        except Exception:
+            status = Failed.http_status
+            raise
         finally:
             access.end(observed, "grpc", status, version, perf_counter() - observed.arrived)
 
-    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def _refused(self, error: ServingError) -> None:
+        observe("grpc", error.http_status, self._version, 0)
+
+    def _method(
+        self, kind: type[Message], answer: Callable[[Any, Any], Awaitable[Message]]
+    ) -> Method:
+        """A method that takes a message of that ``kind``, as the SDK's have it."""
+
+        async def called(data: bytes, _: Headers) -> tuple[bytes, str]:
+            message = await answer(protobuf.parse(kind, data), None)
+            return message.SerializeToString(), self._version
+
+        return Method(called)
+
+    async def _model_metadata(self, request: Any, _: None) -> Message:
         """V2 model metadata, versions included."""
         self._model.check_served(request.name, request.version)
         return pb.ModelMetadataResponse(**model_metadata(self._model))
 
-    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+    async def _model_ready(self, request: Any, _: None) -> Any:
         """V2 model readiness."""
         self._model.check_served(request.name, request.version)
-        return await super().ModelReady(request, context)
+        return await self._sdk.ModelReady(request, None)
 
 
-def _handler(servicer: Servicer) -> grpc.GenericRpcHandler:
-    """The servicer's methods, each as one that takes a stream and reads one message from it.
-
-    On the wire this is the same, but for the message of a unary method gRPC waits without limit.
-    The methods that load and unload models are left out: any caller could take the model away.
-    """
-
-    def received(method: Method) -> Method:
-        async def receive(_: object, context: Any) -> Any:
-            try:
-                return await method(await _read(context), context)
-            except Exception as error:
-                _fail(context, error, servicer.version)
-
-        return receive
-
-    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-    return grpc.method_handlers_generic_handler(
-        service.full_name,
-        {
-            method.name: grpc.stream_unary_rpc_method_handler(
-                received(getattr(servicer, method.name)),
-                functools.partial(protobuf.parse, GetMessageClass(method.input_type)),
-                GetMessageClass(method.output_type).SerializeToString,
-            )
-            for method in service.methods
-            if not method.name.startswith("Repository")
-        },
-    )
-
-
-async def _read(context: Any) -> Any:
-    """The message of a call."""
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            request = await context.read()
-    except DecodeError as error:
-        raise InvalidInput(str(error)) from None
-    except TimeoutError:
-        raise TimedOut(f"the message was not complete after {TIMEOUT} s") from None
-    if request is grpc.aio.EOF:
-        raise InvalidInput("a call without a message")
-    return request
-
-
-def _message(response: InferResponse) -> Any:
+def _message(response: InferResponse) -> Message:
     """``response``, whose tensors are arrays, as a ``ModelInferResponse`` with raw contents."""
     return pb.ModelInferResponse(
         id=response.id,
@@ -164,120 +131,45 @@ def _message(response: InferResponse) -> Any:
     )
 
 
-def _fail(context: Any, error: Exception, version: str) -> int:
-    """End a call with ``error``, and return HTTP's status for it; a defect shows no detail.
-
-    What ``context.abort`` raises would keep the request in memory until a garbage collection.
-    """
-    match error:
-        case ServingError():
-            told = error
-        case SDKInvalidInput():
-            told = InvalidInput(str(error))
-        case _:
-            log.error("a defect", exc_info=error)
-            told = Failed("internal error")
-    context.set_code(grpc.StatusCode[told.grpc_status])
-    context.set_details(str(told))
-    context.set_trailing_metadata(_trailing(version))
-    return told.http_status
-
-
-def _trailing(version: str) -> tuple[tuple[str, str], ...]:
-    named = ((VERSION_HEADER, version), (REQUEST_ID, current().request_id))
-    return tuple((name, value) for name, value in named if value)
-
-
-def credentials(certfile: str | None, keyfile: str | None) -> grpc.ServerCredentials | None:
+def tls(certfile: str | None, keyfile: str | None) -> ssl.SSLContext | None:
     """For TLS; ``None`` without a certificate. The key may be in the certificate's file."""
     if not certfile:
         return None
-    chain, key = (Path(name).read_bytes() for name in (certfile, keyfile or certfile))
-    return grpc.ssl_server_credentials([(key, chain)])
-
-
-class Server:
-    """A gRPC server, and another in its place when it ends; its calls in hand are finished.
-
-    That of grpcio 1.85.1 takes no more calls, and closes its port, after any whose path is not
-    UTF-8.
-    """
-
-    def __init__(self, listen: Callable[[], grpc.aio.Server]) -> None:
-        self._listen = listen
-        self._server = listen()
-        self._ending: set[asyncio.Task[None]] = set()
-        self._stops = False
-
-    async def start(self) -> None:
-        """Serve until ``stop``."""
-        await self._server.start()
-        self._kept = asyncio.create_task(self._keep())
-
-    async def stop(self, grace: float | None) -> None:
-        """Take no more calls; those in hand have ``grace`` seconds to end."""
-        self._stops = True
-        await self._kept  # a server whose start is cancelled cannot be stopped
-        # One that a call ends just then raises what ended it.
-        stopping = (self._server.stop(grace), *self._ending)
-        await asyncio.gather(*stopping, return_exceptions=True)
-
-    async def _keep(self) -> None:
-        while not self._stops:
-            try:
-                await self._server.wait_for_termination(LOOK)
-            except Exception:  # what ended it, which gRPC has logged
-                try:
-                    server = self._listen()
-                except RuntimeError:  # the port is not free yet
-                    await asyncio.sleep(LOOK)
-                    continue
-                ending = asyncio.create_task(self._server.stop(AGE_GRACE))
-                self._ending.add(ending)
-                ending.add_done_callback(self._ending.discard)
-                self._server = server
-                await server.start()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certfile, keyfile)
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 async def start(
     model: ServedModel,
     dataplane: DataPlane,
     *,
-    address: str,
+    host: str,
+    port: int,
     max_receive: int,
     max_send: int,
-    credentials: grpc.ServerCredentials | None = None,
-) -> Server:
-    """Start the gRPC server on ``address`` (host:port), over TLS with ``credentials``.
+    ssl: ssl.SSLContext | None = None,
+) -> http2.Server:
+    """Start the gRPC server on ``host`` and ``port``, over TLS with ``ssl``.
 
-    Requests may have ``max_receive`` bytes, answers ``max_send``; gRPC itself refuses larger ones
-    with RESOURCE_EXHAUSTED.
+    Messages may have ``max_receive`` bytes, answers ``max_send``.
     """
-    handler = _handler(Servicer(model, dataplane, max_message=max_receive))
-    options = (
-        ("grpc.max_send_message_length", max_send),
-        ("grpc.max_receive_message_length", max_receive),
-        ("grpc.max_concurrent_streams", STREAMS),
-        ("grpc.max_connection_age_ms", AGE * 1000),
-        ("grpc.max_connection_age_grace_ms", AGE_GRACE * 1000),
-        # A second process on the port must fail, not share it.
-        ("grpc.so_reuseport", 0),
-        # Otherwise megabytes of a message are received before its call is accepted.
-        ("grpc.http2.bdp_probe", 0),
+    service = Service(
+        Methods(model, dataplane).by_path(),
+        version=model.version or "",
+        max_calls=CONCURRENT,
+        max_receive=max_receive,
+        max_send=max_send,
     )
-
-    def listen() -> grpc.aio.Server:
-        server = grpc.aio.server(maximum_concurrent_rpcs=CONCURRENT, options=options)
-        server.add_generic_rpc_handlers((handler,))
-        if credentials:
-            server.add_secure_port(address, credentials)
-        else:
-            server.add_insecure_port(address)
-        return server
-
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server = Server(listen)
-    except RuntimeError:
-        sys.exit(f"cannot listen on {address} for gRPC; choose another port with --grpc_port")
-    await server.start()
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        sys.exit(
+            f"cannot listen on {host}:{port} for gRPC ({error.strerror}); choose another port with"
+            " --grpc_port"
+        )
+    server = http2.Server(service.call, largest=service.bodies.largest, ssl=ssl)
+    await server.start(listening)
     return server

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any
 
+HANDSHAKE = 10
+"""Seconds that a client has for that of TLS."""
+
 
 class Listener:
     """Accepts two further connections for each that is made.
@@ -30,7 +33,11 @@ class Listener:
                 connection, _ = self._socket.accept()
             except OSError:  # none is waiting, or too many files are open
                 return
-            task = loop.create_task(loop.connect_accepted_socket(make, connection, ssl=ssl))
+            task = loop.create_task(
+                loop.connect_accepted_socket(
+                    make, connection, ssl=ssl, ssl_handshake_timeout=HANDSHAKE if ssl else None
+                )
+            )
             self._taking.add(task)
             task.add_done_callback(self._taken)
 

@@ -7,6 +7,8 @@ https://protobuf.dev/programming-guides/encoding/
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
+from serving.errors import InvalidInput
+
 NO_MESSAGE = "not a message of V2"
 MOST_FIELDS = 1000
 """Most fields of a message and of the messages in it. A request with 256 images has 256 for these,
@@ -22,15 +24,15 @@ def parse(kind: type[Message], data: bytes) -> Message:
     """Parse ``data`` as a message of that ``kind``.
 
     Raises:
-        DecodeError: it is not one, or has more than ``MOST_FIELDS`` fields.
+        InvalidInput: it is not one, or has more than ``MOST_FIELDS`` fields.
     """
     # A field has at least two bytes.
     if len(data) > 2 * MOST_FIELDS and _count(kind.DESCRIPTOR, data, 0, len(data)) > MOST_FIELDS:
-        raise DecodeError(f"the message has more than {MOST_FIELDS} fields")
+        raise InvalidInput(f"the message has more than {MOST_FIELDS} fields")
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise DecodeError(NO_MESSAGE) from None
+        raise InvalidInput(NO_MESSAGE) from None
 
 
 def _count(kind: Descriptor, data: bytes, at: int, end: int) -> int:
@@ -51,7 +53,7 @@ def _count(kind: Descriptor, data: bytes, at: int, end: int) -> int:
                 fields += _count(field.message_type, data, at, min(at + size, end))
             at += size
         else:
-            raise DecodeError(NO_MESSAGE)
+            raise InvalidInput(NO_MESSAGE)
     return fields
 
 
@@ -62,4 +64,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         number |= (byte & 127) << 7 * i
         if byte < 128:
             return number, at + i + 1
-    raise DecodeError(NO_MESSAGE)
+    raise InvalidInput(NO_MESSAGE)

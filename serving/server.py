@@ -22,10 +22,9 @@ from kserve.protocol.dataplane import DataPlane as SDKDataPlane
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 from uvicorn.loops.auto import auto_loop_factory
 
-from serving import access, grpc, http, logs, metrics, tracing
+from serving import access, grpc, http, http2, logs, metrics, tracing
 from serving.app import App
-from serving.exchange import Bodies
-from serving.gate import InHand
+from serving.gate import Bodies, InHand
 from serving.listener import Listener
 from serving.model import ServedModel
 from serving.rest import tell_errors
@@ -152,14 +151,14 @@ class Server(ModelServer):  # type: ignore[misc]
         rest = RESTServer(self, app, self._args)
         grpc_server = None
         if self.enable_grpc:
-            host = f"[{self._args.host}]" if ":" in self._args.host else self._args.host
             grpc_server = await grpc.start(
                 model,
                 self.dataplane,
-                address=f"{host}:{self.grpc_port}",
+                host=self._args.host,
+                port=self.grpc_port,
                 max_receive=self._args.grpc_max_receive_message_length,
                 max_send=self._args.grpc_max_send_message_length,
-                credentials=grpc.credentials(self.ssl_certfile, self.ssl_keyfile),
+                ssl=grpc.tls(self.ssl_certfile, self.ssl_keyfile),
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
         # uvicorn handles the signals: it stops listening, lets requests finish, then raises them
@@ -224,7 +223,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             bodies=Bodies(args.max_body),
         )
 
-    async def start(self, grpc_server: grpc.Server | None) -> None:
+    async def start(self, grpc_server: http2.Server | None) -> None:
         """Serve until a signal, from the socket of the ``Listener``; stop ``grpc_server`` too."""
         self.create_application()
         shutdown = self._server.shutdown

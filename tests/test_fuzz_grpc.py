@@ -40,10 +40,16 @@ class Service:
 
     async def _start(self) -> None:
         model = apps.transformer(apps.load())
-        address = f"127.0.0.1:{programs.free_port()}"
-        sizes = {"max_receive": 2**20, "max_send": 2**20}
-        self._server = await served.start(model, apps.dataplane(model), address=address, **sizes)
-        self._channel = grpc.aio.insecure_channel(address)
+        host, port = "127.0.0.1", programs.free_port()
+        self._server = await served.start(
+            model,
+            apps.dataplane(model),
+            host=host,
+            port=port,
+            max_receive=2**20,
+            max_send=2**20,
+        )
+        self._channel = grpc.aio.insecure_channel(f"{host}:{port}")
 
     def ask(self, method: str, message: bytes) -> None:
         """Send a message as it is; a refusal keeps the rules, and the next answer is right."""
@@ -65,7 +71,7 @@ class Service:
 
     def close(self) -> None:
         self._runner.run(self._channel.close())
-        self._runner.run(self._server.stop(None))
+        self._runner.run(self._server.stop(0))
         self._runner.close()
 
 

@@ -11,9 +11,11 @@ import grpc
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
+from serving import call as calling
+from serving import connection, protobuf
 from serving import grpc as served
-from serving import protobuf
 from serving.errors import LONGEST
+from serving.gate import BODIES
 from serving.json import LONGEST_NAME, MOST_VALUES
 from serving.v2 import MOST_DIMENSIONS, check_message
 from tests import apps, programs
@@ -34,11 +36,18 @@ def address() -> str:
 
 @pytest.fixture
 async def channel(echo: Echo, address: str) -> AsyncIterator[grpc.aio.Channel]:
-    sizes = {"max_receive": LIMIT, "max_send": LIMIT}
-    server = await served.start(echo, apps.dataplane(echo), address=address, **sizes)
+    host, port = address.split(":")
+    server = await served.start(
+        echo,
+        apps.dataplane(echo),
+        host=host,
+        port=int(port),
+        max_receive=LIMIT,
+        max_send=LIMIT,
+    )
     async with grpc.aio.insecure_channel(address) as channel:
         yield channel
-    await server.stop(None)
+    await server.stop(0)
 
 
 async def ask(channel: grpc.aio.Channel, request: pb.ModelInferRequest) -> tuple[str, str]:
@@ -69,7 +78,7 @@ async def test_calls_beyond_the_limit_are_told_to_come_back(
 async def test_who_opens_calls_and_sends_nothing_shuts_nobody_out_for_long(
     channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "TIMEOUT", 0.5)
+    monkeypatch.setattr(calling, "TIMEOUT", 0.5)
     calls = [channel.stream_unary(INFER)() for _ in range(served.CONCURRENT)]
     await asyncio.gather(*(call.wait_for_connection() for call in calls))
     async with asyncio.timeout(10):
@@ -132,78 +141,12 @@ async def test_calls_that_are_cancelled_at_once_shut_nobody_out(
     assert {*answers} == {("OK", "")}
 
 
-async def test_a_path_that_is_no_text_ends_neither_the_service_nor_its_calls(
-    channel: grpc.aio.Channel, address: str
-) -> None:
-    # gRPC fails a task of its own as well.
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    in_hand = channel.stream_unary(INFER)()
-    await in_hand.wait_for_connection()
-    async with asyncio.timeout(30):
-        for _ in range(2):
-            while await ask(channel, GOOD) != ("OK", ""):  # a client connects anew after a second
-                await asyncio.sleep(0.05)
-            reader, writer = await asyncio.open_connection(*address.split(":"))
-            writer.write(CONNECTED + opened(1, b"/\xff"))
-            await reader.readuntil(b"Server shutdown")
-            writer.close()
-        while await ask(channel, GOOD) != ("OK", ""):
-            await asyncio.sleep(0.05)
-    await in_hand.write(GOOD.SerializeToString())
-    await in_hand.done_writing()
-    assert (await in_hand.code()).name == "OK"
-
-
-class Ended:
-    """A server that has ended, for a reason of its own."""
-
-    async def start(self) -> None:
-        """Do nothing."""
-
-    async def stop(self, grace: float | None) -> None:
-        """Do nothing."""
-
-    async def wait_for_termination(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        raise MemoryError
-
-
-async def test_a_server_may_be_told_to_stop_while_it_starts_anew(address: str) -> None:
-    stopping: list[asyncio.Task[None]] = []
-    servers = iter([Ended(), grpc.aio.server()])
-
-    def listen() -> Any:
-        server = next(servers)
-        if isinstance(server, grpc.aio.Server):
-            server.add_insecure_port(address)
-            stopping.append(asyncio.create_task(running.stop(None)))
-        return server
-
-    running = served.Server(listen)
-    await running.start()
-    async with asyncio.timeout(5):
-        while not stopping:
-            await asyncio.sleep(0.01)
-        await stopping[0]
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection(*address.split(":"))
-
-
-async def test_a_server_that_ends_while_it_stops_is_stopped() -> None:
-    class Ending(Ended):
-        async def stop(self, grace: float | None) -> None:
-            raise MemoryError
-
-        async def wait_for_termination(self, seconds: float) -> None:
-            await asyncio.sleep(seconds)
-
-    def listen() -> Any:
-        return Ending()
-
-    running = served.Server(listen)
-    await running.start()
-    await running.stop(None)
-    await running.stop(None)
+async def test_a_path_that_is_no_text_is_told_so(channel: grpc.aio.Channel, address: str) -> None:
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write(CONNECTED + opened(1, b"/\xff"))
+    await reader.readuntil(b"there is no such method")
+    writer.close()
+    assert await ask(channel, GOOD) == ("OK", "")
 
 
 async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
@@ -282,18 +225,25 @@ async def test_a_connection_does_not_last(
     echo: Echo, monkeypatch: pytest.MonkeyPatch, hang: bool
 ) -> None:
     """Nor do its calls, whatever they wait for."""
-    monkeypatch.setattr(served, "AGE", 1)
-    monkeypatch.setattr(served, "AGE_GRACE", 0)
+    monkeypatch.setattr(connection, "AGE", 1)
+    monkeypatch.setattr(connection, "AGE_GRACE", 0)
     echo.hang = hang
     address = f"127.0.0.1:{programs.free_port()}"
-    sizes = {"max_receive": LIMIT, "max_send": LIMIT}
-    server = await served.start(echo, apps.dataplane(echo), address=address, **sizes)
+    host, port = address.split(":")
+    server = await served.start(
+        echo,
+        apps.dataplane(echo),
+        host=host,
+        port=int(port),
+        max_receive=LIMIT,
+        max_send=LIMIT,
+    )
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
         answer = await ask(channel, GOOD)
         assert answer[0] == ("UNAVAILABLE" if hang else "OK")
         while channel.get_state() == grpc.ChannelConnectivity.READY:
             await asyncio.sleep(0.05)
-    await server.stop(None)
+    await server.stop(0)
 
 
 async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
@@ -319,7 +269,7 @@ async def test_messages_beyond_the_limit_are_told_to_come_back(
     )
     echo.hang = True
     infer = channel.unary_unary(INFER)
-    calls = [infer(large.SerializeToString()) for _ in range(served.MESSAGES + 1)]
+    calls = [infer(large.SerializeToString()) for _ in range(BODIES + 1)]
     async with asyncio.timeout(10):
         done, held = await asyncio.wait(map(_ended, calls), return_when=asyncio.FIRST_COMPLETED)
     (refused,) = done
