@@ -181,7 +181,6 @@ class Call(Stream):
             if len(answer) > self._service.max_send:
                 raise TooLarge(f"the answer is over the limit of {self._service.max_send} bytes")
             message = PREFIX.pack(0, len(answer)) + answer
-            self._release()
             self.streams.answer(self, HEAD, message, _succeeded(version) + _request_id())
         except ServingError as error:
             self._fail(error.grpc_status, str(error))
