@@ -32,8 +32,9 @@ PREFIX = Struct(">BI")
 """What a message begins with: whether it is compressed, and its length in bytes."""
 INFLATE = {"gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
 """Encodings of a message that we read, with what ``zlib`` calls them."""
-ENCODINGS = ("grpc-accept-encoding", ",".join(["identity", *INFLATE]))
 CONTENT_TYPE = "application/grpc"
+CONTENT_TYPES = (CONTENT_TYPE, "application/grpc+proto")
+"""Those of a call."""
 HEAD = block([(":status", "200"), ("content-type", CONTENT_TYPE)])
 """What an answer begins with."""
 UNITS = {"H": 3600, "M": 60, "S": 1, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -117,7 +118,7 @@ class Call(Stream):
         headers = self._head.fields
         if headers.get(":method") != "POST":
             self._close(block([(":status", "405"), ("allow", "POST")]))
-        elif not headers.get("content-type", "").startswith(CONTENT_TYPE):
+        elif headers.get("content-type", "").partition(";")[0] not in CONTENT_TYPES:
             self._close(block([(":status", "415")]))
         elif method := self._service.methods.get(headers.get(":path", "")):
             self._method = method
