@@ -21,7 +21,7 @@ STREAMS = 400
 """Most calls at a time on one connection; further ones are refused on the wire. A gateway's
 connection has those of many clients."""
 IDLE_FRAMES = 1000
-"""Most frames between two calls that are complete, or refused, that bring none on: pings, say."""
+"""Most frames between two calls, complete or refused, that bring no call on, such as pings."""
 TURN = 256
 """Frames that a connection may take before others have their turn."""
 
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._received = 0
         """Bytes of data since the client was told that it may send as many again."""
         self._idle = 0
-        """Frames since the last call that was complete, or refused, that brought none on."""
+        """Frames since the last call that was complete, or refused, that brought no call on."""
         self._is_read = True
         """Whether the client reads what it is sent."""
         self._unread = Timeout(self._loop, UNREAD, self._abort)
@@ -245,10 +245,10 @@ class Connection(asyncio.Protocol):
         self._complete_if_whole(stream)
 
     def _complete_if_whole(self, stream: Stream) -> None:
-        is_refused = self._streams.get(stream.number) is None
-        if is_refused or stream.is_whole:
+        if self._streams.get(stream.number) is None:  # it has been refused
             self._idle = 0
-        if stream.is_whole and not is_refused:
+        elif stream.is_whole:
+            self._idle = 0
             stream.complete()
 
     def _take_reset(self, number: int, payload: bytes) -> None:

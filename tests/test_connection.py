@@ -293,6 +293,14 @@ async def test_frames_that_bring_no_call_on_have_a_limit(service: Service, idle:
     assert await client.ended() == (5, ENHANCE_YOUR_CALM)
 
 
+async def test_calls_that_are_refused_at_once_are_no_idle_frames(service: Service) -> None:
+    """Their bodies may come all the same: the client did not know."""
+    client = await service.connect()
+    last = 2 * IDLE_FRAMES + 11
+    client.send(*(call(number, path="/refused") for number in range(1, last, 2)), call(last))
+    assert await client.echoed(last) == b"body"
+
+
 async def test_others_have_their_turn_between_many_frames(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
