@@ -182,7 +182,8 @@ class Connection(asyncio.Protocol):
                 self._count_idle()
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
-        check(0 < number <= self._last)
+        check(number > 0)
+        self._check_begun(number)
         self._received += len(payload)
         if self._received > HIGHEST // 2:
             more = self._received.to_bytes(4)
@@ -254,7 +255,8 @@ class Connection(asyncio.Protocol):
     def _take_reset(self, number: int, payload: bytes) -> None:
         self._count_idle()
         check(len(payload) == 4, frames.FRAME_SIZE_ERROR)
-        check(0 < number <= self._last)
+        check(number > 0)
+        self._check_begun(number)
         self._streams.drop(number)
 
     def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
@@ -284,10 +286,14 @@ class Connection(asyncio.Protocol):
     def _take_window(self, number: int, payload: bytes) -> None:
         self._count_idle()
         check(len(payload) == 4, frames.FRAME_SIZE_ERROR)
-        check(number <= self._last)
+        self._check_begun(number)
         more = int.from_bytes(payload) & HIGHEST
         check(more > 0)
         self._streams.enlarge(number, more)
+
+    def _check_begun(self, number: int) -> None:
+        """Check that a stream has begun, or might have before the client knew of the end."""
+        check(number <= self._last or not self._takes_calls)
 
     def _count_idle(self) -> None:
         """Count a frame that brings no call on."""
