@@ -272,6 +272,7 @@ class Connection(asyncio.Protocol):
                 check(frames.LARGEST <= value < 2**24)
                 self._streams.largest = value
         self._transport.write(frame(frames.SETTINGS, frames.ACK, 0))
+        self._streams.send()
 
     def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
         self._count_idle()

@@ -104,7 +104,7 @@ class Streams:
             self.transport.write(start)
             limit = self._loop.call_later(UNREAD, self._cancel, number)
             self._unsent[number] = _Unsent(stream, memoryview(message), trailers, limit)
-            self._send()
+            self.send()
 
     def refuse(self, stream: Stream, head: bytes) -> None:
         """Answer a stream, unless it has ended, with headers alone."""
@@ -112,12 +112,14 @@ class Streams:
             self._finish(stream, b"", head)
 
     def resize(self, first_window: int) -> None:
-        """The client has room for other many bytes in each stream, those in hand too."""
+        """The client has room for other many bytes in each stream, those in hand too.
+
+        They may be sent once it is told that we know (``send``).
+        """
         check(first_window <= HIGHEST, frames.FLOW_CONTROL_ERROR)
         for stream in self._streams.values():
             stream.window += first_window - self.first_window
         self.first_window = first_window
-        self._send()
 
     def enlarge(self, number: int, more: int) -> None:
         """The client has room for more bytes in a stream, or in all if ``number`` is 0."""
@@ -127,12 +129,10 @@ class Streams:
         elif stream := self._streams.get(number):
             stream.window += more
             check(stream.window <= HIGHEST, frames.FLOW_CONTROL_ERROR)
-        self._send()
+        self.send()
 
-    def _awaits(self, stream: Stream) -> bool:
-        return stream.number in self._streams and not self.transport.is_closing()
-
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send as much as the client has room for."""
         for number, unsent in [*self._unsent.items()]:
             stream, message, trailers, limit = unsent
             while (size := min(len(message), self._window, stream.window, self.largest)) > 0:
@@ -146,6 +146,9 @@ class Streams:
                 limit.cancel()
                 del self._unsent[number]
                 self._finish(stream, b"", trailers)
+
+    def _awaits(self, stream: Stream) -> bool:
+        return stream.number in self._streams and not self.transport.is_closing()
 
     def _finish(self, stream: Stream, data: bytes, trailers: bytes) -> None:
         """Send the end of an answer."""

@@ -119,14 +119,14 @@ class Client:
 
     async def echoed(self, stream: int) -> bytes:
         """The whole answer of a stream, up to its end."""
-        data = b""
+        data = bytearray()
         while True:
             each = await self.frame()
             assert each.kind != frames.GOAWAY, each
             if each.stream == stream and each.kind == frames.DATA:
                 data += each.payload
             elif each.stream == stream and each.flags & frames.END_STREAM:
-                return data
+                return bytes(data)
 
     async def ended(self) -> tuple[int, int]:
         """The last stream and the code of the GOAWAY with which the server closes."""
