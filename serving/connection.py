@@ -6,6 +6,7 @@ Rules: RFC 9113. A client that breaks one, where no call alone can be blamed, lo
 import asyncio
 from http import HTTPStatus
 from random import uniform
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from serving import frames
@@ -22,8 +23,8 @@ STREAMS = 400
 connection has those of many clients."""
 IDLE_FRAMES = 1000
 """Most frames between two calls, complete or refused, that bring no call on, such as pings."""
-TURN = 256
-"""Frames that a connection may take before others have their turn."""
+TURN = 0.001
+"""Seconds for which a connection may take frames before others have their turn."""
 
 AGE = 60
 """Seconds, give or take a tenth, after which a connection accepts no more calls; its client opens
@@ -138,10 +139,8 @@ class Connection(asyncio.Protocol):
 
     def _take_frames(self) -> None:
         data, at = self._rest, 0
-        for _ in range(TURN):
-            begin = at + frames.HEAD.size
-            if begin > len(data):
-                break
+        until = monotonic() + TURN
+        while (begin := at + frames.HEAD.size) <= len(data):
             high, low, kind, flags, number = frames.HEAD.unpack_from(data, at)
             end = begin + (high << 8 | low)
             check(end - begin <= frames.LARGEST, frames.FRAME_SIZE_ERROR)
@@ -149,9 +148,10 @@ class Connection(asyncio.Protocol):
                 break
             self._take(kind, flags, number & HIGHEST, data[begin:end])
             at = end
-        else:
-            self._transport.pause_reading()
-            self._loop.call_soon(self._go_on)
+            if monotonic() > until:
+                self._transport.pause_reading()
+                self._loop.call_soon(self._go_on)
+                break
         self._rest = data[at:]
 
     def _go_on(self) -> None:
@@ -265,12 +265,11 @@ class Connection(asyncio.Protocol):
         check(len(payload) % frames.SETTING.size == 0, frames.FRAME_SIZE_ERROR)
         if flags & frames.ACK:
             return
-        for setting, value in frames.SETTING.iter_unpack(payload):
-            if setting == frames.INITIAL_WINDOW_SIZE:
-                self._streams.resize(value)
-            elif setting == frames.MAX_FRAME_SIZE:
-                check(frames.LARGEST <= value < 2**24)
-                self._streams.largest = value
+        values = dict(frames.SETTING.iter_unpack(payload))  # of thousands of one, the last counts
+        largest = values.get(frames.MAX_FRAME_SIZE, self._streams.largest)
+        check(frames.LARGEST <= largest < 2**24)
+        self._streams.largest = largest
+        self._streams.resize(values.get(frames.INITIAL_WINDOW_SIZE, self._streams.first_window))
         self._transport.write(frame(frames.SETTINGS, frames.ACK, 0))
         self._streams.send()
 

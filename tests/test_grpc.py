@@ -17,6 +17,7 @@ from serving import grpc as served
 from serving.errors import LONGEST
 from serving.gate import BODIES
 from serving.json import LONGEST_NAME, MOST_VALUES
+from serving.stream import Streams
 from serving.v2 import MOST_DIMENSIONS, check_message
 from tests import apps, programs
 from tests.echo import Echo
@@ -139,6 +140,42 @@ async def test_calls_that_are_cancelled_at_once_shut_nobody_out(
         answers.append(await ask(channel, GOOD))
     await attacks
     assert {*answers} == {("OK", "")}
+
+
+PING = frame(6, 0, 0, bytes(8))
+PONG = frame(6, 1, 0, bytes(8))
+
+
+async def test_heads_that_take_long_leave_others_their_turns(
+    channel: grpc.aio.Channel, address: str
+) -> None:
+    """Each of these takes as long as several calls."""
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    await ask(channel, GOOD)
+    heads = [frame(1, 5, stream, b"\0\x81\x1f\x81\x1f" * 200) for stream in range(1, 400, 2)]
+    writer.write(CONNECTED + b"".join(heads) + PING)
+    attack = asyncio.create_task(reader.readuntil(PONG))
+    answers = 0
+    while not attack.done():
+        assert await ask(channel, GOOD) == ("OK", "")
+        answers += 1
+    writer.close()
+    assert answers > 5
+
+
+async def test_a_setting_that_is_repeated_counts_once(
+    channel: grpc.aio.Channel, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would be set for all of the connection's calls, and a frame has room for thousands."""
+    await ask(channel, GOOD)
+    windows: list[int] = []
+    monkeypatch.setattr(Streams, "resize", lambda _, window: windows.append(window))
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    sizes = [bytes((0, 4, 0, 0, 0, size)) for size in range(100)]
+    writer.write(CONNECTED + frame(4, 0, 0, b"".join(sizes)) + PING)
+    await reader.readuntil(PONG)
+    writer.close()
+    assert windows == [99]
 
 
 async def test_a_path_that_is_no_text_is_told_so(channel: grpc.aio.Channel, address: str) -> None:
