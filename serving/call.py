@@ -156,9 +156,13 @@ class Call(Stream):
             self._task.cancel()
 
     def announced(self) -> int:
-        """The bytes of the message and what it begins with, as far as that is known."""
+        """The bytes of the message and what it begins with, as far as that is known.
+
+        Until it is, those that it holds: otherwise a small call, whose head comes first, would give
+        way to large messages that never arrive.
+        """
         if len(self._body) < PREFIX.size:
-            return self._service.bodies.largest
+            return self._size
         _, length = PREFIX.unpack_from(self._body)
         return max(PREFIX.size + int(length), len(self._body))
 

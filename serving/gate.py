@@ -82,7 +82,7 @@ class Arriving(Protocol):
     """A request, as ``Bodies`` sees it."""
 
     def announced(self) -> int:
-        """The bytes of the body; the largest number that is allowed, if that is not known."""
+        """The bytes of the body; as long as that is not known, those to reckon with."""
 
     def refuse(self, error: ServingError) -> None:
         """Drop the body, and answer with ``error``."""
