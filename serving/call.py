@@ -37,6 +37,8 @@ CONTENT_TYPES = (CONTENT_TYPE, "application/grpc+proto")
 """Those of a call."""
 HEAD = block([(":status", "200"), ("content-type", CONTENT_TYPE)])
 """What an answer begins with."""
+NOTHING = Head({}, 0)
+"""The head of a call that is answered."""
 UNITS = {"H": 3600, "M": 60, "S": 1, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 """Of ``grpc-timeout``, in seconds."""
 PRINTABLE = bytes(range(0x20, 0x7F)).decode().replace("%", "")
@@ -213,12 +215,17 @@ class Call(Stream):
         if encoding not in INFLATE:
             raise InvalidInput(f"grpc-encoding: expected one of {[*INFLATE]}, got '{encoding:.20}'")
         inflater = zlib.decompressobj(INFLATE[encoding])
+        broken = f"the message is not compressed by {encoding}"
         try:
             inflated = inflater.decompress(message, self._service.max_receive + 1)
         except zlib.error:
-            raise InvalidInput(f"the message is not compressed by {encoding}") from None
+            raise InvalidInput(broken) from None
         if len(inflated) > self._service.max_receive:
             raise TooLarge(f"the message is over the limit of {self._service.max_receive} bytes")
+        if inflater.unused_data or not inflater.eof:  # the checksum is at the end
+            raise InvalidInput(broken)
+        self._service.bodies.admit(len(inflated))
+        self._size += len(inflated)
         return inflated
 
     def _admit(self, timeout: str) -> None:
@@ -265,6 +272,7 @@ class Call(Stream):
         service.bodies.held -= self._size
         service.bodies.arriving.pop(self, None)
         self._size = 0
+        self._head = NOTHING  # an answer that is not read may keep the call
         self._body = bytearray()
 
 

@@ -191,9 +191,9 @@ class Connection(asyncio.Protocol):
             self._received = 0
         data = frames.without_padding(flags, payload)
         stream = self._streams.get(number)
-        if not (stream and data):  # it has been answered, or cancelled
+        if not data:
             self._count_idle()
-        if stream is None:
+        if stream is None:  # refused, which a client learns when it has sent the rest
             return
         check(not stream.is_whole, frames.STREAM_CLOSED)
         stream.is_whole = bool(flags & frames.END_STREAM)

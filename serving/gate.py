@@ -78,6 +78,10 @@ def check_instances(count: int, limit: int) -> None:
         raise TooLarge(f"{count} images in one request; the limit is {limit}")
 
 
+TOO_MANY_BODIES = "too many bodies are being read; try again later"
+"""The error of a request for which ``Bodies`` has no room."""
+
+
 class Arriving(Protocol):
     """A request, as ``Bodies`` sees it."""
 
@@ -110,4 +114,14 @@ class Bodies:
         self.arriving[request] = None
         while self.held > BODIES * self.largest:
             largest = max([request, *self.arriving], key=lambda each: each.announced())
-            largest.refuse(Overloaded("too many bodies are being read; try again later"))
+            largest.refuse(Overloaded(TOO_MANY_BODIES))
+
+    def admit(self, size: int) -> None:
+        """Count ``size`` more bytes of a request that has arrived: those that it is inflated to.
+
+        Raises:
+            Overloaded: there is no room.
+        """
+        if self.held + size > BODIES * self.largest:
+            raise Overloaded(TOO_MANY_BODIES)
+        self.held += size

@@ -1,6 +1,8 @@
 """Calls of ``serving.call`` in this process: what they may hold, and what they may be."""
 
 import asyncio
+import gc
+import gzip
 import socket
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -9,7 +11,8 @@ import grpc
 import pytest
 
 from serving import frames, http2
-from serving.call import PREFIX, Headers, Method, Service
+from serving.call import PREFIX, Call, Headers, Method, Service
+from serving.connection import IDLE_FRAMES
 from serving.frames import block, frame
 from serving.gate import BODIES
 
@@ -17,31 +20,37 @@ pytestmark = pytest.mark.anyio
 
 LIMIT = 2**18
 ECHO = "/echo"
+SHOWN = 100
+"""Bytes of a message that are echoed, for which a client has room without a word."""
 ROOM = 100
 """Bytes in which no head has room."""
 
 
-async def echo(data: bytes, _: Headers) -> tuple[bytes, str]:
-    return data, "v1"
-
-
 class Served(NamedTuple):
-    """A service, and where it is."""
+    """A service that echoes the beginning of messages once ``let`` is set, and where it is."""
 
     service: Service
+    let: asyncio.Event
     host: str
     port: int
 
 
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
+    let = asyncio.Event()
+    let.set()
+
+    async def echo(data: bytes, _: Headers) -> tuple[bytes, str]:
+        await let.wait()
+        return data[:SHOWN], "v1"
+
     service = Service(
         {ECHO: Method(echo)}, version="v1", max_calls=9, max_receive=LIMIT, max_send=LIMIT
     )
     listening = socket.create_server(("127.0.0.1", 0))
     server = http2.Server(service.call, largest=service.bodies.largest)
     await server.start(listening)
-    yield Served(service, *listening.getsockname())
+    yield Served(service, let, *listening.getsockname())
     await server.stop(0)
 
 
@@ -88,3 +97,70 @@ async def test_large_messages_that_never_arrive_give_way_to_small_ones(served: S
     while bodies.held:
         await asyncio.sleep(0.01)
     assert not bodies.arriving
+
+
+async def reply(served: Served, *calls: bytes) -> bytes:
+    """All that the server sends until it has answered these calls."""
+    reader, writer = await asyncio.open_connection(served.host, served.port)
+    writer.write(CONNECTED + b"".join(calls))
+    answer = b""
+    while answer.count(b"grpc-status") < len(calls) and (more := await reader.read(2**16)):
+        answer += more
+    writer.close()
+    return answer
+
+
+WHOLE = gzip.compress(b"message", mtime=0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [WHOLE[:-8], WHOLE[:-1], WHOLE + b"x", WHOLE + WHOLE, WHOLE[:-8] + bytes(8), b"message", b""],
+    ids=["no checksum", "cut", "more", "two", "wrong checksum", "plain", "empty"],
+)
+async def test_a_message_that_is_not_compressed_as_it_says_is_told_so(
+    served: Served, message: bytes
+) -> None:
+    body = PREFIX.pack(1, len(message)) + message
+    answer = await reply(served, call(1, body, is_whole=True, encoding="gzip"))
+    assert b"the message is not compressed by gzip" in answer
+
+
+async def test_messages_hold_what_they_are_inflated_to(served: Served) -> None:
+    message = gzip.compress(bytes(LIMIT - 2000))
+    bomb = PREFIX.pack(1, len(message)) + message
+    bombs = [call(1 + 2 * n, bomb, is_whole=True, encoding="gzip") for n in range(BODIES + 2)]
+    served.let.clear()
+    answers = asyncio.create_task(reply(served, *bombs))
+    async with asyncio.timeout(5):
+        while len(served.service.in_hand.busy) != BODIES:
+            await asyncio.sleep(0.01)
+    served.let.set()
+    assert (await answers).count(b"too many bodies are being read") == 2
+    assert served.service.bodies.held == 0
+
+
+async def test_what_is_still_sent_of_refused_messages_is_no_flood(served: Served) -> None:
+    """A gateway's connection has the calls of many: these would end with it."""
+    long = PREFIX.pack(0, LIMIT + 1)
+    pieces = frame(frames.DATA, 0, 1, b"x") * (2 * IDLE_FRAMES)
+    small = call(3, PREFIX.pack(0, 5) + b"small", is_whole=True)
+    answer = await reply(served, call(1, long) + pieces, small)
+    assert b"the message is over the limit" in answer
+    assert b"small" in answer
+
+
+async def test_an_answer_that_is_not_read_keeps_no_headers(served: Served) -> None:
+    _, writer = await asyncio.open_connection(served.host, served.port)
+    no_room = frames.settings([(frames.INITIAL_WINDOW_SIZE, 0)])
+    small = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True, encoding="x-unusual")
+    writer.write(frames.PREFACE + no_room + small)
+    await asyncio.sleep(0)
+    while not (
+        calls := [each for each in gc.get_objects() if type(each) is Call and each.is_whole]
+    ):
+        await asyncio.sleep(0.01)
+    while served.service.in_hand.busy:
+        await asyncio.sleep(0.01)
+    assert not calls[0]._head.fields
+    writer.close()
