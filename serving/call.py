@@ -154,8 +154,7 @@ class Call(Stream):
     def hang_up(self) -> None:
         """Cancel the work for it."""
         self._release()
-        if self._task:
-            self._task.cancel()
+        self._cancel()
 
     def announced(self) -> int:
         """The bytes of the message and what it begins with, as far as that is known.
@@ -178,9 +177,15 @@ class Call(Stream):
         """It is late."""
         if self._task:
             self._fail("DEADLINE_EXCEEDED", "the deadline of the call has passed")
-            self._task.cancel()
+            self._cancel()
         else:
             self.refuse(TimedOut(f"the message was not complete after {TIMEOUT} s"))
+
+    def _cancel(self) -> None:
+        if self._task:
+            self._task.cancel()
+            # It knows the call: its message would be kept until garbage is collected.
+            self._task = None
 
     async def _run(self) -> None:
         try:

@@ -78,6 +78,11 @@ def call(stream: int, body: bytes, *, is_whole: bool = False, encoding: str = "i
     return frame(frames.HEADERS, frames.END_HEADERS, stream, head) + b"".join(data)
 
 
+def calls() -> list[Call]:
+    """Those that are not freed, of all connections."""
+    return [each for each in gc.get_objects() if type(each) is Call]
+
+
 CONNECTED = frames.PREFACE + frames.settings(())
 
 
@@ -99,12 +104,12 @@ async def test_large_messages_that_never_arrive_give_way_to_small_ones(served: S
     assert not bodies.arriving
 
 
-async def reply(served: Served, *calls: bytes) -> bytes:
+async def reply(served: Served, *sent: bytes) -> bytes:
     """All that the server sends until it has answered these calls."""
     reader, writer = await asyncio.open_connection(served.host, served.port)
-    writer.write(CONNECTED + b"".join(calls))
+    writer.write(CONNECTED + b"".join(sent))
     answer = b""
-    while answer.count(b"grpc-status") < len(calls) and (more := await reader.read(2**16)):
+    while answer.count(b"grpc-status") < len(sent) and (more := await reader.read(2**16)):
         answer += more
     writer.close()
     return answer
@@ -155,12 +160,30 @@ async def test_an_answer_that_is_not_read_keeps_no_headers(served: Served) -> No
     no_room = frames.settings([(frames.INITIAL_WINDOW_SIZE, 0)])
     small = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True, encoding="x-unusual")
     writer.write(frames.PREFACE + no_room + small)
-    await asyncio.sleep(0)
-    while not (
-        calls := [each for each in gc.get_objects() if type(each) is Call and each.is_whole]
-    ):
+    gc.collect()
+    while not (held := calls()):
         await asyncio.sleep(0.01)
     while served.service.in_hand.busy:
         await asyncio.sleep(0.01)
-    assert not calls[0]._head.fields
+    assert not held[0]._head.fields
     writer.close()
+
+
+async def test_a_call_that_is_given_up_is_freed_at_once(served: Served) -> None:
+    served.let.clear()
+    gc.collect()
+    whole = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True)
+    gc.disable()  # it is rare in the programs
+    try:
+        for goodbye in (b"", frames.reset(1, frames.CANCEL)):
+            _, writer = await asyncio.open_connection(served.host, served.port)
+            writer.write(CONNECTED + whole)
+            while not served.service.in_hand.busy:
+                await asyncio.sleep(0.01)
+            writer.write(goodbye)
+            writer.close()
+            async with asyncio.timeout(5):
+                while calls():
+                    await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
