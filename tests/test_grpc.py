@@ -318,6 +318,26 @@ async def test_messages_beyond_the_limit_are_told_to_come_back(
     assert await ask(channel, GOOD) == ("OK", "")
 
 
+async def test_refused_messages_do_not_end_the_connection_of_other_calls(
+    channel: grpc.aio.Channel, echo: Echo
+) -> None:
+    """A client has sent much of a message before it knows that nobody wants it."""
+    echo.hang = True
+    infer = channel.unary_unary(INFER)
+    other = infer(GOOD.SerializeToString())
+    calls = [infer(bytes(2 * LIMIT)) for _ in range(40)]
+    assert {await call.code() for call in calls} == {grpc.StatusCode.INVALID_ARGUMENT}
+    calls = [infer(GOOD.SerializeToString()) for _ in range(served.CONCURRENT + 1200)]
+    async with asyncio.timeout(10):
+        while sum(call.done() for call in calls) < 1200:
+            await asyncio.sleep(0.02)
+    refused = {await call.code() for call in calls if call.done()}
+    assert refused == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert not other.done()
+    for call in (other, *calls):
+        call.cancel()
+
+
 def _ended(call: Any) -> "asyncio.Task[grpc.StatusCode]":
     return asyncio.ensure_future(call.code())
 
