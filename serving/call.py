@@ -32,6 +32,8 @@ PREFIX = Struct(">BI")
 """What a message begins with: whether it is compressed, and its length in bytes."""
 INFLATE = {"gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
 """Encodings of a message that we read, with what ``zlib`` calls them."""
+ENCODINGS = ("grpc-accept-encoding", ",".join(["identity", *INFLATE]))
+"""What a caller is told who has used another."""
 CONTENT_TYPE = "application/grpc"
 CONTENT_TYPES = (CONTENT_TYPE, "application/grpc+proto")
 """Those of a call."""
@@ -122,6 +124,8 @@ class Call(Stream):
             self._close(block([(":status", "405"), ("allow", "POST")]))
         elif headers.get("content-type", "").partition(";")[0] not in CONTENT_TYPES:
             self._close(block([(":status", "415")]))
+        elif (encoding := headers.get("grpc-encoding", "identity")) not in ("identity", *INFLATE):
+            self._fail("UNIMPLEMENTED", f"cannot read grpc-encoding '{encoding:.20}'", ENCODINGS)
         elif method := self._service.methods.get(headers.get(":path", "")):
             self._method = method
             self._admit(headers.get("grpc-timeout", ""))
@@ -217,8 +221,8 @@ class Call(Stream):
 
     def _inflate(self, message: bytes) -> bytes:
         encoding = self._head.fields.get("grpc-encoding", "identity")
-        if encoding not in INFLATE:
-            raise InvalidInput(f"grpc-encoding: expected one of {[*INFLATE]}, got '{encoding:.20}'")
+        if encoding == "identity":
+            raise InvalidInput("the message is compressed, but not by any grpc-encoding")
         inflater = zlib.decompressobj(INFLATE[encoding])
         broken = f"the message is not compressed by {encoding}"
         try:
@@ -255,12 +259,13 @@ class Call(Stream):
         self._size += size
         self._service.bodies.hold(self, size)
 
-    def _fail(self, status: str, message: str) -> None:
+    def _fail(self, status: str, message: str, *more: tuple[str, str]) -> None:
         failed = [
             (":status", "200"),
             ("content-type", CONTENT_TYPE),
             ("grpc-status", str(grpc.StatusCode[status].value[0])),
             ("grpc-message", quote(message, safe=PRINTABLE, errors="replace")),
+            *more,
         ]
         if self._service.version:
             failed.append((VERSION_HEADER, self._service.version))

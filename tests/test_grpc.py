@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -99,11 +100,11 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 CONNECTED = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0) + frame(4, 1, 0)
 
 
-def opened(stream: int, path: bytes) -> bytes:
+def opened(stream: int, path: bytes, encoding: bytes = b"identity") -> bytes:
     """The head of a call."""
     fields = {
         b":path": path, b":authority": b"x", b"content-type": b"application/grpc",
-        b"te": b"trailers",
+        b"te": b"trailers", b"grpc-encoding": encoding,
     }  # fmt: skip
     headers = b"\x83\x86" + b"".join(
         b"\0" + b"".join(bytes((len(part),)) + part for part in field) for field in fields.items()
@@ -184,6 +185,36 @@ async def test_a_path_that_is_no_text_is_told_so(channel: grpc.aio.Channel, addr
     await reader.readuntil(b"there is no such method")
     writer.close()
     assert await ask(channel, GOOD) == ("OK", "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message", "told"),
+    [
+        (
+            b"snappy",
+            b"\0",
+            (b"12", b"cannot read grpc-encoding 'snappy'", b"identity,gzip,deflate"),
+        ),
+        (b"gzip", gzip.compress(b"7")[:-1], (b"3", b"the message is not compressed by gzip")),
+        (b"deflate", b"777", (b"3", b"the message is not compressed by deflate")),
+        (b"identity", b"7", (b"3", b"the message is compressed, but not by any grpc-encoding")),
+    ],
+)
+async def test_a_message_in_an_encoding_that_cannot_be_read_is_told_so(
+    channel: grpc.aio.Channel,
+    address: str,
+    encoding: bytes,
+    message: bytes,
+    told: tuple[bytes, ...],
+) -> None:
+    """With the encodings that can, as a client may choose one of them."""
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    data = b"\1" + len(message).to_bytes(4) + message
+    writer.write(CONNECTED + opened(1, INFER.encode(), encoding) + frame(0, 1, 1, data))
+    async with asyncio.timeout(5):
+        answer = await reader.readuntil(told[-1])
+    writer.close()
+    assert all(part in answer for part in told)
 
 
 async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
