@@ -162,9 +162,11 @@ async def start(
         max_receive=max_receive,
         max_send=max_send,
     )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_ipv6 = ":" in host
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family)
+        # "::" is for IPv4 too, as it is for REST.
+        listening = socket.create_server((host, port), family=family, dualstack_ipv6=is_ipv6)
     except OSError as error:
         sys.exit(
             f"cannot listen on {host}:{port} for gRPC ({error.strerror}); choose another port with"

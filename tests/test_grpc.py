@@ -314,6 +314,18 @@ async def test_a_connection_does_not_last(
     await server.stop(0)
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_all_addresses_are_those_of_ipv4_too(echo: Echo) -> None:
+    port = programs.free_port()
+    server = await served.start(
+        echo, apps.dataplane(echo), host="::", port=port, max_receive=LIMIT, max_send=LIMIT
+    )
+    for host in ("127.0.0.1", "[::1]"):
+        async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+            assert await ask(channel, GOOD) == ("OK", "")
+    await server.stop(0)
+
+
 async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
     long = "x" * 4000
     both = {**TENSOR, "name": long, "contents": {"uint_contents": [7]}}
