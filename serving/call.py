@@ -6,7 +6,6 @@ Protocol: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import asyncio
 import logging
 import re
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from struct import Struct
@@ -21,6 +20,7 @@ from serving.errors import InvalidInput, Overloaded, ServingError, TimedOut, Too
 from serving.frames import Head, block, field
 from serving.gate import TOO_MANY, Bodies, InHand
 from serving.inference import VERSION_HEADER
+from serving.inflate import WINDOWS, inflate
 from serving.stream import Stream, Streams
 
 ARRIVING = 1000
@@ -30,10 +30,8 @@ TIMEOUT = 10
 
 PREFIX = Struct(">BI")
 """What a message begins with: whether it is compressed, and its length in bytes."""
-INFLATE = {"gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
-"""Encodings of a message that we read, with what ``zlib`` calls them."""
-ENCODINGS = ("grpc-accept-encoding", ",".join(["identity", *INFLATE]))
-"""What a caller is told who has used another."""
+ENCODINGS = ("identity", *WINDOWS)
+"""Those of a message."""
 CONTENT_TYPE = "application/grpc"
 CONTENT_TYPES = (CONTENT_TYPE, "application/grpc+proto")
 """Those of a call."""
@@ -124,8 +122,9 @@ class Call(Stream):
             self._close(block([(":status", "405"), ("allow", "POST")]))
         elif headers.get("content-type", "").partition(";")[0] not in CONTENT_TYPES:
             self._close(block([(":status", "415")]))
-        elif (encoding := headers.get("grpc-encoding", "identity")) not in ("identity", *INFLATE):
-            self._fail("UNIMPLEMENTED", f"cannot read grpc-encoding '{encoding:.20}'", ENCODINGS)
+        elif (encoding := headers.get("grpc-encoding", "identity")) not in ENCODINGS:
+            known = ("grpc-accept-encoding", ",".join(ENCODINGS))
+            self._fail("UNIMPLEMENTED", f"cannot read grpc-encoding '{encoding:.20}'", known)
         elif method := self._service.methods.get(headers.get(":path", "")):
             self._method = method
             self._admit(headers.get("grpc-timeout", ""))
@@ -148,7 +147,7 @@ class Call(Stream):
         if self._is_too_many():
             self.refuse(Overloaded(TOO_MANY))
             return
-        if self._deadline:
+        if self._deadline is not None:
             self._service.deadlines.add(self, self._deadline)
         else:
             self._service.deadlines.discard(self)
@@ -183,7 +182,7 @@ class Call(Stream):
             self._fail("DEADLINE_EXCEEDED", "the deadline of the call has passed")
             self._cancel()
         else:
-            self.refuse(TimedOut(f"the message was not complete after {TIMEOUT} s"))
+            self.refuse(TimedOut("the message was not complete in time"))
 
     def _cancel(self) -> None:
         if self._task:
@@ -221,18 +220,7 @@ class Call(Stream):
 
     def _inflate(self, message: bytes) -> bytes:
         encoding = self._head.fields.get("grpc-encoding", "identity")
-        if encoding == "identity":
-            raise InvalidInput("the message is compressed, but not by any grpc-encoding")
-        inflater = zlib.decompressobj(INFLATE[encoding])
-        broken = f"the message is not compressed by {encoding}"
-        try:
-            inflated = inflater.decompress(message, self._service.max_receive + 1)
-        except zlib.error:
-            raise InvalidInput(broken) from None
-        if len(inflated) > self._service.max_receive:
-            raise TooLarge(f"the message is over the limit of {self._service.max_receive} bytes")
-        if inflater.unused_data or not inflater.eof:  # the checksum is at the end
-            raise InvalidInput(broken)
+        inflated = inflate(message, encoding, most=self._service.max_receive)
         self._service.bodies.admit(len(inflated))
         self._size += len(inflated)
         return inflated
@@ -243,7 +231,7 @@ class Call(Stream):
             return
         now = asyncio.get_running_loop().time()
         limit = now + TIMEOUT
-        if seconds := _seconds(timeout):
+        if (seconds := _seconds(timeout)) is not None:
             self._deadline = now + seconds
             limit = min(limit, self._deadline)
         self._service.deadlines.add(self, limit)

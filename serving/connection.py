@@ -266,10 +266,11 @@ class Connection(asyncio.Protocol):
         if flags & frames.ACK:
             return
         values = dict(frames.SETTING.iter_unpack(payload))  # of thousands of one, the last counts
-        largest = values.get(frames.MAX_FRAME_SIZE, self._streams.largest)
-        check(frames.LARGEST <= largest < 2**24)
-        self._streams.largest = largest
-        self._streams.resize(values.get(frames.INITIAL_WINDOW_SIZE, self._streams.first_window))
+        if (largest := values.get(frames.MAX_FRAME_SIZE)) is not None:
+            check(frames.LARGEST <= largest < 2**24)
+            self._streams.largest = largest
+        if (first_window := values.get(frames.INITIAL_WINDOW_SIZE)) is not None:
+            self._streams.resize(first_window)
         self._transport.write(frame(frames.SETTINGS, frames.ACK, 0))
         self._streams.send()
 

@@ -25,8 +25,9 @@ from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
 from serving.rest import model_metadata
 
-CONCURRENT = 80
-"""Most inferences in hand at a time; further ones get RESOURCE_EXHAUSTED."""
+CONCURRENT = 400
+"""Most inferences in hand at a time; further ones get RESOURCE_EXHAUSTED. One connection may bring
+as many at once; those of REST, which has a connection for each, come one after another."""
 
 
 class Methods:

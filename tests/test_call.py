@@ -5,11 +5,12 @@ import gc
 import gzip
 import socket
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
 
+from serving import call as calling
 from serving import frames, http2
 from serving.call import PREFIX, Call, Headers, Method, Service
 from serving.connection import IDLE_FRAMES
@@ -59,16 +60,18 @@ async def ask(served: Served, message: bytes) -> bytes:
         return bytes(await channel.unary_unary(ECHO)(message))
 
 
-def call(stream: int, body: bytes, *, is_whole: bool = False, encoding: str = "identity") -> bytes:
-    """A call with this body, all of it or its beginning."""
-    head = block(
-        [
-            (":method", "POST"),
-            (":path", ECHO),
-            ("content-type", "application/grpc"),
-            ("grpc-encoding", encoding),
-        ]
-    )
+def call(
+    stream: int, body: bytes, *, is_whole: bool = False, encoding: str = "identity", **more: str
+) -> bytes:
+    """A call with this body, all of it or its beginning, and ``more`` headers."""
+    headers = {
+        ":method": "POST",
+        ":path": ECHO,
+        "content-type": "application/grpc",
+        "grpc-encoding": encoding,
+        **more,
+    }
+    head = block(headers.items())
     data = [
         frame(frames.DATA, 0, stream, body[at : at + frames.LARGEST])
         for at in range(0, len(body), frames.LARGEST)
@@ -115,6 +118,73 @@ async def reply(served: Served, *sent: bytes) -> bytes:
     return answer
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({":method": "GET"}, b"405"),
+        ({"content-type": "application/json"}, b"415"),
+        ({"content-type": "application/grpc-web"}, b"415"),
+        ({"content-type": ""}, b"415"),
+    ],
+)
+async def test_what_is_no_call_gets_a_status_of_http(
+    served: Served, headers: dict[str, Any], status: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection(served.host, served.port)
+    writer.write(CONNECTED + call(1, b"", **headers))
+    await reader.readuntil(b":status\x03" + status)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"]
+)
+async def test_a_call_may_name_its_messages(served: Served, content_type: str) -> None:
+    body = PREFIX.pack(0, 5) + b"small"
+    answer = await reply(served, call(1, body, is_whole=True, **{"content-type": content_type}))
+    assert b"small" in answer
+
+
+DEADLINE = b"grpc-status\x014"
+
+
+@pytest.mark.parametrize("limit", ["0S", "1n", "50000u", "50m"])
+@pytest.mark.parametrize("is_whole", [False, True], ids=["on its way", "in hand"])
+async def test_a_call_ends_at_its_deadline(served: Served, limit: str, is_whole: bool) -> None:
+    served.let.clear()
+    body = PREFIX.pack(0, 5) + b"small"
+    answer = await reply(served, call(1, body, is_whole=is_whole, **{"grpc-timeout": limit}))
+    assert DEADLINE in answer
+    assert not served.service.in_hand.busy
+
+
+@pytest.mark.parametrize("limit", ["1H", "99999999M", "10S", "", "1", "S", "-1S", "1.5S", "x" * 99])
+async def test_a_call_whose_deadline_is_far_or_none_is_answered(served: Served, limit: str) -> None:
+    body = PREFIX.pack(0, 5) + b"small"
+    answer = await reply(served, call(1, body, is_whole=True, **{"grpc-timeout": limit}))
+    assert b"small" in answer
+
+
+async def test_the_oldest_of_too_many_calls_on_their_way_gives_way(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calling, "ARRIVING", 3)
+    reader, writer = await asyncio.open_connection(served.host, served.port)
+    writer.write(CONNECTED + b"".join(call(1 + 2 * n, b"") for n in range(4)))
+    await reader.readuntil(b"overloaded; try again later")
+    arriving: list[Any] = [*served.service.bodies.arriving]
+    assert [each.number for each in arriving] == [3, 5, 7]
+    writer.close()
+
+
+async def test_an_answer_beyond_the_limit_is_refused(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.service, "max_send", 4)
+    with pytest.raises(grpc.aio.AioRpcError, match="the answer is over the limit of 4 bytes"):
+        await ask(served, b"small")
+
+
 WHOLE = gzip.compress(b"message", mtime=0)
 
 
@@ -158,7 +228,7 @@ async def test_what_is_still_sent_of_refused_messages_is_no_flood(served: Served
 async def test_an_answer_that_is_not_read_keeps_no_headers(served: Served) -> None:
     _, writer = await asyncio.open_connection(served.host, served.port)
     no_room = frames.settings([(frames.INITIAL_WINDOW_SIZE, 0)])
-    small = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True, encoding="x-unusual")
+    small = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True, encoding="gzip")
     writer.write(frames.PREFACE + no_room + small)
     gc.collect()
     while not (held := calls()):
