@@ -1,6 +1,6 @@
 """The server of HTTP/2, as far as gRPC needs it.
 
-grpcio's takes three times as long for a small call (docs/decisions/grpc.md).
+grpcio's takes six times as long for an empty call (docs/decisions/grpc.md).
 """
 
 import asyncio
