@@ -266,6 +266,7 @@ async def over_grpc(servicer: GRPCPredictor, *, retries: int = 0) -> Scores:
         return await score(config(f"127.0.0.1:{port}", "grpc-v2", retries=retries))
     finally:
         await server.stop(None)
+        await asyncio.sleep(0.01)  # gRPC may have an event left for this loop, which is closed next
 
 
 async def test_grpc_sends_raw_tensors_and_reads_raw_scores() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from prometheus_client import REGISTRY
 
 from serving import call as calling
 from serving import connection, protobuf
@@ -59,6 +60,12 @@ async def channel(echo: Echo, address: str) -> AsyncIterator[grpc.aio.Channel]:
     await server.stop(0)
 
 
+def overloaded() -> float:
+    """How many calls are counted as refused."""
+    labels = {"protocol": "grpc", "outcome": "overloaded", "model_version": "7"}
+    return REGISTRY.get_sample_value("mnist_request_seconds_count", labels) or 0
+
+
 async def ask(channel: grpc.aio.Channel, request: pb.ModelInferRequest) -> tuple[str, str]:
     """The name of the status, and the message."""
     call = channel.unary_unary(INFER)(request.SerializeToString())
@@ -69,6 +76,7 @@ async def test_calls_beyond_the_limit_are_told_to_come_back(
     few: int, channel: grpc.aio.Channel, echo: Echo
 ) -> None:
     echo.hang = True
+    before = overloaded()
     infer = channel.unary_unary(INFER)
     calls = [infer(GOOD.SerializeToString()) for _ in range(few + 20)]
     async with asyncio.timeout(10):
@@ -76,6 +84,7 @@ async def test_calls_beyond_the_limit_are_told_to_come_back(
             await asyncio.sleep(0.02)
     refused = [await call.code() for call in calls if call.done()]
     assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 20
+    assert overloaded() == before + 20
     for call in calls:
         call.cancel()
     echo.hang = False
