@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
     def _take_frames(self) -> None:
         data, at = self._rest, 0
         until = monotonic() + TURN
-        while (begin := at + frames.HEAD.size) <= len(data):
+        while (begin := at + frames.HEAD.size) <= len(data) and not self._transport.is_closing():
             high, low, kind, flags, number = frames.HEAD.unpack_from(data, at)
             end = begin + (high << 8 | low)
             check(end - begin <= frames.LARGEST, frames.FRAME_SIZE_ERROR)

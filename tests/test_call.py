@@ -4,6 +4,7 @@ import asyncio
 import gc
 import gzip
 import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
@@ -183,6 +184,19 @@ async def test_an_answer_beyond_the_limit_is_refused(
     monkeypatch.setattr(served.service, "max_send", 4)
     with pytest.raises(grpc.aio.AioRpcError, match="the answer is over the limit of 4 bytes"):
         await ask(served, b"small")
+
+
+async def test_a_client_that_vanishes_leaves_no_error(served: Served) -> None:
+    """Its calls are refused, but nothing can be written any more."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    unknown = [call(1 + 2 * n, b"", is_whole=True, **{":path": "/x"}) for n in range(3000)]
+    for _ in range(5):
+        with socket.create_connection((served.host, served.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await asyncio.to_thread(client.sendall, CONNECTED + b"".join(unknown))
+    assert await ask(served, b"small") == b"small"
+    assert not errors
 
 
 WHOLE = gzip.compress(b"message", mtime=0)
