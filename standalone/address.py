@@ -4,7 +4,7 @@ import socket
 import sys
 from argparse import ArgumentTypeError
 from contextlib import ExitStack, suppress
-from itertools import chain
+from itertools import chain, cycle, islice
 from secrets import randbelow
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 """Where to look for free ports. One picked by the system could go to an outgoing connection before
 a program listens on it; by default, systems give those connections ports above this range."""
+_first = randbelow(len(PORTS))
+_ports = cycle(chain(PORTS[_first:], PORTS[:_first]))
 
 
 class Address(NamedTuple):
@@ -64,13 +66,14 @@ def check_free(*ports: tuple[str, str, int]) -> None:
 def free_ports(count: int) -> list[int]:
     """``count`` different ports on loopback that nothing listens on.
 
+    They follow those found before, on which programs may be about to listen.
+
     Raises:
         OSError: there are not that many.
     """
     found: list[int] = []
-    start = randbelow(len(PORTS))
     with ExitStack() as probes:
-        for port in chain(PORTS[start:], PORTS[:start]):
+        for port in islice(_ports, len(PORTS)):
             probe = probes.enter_context(socket.socket())
             with suppress(OSError):
                 probe.bind((LOOPBACK, port))

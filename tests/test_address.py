@@ -2,6 +2,7 @@
 
 import socket
 from argparse import ArgumentTypeError
+from itertools import cycle
 
 import pytest
 
@@ -25,9 +26,16 @@ def test_free_ports_are_all_different() -> None:
     assert set(ports) <= set(PORTS)
 
 
+def test_free_ports_are_not_found_again_at_once() -> None:
+    """Programs take a while until they listen on them."""
+    ports = [port for _ in range(200) for port in free_ports(3)]
+    assert len(set(ports)) == 600
+
+
 def test_a_port_on_which_somebody_listens_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = free_ports(1)
     monkeypatch.setattr(address, "PORTS", range(port, port + 1))
+    monkeypatch.setattr(address, "_ports", cycle([port]))
     assert free_ports(1) == [port]
     with (
         socket.create_server((LOOPBACK, port)),
