@@ -207,13 +207,13 @@ class Call(Stream):
 
     def _message(self) -> bytes:
         """The message, which is complete."""
-        body, self._body = bytes(self._body), bytearray()
+        body, self._body = self._body, bytearray()
         if not body:
             raise InvalidInput("a call without a message")
         if len(body) < PREFIX.size:
             raise InvalidInput("the message is not complete")
         is_compressed, length = PREFIX.unpack_from(body)
-        message = body[PREFIX.size :]
+        message = bytes(memoryview(body)[PREFIX.size :])
         if len(message) != length:
             raise InvalidInput(f"expected a message of {length} bytes, got {len(message)}")
         return self._inflate(message) if is_compressed else message
