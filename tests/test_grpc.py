@@ -312,28 +312,17 @@ def test_a_message_of_256_images_is_none_of_these() -> None:
 
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "in a call"])
 async def test_a_connection_does_not_last(
-    echo: Echo, monkeypatch: pytest.MonkeyPatch, hang: bool
+    channel: grpc.aio.Channel, echo: Echo, monkeypatch: pytest.MonkeyPatch, hang: bool
 ) -> None:
     """Nor do its calls, whatever they wait for."""
     monkeypatch.setattr(connection, "AGE", 1)
     monkeypatch.setattr(connection, "AGE_GRACE", 0)
     echo.hang = hang
-    address = f"127.0.0.1:{programs.free_port()}"
-    host, port = address.split(":")
-    server = await served.start(
-        echo,
-        apps.dataplane(echo),
-        host=host,
-        port=int(port),
-        max_receive=LIMIT,
-        max_send=LIMIT,
-    )
-    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(10):
+    async with asyncio.timeout(10):
         answer = await ask(channel, GOOD)
         assert answer[0] == ("UNAVAILABLE" if hang else "OK")
         while channel.get_state() == grpc.ChannelConnectivity.READY:
             await asyncio.sleep(0.05)
-    await server.stop(0)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
