@@ -1,10 +1,9 @@
 """uvicorn's HTTP/1.1 with the limits that it lacks, and a shortcut for inferences.
 
-The size of a head (request line and headers) is limited, and the time to send a head, to send a
-body, and to begin with a request. A request beyond the limit of requests in hand is refused as soon
-as its head has arrived, without a task of its own, so that refusals take little from the requests
-that are answered. Inferences go straight to our app (``serving.exchange``), everything else goes
-through ASGI.
+What a client sends has limits (``serving.arrival``), and so has the time to begin with a request. A
+request beyond the limit of requests in hand is refused as soon as its head has arrived, without a
+task of its own, so that refusals take little from the requests that are answered. Inferences go
+straight to our app (``serving.exchange``), everything else goes through ASGI.
 
 Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn 0.54.
 """
@@ -19,6 +18,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.app import App, Found
+from serving.arrival import LONGEST_HEAD, MOST_HEADERS, TOO_LARGE, TOO_SLOW, Arrival
 from serving.errors import Overloaded
 from serving.exchange import Exchange
 from serving.gate import TOO_MANY, Bodies, InHand
@@ -27,33 +27,14 @@ from serving.message import refusal
 from serving.timeout import Timeout
 from serving.upgrade import feed
 
-LONGEST_HEAD = 64 * 1024
-"""Most bytes of request line and headers. The proxies in front of us in a cluster have the same
-limit (Envoy) or a higher one (Go)."""
-MOST_HEADERS = 1_000
-"""Most headers of a request: in memory each takes 200 bytes more than on the wire."""
-TIMEOUT = 30
-"""Seconds that a client has to complete a head that it has begun, and again for the body."""
 UNREAD = 30
 """Seconds that a client has to read what it is sent."""
-MOST_CHUNKS = 65_536
-"""Most chunks of a body, which may have a byte each, and take 0.4 µs."""
 PIPELINED = 64
 """Requests that a client may have waiting behind the one that is being answered."""
 GOODBYE = 1
 """Seconds that an idle client has to close TLS when the program stops."""
 
 INVALID = refusal(HTTPStatus.BAD_REQUEST, "this is not HTTP").encode(keep_alive=False)
-TOO_LARGE = refusal(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    f"more than {LONGEST_HEAD} bytes of request line and headers, or {MOST_HEADERS:,} headers",
-).encode(keep_alive=False)
-TOO_MANY_CHUNKS = refusal(
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MOST_CHUNKS:,} chunks"
-).encode(keep_alive=False)
-TOO_SLOW = refusal(
-    HTTPStatus.REQUEST_TIMEOUT, f"the request was not complete after {TIMEOUT} s"
-).encode(keep_alive=False)
 
 
 @lru_cache(maxsize=32)
@@ -93,17 +74,11 @@ class Protocol(HttpToolsProtocol):
         self._inferences = app
         self._in_hand = in_hand
         self._bodies = bodies
-        self._overhead = 0
-        """Bytes since a part of a body came, or a head or a body was complete."""
-        self._chunks = 0
-        """Chunks of the body."""
         self._idle = Timeout(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        self._part = Timeout(self.loop, TIMEOUT, self._time_out)
+        self._arrival = Arrival(self.loop, self._time_out)
         self._unread = Timeout(self.loop, UNREAD, lambda: self.transport.abort())
         self._running: Exchange | RequestResponseCycle | None = None
         """The request being answered; ``cycle`` is the last one received."""
-        self._in_head = False
-        self._in_body = False
         self._is_refused = False
         self._last_answer: bytes | None = None
         """An error to send, before closing, once the requests before it are answered."""
@@ -132,14 +107,14 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._running = None
         self._in_hand.busy.discard(self)
-        for timeout in (self._idle, self._part, self._unread):
+        for timeout in (self._idle, self._arrival.time, self._unread):
             timeout.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; limit what is still incomplete."""
         if self._is_ending():
             return
-        self._overhead += len(data)
+        self._arrival.receive(len(data))
         try:
             feed(self, data)
         except httptools.HttpParserError as error:
@@ -148,26 +123,19 @@ class Protocol(HttpToolsProtocol):
                 raise  # a defect, which the loop logs
             self.logger.warning("what came was not HTTP")
             self._close(INVALID)
-        in_part = self._in_head or self._in_body or self._is_refused
+        in_part = self._arrival.in_head or self._arrival.in_body or self._is_refused
         # An empty line does not begin a request: the connection stays idle.
         if in_part or not self._is_answered():
             self._idle.end()
         elif not self._idle.has_begun():  # a body has ended, after its answer
             self._idle.begin()
-        if not in_part or self._is_ending():
-            return
-        if self._overhead > LONGEST_HEAD:
-            self._close(TOO_LARGE)
-        elif self._chunks > MOST_CHUNKS:
-            self._close(TOO_MANY_CHUNKS)
-        elif not self._part.has_begun():
-            self._part.begin()
+        if in_part and not self._is_ending() and (refused := self._arrival.refusal()):
+            self._close(refused)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._in_head = True
-        self._chunks = 0
+        self._arrival.begin_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header has come, in a head or behind the last chunk."""
@@ -180,7 +148,7 @@ class Protocol(HttpToolsProtocol):
         """A head is complete: begin to answer the request, or refuse it at once."""
         if self.parser.should_upgrade() or self._is_ending():
             return  # an upgrade is parsed again without it, see `serving.upgrade`
-        self._end_part()
+        self._arrival.end()
         path, query = _split(self.url)
         is_post = self.parser.get_method() == b"POST"
         is_next = self._is_answered()  # pipelined requests must be answered in order
@@ -192,7 +160,7 @@ class Protocol(HttpToolsProtocol):
         elif is_next and is_post and self._in_hand.is_full():
             self._refuse(path)
         else:
-            self._in_body = True
+            self._arrival.in_body = True
             if found := self._inferences.find(path) if is_post else None:
                 self._begin(found, query, is_next=is_next)
             else:
@@ -200,11 +168,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""
-        self._chunks += 1
+        self._arrival.begin_chunk()
 
     def on_body(self, body: bytes) -> None:
         """Pass on a piece of a body, or drop it if its request is refused."""
-        self._overhead = 0
+        self._arrival.receive_body()
         if self._is_refused or self._is_ending():
             return
         if isinstance(self.cycle, Exchange):
@@ -216,9 +184,8 @@ class Protocol(HttpToolsProtocol):
         """A request has arrived completely, or a refused one is over."""
         if self.parser.should_upgrade():
             return
-        self._in_body = False
+        self._arrival.end()
         self.count()
-        self._end_part()
         if self._is_refused:
             self._is_refused = False
             if self.parser.should_keep_alive():
@@ -253,7 +220,7 @@ class Protocol(HttpToolsProtocol):
         elif self._last_answer:
             self.transport.write(self._last_answer)
             self.transport.close()
-        elif not (self._in_head or self._in_body):
+        elif not (self._arrival.in_head or self._arrival.in_body):
             self._idle.begin()
 
     def pause_writing(self) -> None:
@@ -278,7 +245,7 @@ class Protocol(HttpToolsProtocol):
     def count(self) -> None:
         """Count the request being answered as in hand, unless it waits for its client."""
         running = self._running
-        is_whole = bool(self.pipeline) or not self._in_body
+        is_whole = bool(self.pipeline) or not self._arrival.in_body
         is_read = not self.flow.write_paused or (isinstance(running, Exchange) and running.works)
         if running and is_whole and is_read:
             self._in_hand.busy.add(self)
@@ -329,15 +296,9 @@ class Protocol(HttpToolsProtocol):
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _end_part(self) -> None:
-        """A head or a body is complete."""
-        self._in_head = False
-        self._overhead = 0
-        self._part.end()
-
     def _time_out(self) -> None:
         if self.flow.read_paused:  # we are the ones who do not read
-            self._part.begin()
+            self._arrival.time.begin()
         else:
             self._close(TOO_SLOW)
 
@@ -346,18 +307,17 @@ class Protocol(HttpToolsProtocol):
 
     def _close(self, answer: bytes) -> None:
         """Answer what is being received once all before it is answered, and close."""
-        is_next = not self.pipeline if self._in_body else self._is_answered()
+        is_next = not self.pipeline if self._arrival.in_body else self._is_answered()
         if is_next:
-            has_answer = self.cycle.response_started if self._in_body else self._is_refused
+            has_answer = self.cycle.response_started if self._arrival.in_body else self._is_refused
             if not has_answer:
                 self.transport.write(answer)
             self.transport.close()
             return
         self._last_answer = answer
-        if self._in_body:
+        if self._arrival.in_body:
             exchange, _ = self.pipeline.popleft()
             if isinstance(exchange, Exchange):
                 exchange.hang_up()
-        self._in_body = False
-        self._end_part()
+        self._arrival.end()
         self.flow.resume_reading()  # closing with unread data could lose answers to the client

@@ -9,8 +9,9 @@ import weakref
 import pytest
 import uvloop
 
-from serving import http
-from serving.http import LONGEST_HEAD, PIPELINED
+from serving import arrival, http
+from serving.arrival import LONGEST_HEAD
+from serving.http import PIPELINED
 from tests.service import GET, Service, post
 
 pytestmark = pytest.mark.anyio
@@ -133,7 +134,7 @@ async def test_what_follows_the_last_chunk_is_held_to_a_size(size: int) -> None:
 async def test_an_error_behind_a_request_comes_after_its_answer(
     monkeypatch: pytest.MonkeyPatch, before: bytes, behind: bytes, status: int
 ) -> None:
-    monkeypatch.setattr(http, "TIMEOUT", 0.05)
+    monkeypatch.setattr(arrival, "TIMEOUT", 0.05)
     async with Service() as service:
         service.let.clear()
         client = await service.connect()
@@ -168,7 +169,7 @@ def test_nothing_is_begun_on_a_connection_that_closes() -> None:
 
 
 async def test_a_request_has_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "TIMEOUT", 0.05)
+    monkeypatch.setattr(arrival, "TIMEOUT", 0.05)
     async with Service(max_body=10) as service:
         client = await service.connect()
         assert (await client.ask(POST.replace(b": 4", b": 11")))[0] == 413
