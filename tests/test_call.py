@@ -14,9 +14,9 @@ import pytest
 from serving import call as calling
 from serving import frames, http2
 from serving.call import PREFIX, Call, Headers, Method, Service
-from serving.connection import IDLE_FRAMES
 from serving.frames import block, frame
 from serving.gate import BODIES
+from serving.receiver import IDLE_FRAMES
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import connection, frames, stream
+from serving import connection, frames, receiver, stream
 from serving.frames import DATA, FIRST_WINDOW, LARGEST, RST_STREAM, WINDOW, frame
 from tests.http2 import LARGEST as BODY
 from tests.http2 import Client, Service, call, data, opened
@@ -116,7 +116,7 @@ async def test_a_body_of_any_size_has_room(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client's window of the connection is the largest, and made so again in time."""
-    monkeypatch.setattr(connection, "HIGHEST", 2 * BODY - 1)
+    monkeypatch.setattr(receiver, "HIGHEST", 2 * BODY - 1)
     client = await service.connect()
     await client.next(WINDOW)
     client.send(opened(1, "/held"), *[data(1, bytes(LARGEST), end=False)] * (BODY // LARGEST))
