@@ -168,7 +168,7 @@ def _add_decision(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--minimum",
-        type=int,
+        type=count,
         default=Plan.minimum,
         help="calls that the canary must answer per step: enough to see that it is broken, not that"
         " it is a little worse (docs/decisions/evidence.md)",
@@ -186,7 +186,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print the patch and change nothing"
     )
     command.add_argument(
-        "--timeout", type=int, default=Plan.timeout, help="seconds to wait for the cluster"
+        "--timeout", type=count, default=Plan.timeout, help="seconds to wait for the cluster"
     )
 
 
@@ -222,6 +222,14 @@ def seconds(text: str) -> float:
     """Parse a time that is not negative."""
     number = float(text)
     if not number >= 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return number
+
+
+def count(text: str) -> int:
+    """Parse a whole number that is not negative."""
+    number = int(text)
+    if number < 0:
         raise argparse.ArgumentTypeError("must be at least 0")
     return number
 

@@ -138,6 +138,8 @@ def test_a_dry_run_of_what_would_be_taken_back_prints_that(
         ("--warm-up=nan",),
         ("--slow=0.3",),
         ("--labels=3",),
+        ("--minimum=-1",),
+        ("--timeout=-1",),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
