@@ -39,6 +39,8 @@ HEAD = block([(":status", "200"), ("content-type", CONTENT_TYPE)])
 """What an answer begins with."""
 NOTHING = Head({}, 0)
 """The head of a call that is answered."""
+LIMIT = re.compile("([0-9]{1,8})([HMSmun])")
+"""What ``grpc-timeout`` looks like."""
 UNITS = {"H": 3600, "M": 60, "S": 1, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 """Of ``grpc-timeout``, in seconds."""
 PRINTABLE = bytes(range(0x20, 0x7F)).decode().replace("%", "")
@@ -287,9 +289,6 @@ def _request_id() -> bytes:
 
 def _seconds(timeout: str) -> float | None:
     """The value of ``grpc-timeout``; ``None`` if it is none."""
-    if match := _TIMEOUT.fullmatch(timeout):
+    if match := LIMIT.fullmatch(timeout):
         return int(match[1]) * UNITS[match[2]]
     return None
-
-
-_TIMEOUT = re.compile("([0-9]{1,8})([HMSmun])")

@@ -11,8 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from kserve import InferRequest, InferResponse
-from kserve.errors import InvalidInput as SDKInvalidInput
+from kserve import InferResponse
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.servicer import InferenceServicer
@@ -20,10 +19,10 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from serving import access, http2, protobuf, v2
 from serving.call import Headers, Method, Service
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE
-from serving.errors import Failed, InvalidInput, ServingError
+from serving.errors import ServingError
 from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
-from serving.rest import model_metadata
+from serving.rest import model_metadata, told
 
 CONCURRENT = 400
 """Most inferences in hand at a time; further ones get RESOURCE_EXHAUSTED. One connection may bring
@@ -71,22 +70,14 @@ class Methods:
         try:
             request: Any = protobuf.parse(pb.ModelInferRequest, data)
             self._model.check_served(request.model_name, request.model_version)
-            v2.check_message(request)
-            InferenceServicer.validate_grpc_request(request)
-            answer = await self._model(InferRequest.from_grpc(request), headers)
+            answer = await self._model(v2.read_message(request), headers)
             version = answer.model_version
             return _message(answer).SerializeToString(), version
         except asyncio.CancelledError:
             status = CLIENT_GONE
             raise
-        except SDKInvalidInput as error:
-            status = InvalidInput.http_status
-            raise InvalidInput(str(error)) from None
-        except ServingError as error:
-            status = error.http_status
-            raise
-        except Exception:
-            status = Failed.http_status
+        except Exception as error:
+            status, *_ = told(error)
             raise
         finally:
             access.end(observed, "grpc", status, version, perf_counter() - observed.arrived)

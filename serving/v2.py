@@ -1,6 +1,6 @@
-"""The V2 inference protocol over REST: bodies to ``InferRequest``, ``InferResponse`` to bodies.
+"""The V2 inference protocol: bodies and messages to ``InferRequest``, ``InferResponse`` to bodies.
 
-The SDK does this too, but turns every tensor into a list of Python numbers, and treats a
+For REST the SDK does this too, but turns every tensor into a list of Python numbers, and treats a
 body with wrong lengths as a failure of the server. Protocol:
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol and its
 binary tensor data extension.
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kserve import InferInput, InferOutput, InferRequest, InferResponse
+from kserve.errors import InvalidInput as SDKInvalidInput
+from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.infer_type import RequestedOutput
 from kserve.utils.numpy_codec import from_np_dtype
 from numpy.typing import NDArray
@@ -75,11 +77,12 @@ def read_request(body: bytes, header_length: str | None, model_name: str) -> Inf
     )
 
 
-def check_message(request: Any) -> None:
-    """Check a ``ModelInferRequest`` of gRPC against the limits above and that of JSON's values.
+def read_message(request: Any) -> InferRequest:
+    """Read a ``ModelInferRequest`` of gRPC.
 
     Raises:
-        InvalidInput, TooLarge: it exceeds one.
+        InvalidInput: its contents are not those of its inputs, or it exceeds a limit above.
+        TooLarge: it has more values than JSON may have.
     """
     if max(len(request.inputs), len(request.outputs)) > MOST_TENSORS:
         raise InvalidInput(f"expected at most {MOST_TENSORS} inputs and {MOST_TENSORS} outputs")
@@ -94,6 +97,11 @@ def check_message(request: Any) -> None:
         count += sum(len(values) for _, values in tensor.contents.ListFields())
     if count > MOST_VALUES:
         raise TooLarge(f"the inputs have more than {MOST_VALUES} values")
+    try:
+        InferenceServicer.validate_grpc_request(request)
+        return InferRequest.from_grpc(request)
+    except SDKInvalidInput as error:
+        raise InvalidInput(str(error)) from None
 
 
 def make_response(

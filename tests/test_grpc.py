@@ -20,7 +20,7 @@ from serving.errors import LONGEST
 from serving.gate import BODIES
 from serving.json import LONGEST_NAME, MOST_VALUES
 from serving.stream import Streams
-from serving.v2 import MOST_DIMENSIONS, check_message
+from serving.v2 import MOST_DIMENSIONS, read_message
 from tests import apps, programs
 from tests.echo import Echo
 
@@ -307,7 +307,7 @@ def test_a_message_of_256_images_is_none_of_these() -> None:
     numbers = {"shape": [256, 28, 28], "contents": {"uint_contents": [255] * 256 * 28 * 28}}
     files = {"datatype": "BYTES", "shape": [256], "contents": {"bytes_contents": [b"file"] * 256}}
     for parts in (numbers, files):
-        check_message(protobuf.parse(pb.ModelInferRequest, request(**parts)))
+        read_message(protobuf.parse(pb.ModelInferRequest, request(**parts)))
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "in a call"])
