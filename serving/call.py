@@ -16,7 +16,7 @@ import grpc
 
 from serving.context import REQUEST_ID, current
 from serving.deadlines import Deadlines
-from serving.errors import InvalidInput, Overloaded, ServingError, TimedOut, TooLarge
+from serving.errors import InvalidInput, NotInTime, Overloaded, ServingError, TooLarge
 from serving.frames import Head, block, field
 from serving.gate import TOO_MANY, Bodies, InHand
 from serving.inference import VERSION_HEADER
@@ -184,7 +184,7 @@ class Call(Stream):
             self._fail("DEADLINE_EXCEEDED", "the deadline of the call has passed")
             self._cancel()
         else:
-            self.refuse(TimedOut("the message was not complete in time"))
+            self.refuse(NotInTime("the message was not complete in time"))
 
     def _cancel(self) -> None:
         if self._task:

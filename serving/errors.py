@@ -5,6 +5,7 @@
     ServingError
     ├── InvalidInput   400  INVALID_ARGUMENT    what the client sent is wrong
     ├── NotFound       404  NOT_FOUND           no such model or version here
+    ├── NotInTime      408  DEADLINE_EXCEEDED   by gRPC, the message did not arrive in time
     ├── TooLarge       413  INVALID_ARGUMENT    more than the limits allow
     ├── NotAnImage     415  INVALID_ARGUMENT    not an image in a supported format
     ├── Overloaded     429  RESOURCE_EXHAUSTED  too much is in hand, try again later
@@ -51,6 +52,13 @@ class NotFound(ServingError):
 
     http_status = HTTPStatus.NOT_FOUND
     grpc_status = "NOT_FOUND"
+
+
+class NotInTime(ServingError):
+    """The client did not send all of its request in time."""
+
+    http_status = HTTPStatus.REQUEST_TIMEOUT
+    grpc_status = "DEADLINE_EXCEEDED"
 
 
 class TooLarge(ServingError):

@@ -60,9 +60,9 @@ async def channel(echo: Echo, address: str) -> AsyncIterator[grpc.aio.Channel]:
     await server.stop(0)
 
 
-def overloaded() -> float:
-    """How many calls are counted as refused."""
-    labels = {"protocol": "grpc", "outcome": "overloaded", "model_version": "7"}
+def counted(outcome: str) -> float:
+    """How many calls are counted with this outcome."""
+    labels = {"protocol": "grpc", "outcome": outcome, "model_version": "7"}
     return REGISTRY.get_sample_value("mnist_request_seconds_count", labels) or 0
 
 
@@ -76,7 +76,7 @@ async def test_calls_beyond_the_limit_are_told_to_come_back(
     few: int, channel: grpc.aio.Channel, echo: Echo
 ) -> None:
     echo.hang = True
-    before = overloaded()
+    before = counted("overloaded")
     infer = channel.unary_unary(INFER)
     calls = [infer(GOOD.SerializeToString()) for _ in range(few + 20)]
     async with asyncio.timeout(10):
@@ -84,7 +84,7 @@ async def test_calls_beyond_the_limit_are_told_to_come_back(
             await asyncio.sleep(0.02)
     refused = [await call.code() for call in calls if call.done()]
     assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 20
-    assert overloaded() == before + 20
+    assert counted("overloaded") == before + 20
     for call in calls:
         call.cancel()
     echo.hang = False
@@ -102,11 +102,13 @@ async def test_who_opens_calls_and_sends_nothing_shuts_nobody_out(
     few: int, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calling, "TIMEOUT", 0.5)
+    invalid = counted("invalid")  # the client's fault, not ours
     calls = [channel.stream_unary(INFER)() for _ in range(2 * few)]
     await asyncio.gather(*(call.wait_for_connection() for call in calls))
     assert await ask(channel, GOOD) == ("OK", "")
     assert {(await call.code()).name for call in calls} == {"DEADLINE_EXCEEDED"}
     assert await calls[0].details() == "the message was not complete in time"
+    assert counted("invalid") == invalid + 2 * few
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
