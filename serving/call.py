@@ -194,11 +194,16 @@ class Call(Stream):
 
     async def _run(self) -> None:
         try:
-            answer, version = await self._method.answer(self._message(), self._head.fields)
+            try:
+                message = self._message()
+            except ServingError as error:
+                self.refuse(error)
+                return
+            answer, version = await self._method.answer(message, self._head.fields)
             if len(answer) > self._service.max_send:
                 raise TooLarge(f"the answer is over the limit of {self._service.max_send} bytes")
-            message = PREFIX.pack(0, len(answer)) + answer
-            self.streams.answer(self, HEAD, message, _succeeded(version) + _request_id())
+            answer = PREFIX.pack(0, len(answer)) + answer
+            self.streams.answer(self, HEAD, answer, _succeeded(version) + _request_id())
         except ServingError as error:
             self._fail(error.grpc_status, str(error))
         except Exception:

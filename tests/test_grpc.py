@@ -241,11 +241,13 @@ async def test_a_message_in_an_encoding_that_cannot_be_read_is_told_so(
     assert all(part in answer for part in told)
 
 
-async def test_a_call_without_a_message_is_told_so(channel: grpc.aio.Channel) -> None:
+async def test_a_call_without_a_message_is_told_so_and_counted(channel: grpc.aio.Channel) -> None:
+    invalid = counted("invalid")
     call = channel.stream_unary(INFER)()
     await call.done_writing()
     assert (await call.code()).name == "INVALID_ARGUMENT"
     assert await call.details() == "a call without a message"
+    assert counted("invalid") == invalid + 1
 
 
 async def test_what_is_no_message_is_told_so(channel: grpc.aio.Channel) -> None:
