@@ -61,7 +61,7 @@ class InHand:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.busy: set[object] = set()
-        """Connections on whose request we are at work; each has one at a time."""
+        """Those at work: connections of HTTP/1.1, with one request at a time, or calls by gRPC."""
 
     def is_full(self) -> bool:
         """Whether the limit is reached."""
