@@ -94,7 +94,10 @@ def read_message(request: Any) -> InferRequest:
         _check_name("name", tensor.name)
         _check_name("datatype", tensor.datatype)
         _check_shape(tensor.name, tensor.shape)
-        count += sum(len(values) for _, values in tensor.contents.ListFields())
+        fields = tensor.contents.ListFields()
+        if len(fields) > 1:
+            raise InvalidInput(f"input '{tensor.name}' has contents of several types")
+        count += sum(len(values) for _, values in fields)
     if count > MOST_VALUES:
         raise TooLarge(f"the inputs have more than {MOST_VALUES} values")
     try:

@@ -314,6 +314,13 @@ def test_a_message_of_256_images_is_none_of_these() -> None:
         read_message(protobuf.parse(pb.ModelInferRequest, request(**parts)))
 
 
+async def test_contents_of_two_types_are_refused(channel: grpc.aio.Channel) -> None:
+    contents = {"uint_contents": [7], "int_contents": [8]}
+    message = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR | {"contents": contents}])
+    told = "input 'images' has contents of several types"
+    assert await ask(channel, message) == ("INVALID_ARGUMENT", told)
+
+
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "in a call"])
 async def test_a_connection_does_not_last(
     channel: grpc.aio.Channel, echo: Echo, monkeypatch: pytest.MonkeyPatch, hang: bool
