@@ -69,6 +69,8 @@ def test_mnists_images_are_not_changed(name: str) -> None:
     "change",
     [
         pytest.param(lambda pixels: np.roll(pixels, 3, 1), id="not centred"),
+        pytest.param(lambda pixels: np.roll(pixels, 1, 1), id="a pixel too far to the right"),
+        pytest.param(lambda pixels: np.roll(pixels, 1, 0), id="a pixel too low"),
         pytest.param(lambda pixels: 255 - pixels, id="dark on light"),
         pytest.param(lambda pixels: pixels // 2, id="faint"),
         pytest.param(lambda pixels: np.pad(pixels, 3), id="larger"),
@@ -81,6 +83,30 @@ def test_what_is_nearly_in_mnists_format_is_brought_to_it(change: Callable[[Grey
     found = picture(changed)
     assert not np.array_equal(found.pixels, changed)
     assert is_like(found, pixels)
+
+
+def ring(side: int, ink: int) -> Grey:
+    """A picture in MNIST's format but for its size and ink: a ring, centred at pixel 14."""
+    pixels = np.zeros((28, 28), np.uint8)
+    start, end = 14 - side // 2, 14 + side - side // 2
+    pixels[start:end, start:end] = ink
+    pixels[start + 2 : end - 2, start + 2 : end - 2] = 0
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("side", "ink", "is_mnists"),
+    [
+        (18, 255, False), (19, 255, True), (20, 255, True), (21, 255, False),
+        (20, 254, True), (20, 253, False),
+    ],
+)  # fmt: skip
+def test_mnists_format_has_a_side_of_19_or_20_pixels_and_full_ink(
+    side: int, ink: int, is_mnists: bool
+) -> None:
+    pixels = ring(side, ink)
+    for shown in (pixels, 255 - pixels):
+        assert np.array_equal(picture(shown).pixels, pixels) is is_mnists
 
 
 WRITTEN = {
@@ -150,6 +176,15 @@ def test_a_hairline_is_thickened(width: int) -> None:
     pen.line([(150, 120), (430, 120), (300, 480)], fill=0, width=width)
     stroke = picture(np.asarray(image)).pixels[14] > 127
     assert 2 <= np.count_nonzero(stroke) <= 3
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_ink_that_is_nearly_all_at_one_end_stays_in_the_picture(turn: int) -> None:
+    page = np.full((280, 280), 255, np.uint8)
+    page[40:90, 90:190] = 0
+    page[90:240, 135:145] = 0
+    pixels = np.rot90(picture(np.rot90(page, turn).copy()).pixels, -turn)
+    assert np.ptp(np.flatnonzero(pixels.any(1))) + 1 == 20
 
 
 def test_a_file_that_is_no_image_is_refused() -> None:
