@@ -84,6 +84,27 @@ def test_one_failed_check_is_enough_to_fail(name: str, held_out: Comparison, rat
     assert verdict.render().startswith(f"Not good enough: {name}.\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "held_out", "ratio", "passed"),
+    [
+        ("overall", comparison(EVEN, lost=18), 1.0, True),
+        ("overall", comparison(EVEN, lost=19), 1.0, False),
+        ("per digit", comparison(EVEN.sort().values, lost=8), 1.0, True),
+        ("per digit", comparison(EVEN.sort().values, lost=9), 1.0, False),
+        ("accepted", comparison(EVEN, rejected=(24, 42)), 1.0, True),
+        ("accepted", comparison(EVEN, rejected=(24, 43)), 1.0, False),
+        ("calibration", comparison(EVEN, confidences=(0.995, 0.9901)), 1.0, True),
+        ("calibration", comparison(EVEN, confidences=(0.995, 0.9899)), 1.0, False),
+        ("speed", EQUAL, 1.25, True),
+        ("speed", EQUAL, 1.26, False),
+    ],
+)
+def test_what_just_passes_and_what_just_fails(
+    name: str, held_out: Comparison, ratio: float, passed: bool
+) -> None:
+    assert results(judge(held_out, time_ratio=ratio, limits=LIMITS))[name] is passed
+
+
 def test_a_wider_limit_lets_the_candidate_pass() -> None:
     worse = comparison(EVEN, lost=40, confidences=(0.995, 0.98), rejected=(24, 48))
     wide = Limits(overall=0.02, per_digit=0.05, accepted=0.02, calibration=0.03, slower=0.5)
