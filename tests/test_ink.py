@@ -65,12 +65,14 @@ NO_DIGIT: dict[str, NDArray[Any]] = {
     "blank paper in a shadow": uneven_light(np.full((480, 640), 255, np.uint8), edge=0.05),
     "blank ruled paper": np.where(np.arange(400)[:, None] % 40, 255, 190) * np.ones((1, 500)),
     "a line across": lines((0, 0.5), (1, 0.52)),
+    "a dash": lines((0.3, 0.5), (0.7, 0.52)),
     "a speck": lines((0.5, 0.5), (0.51, 0.51)),
     "a square": np.pad(np.zeros((90, 90), np.uint8), 60, constant_values=255),
     "a dot": disc(20),
     "ink all over": disc(130),
     "a ramp": np.linspace(0, 255, 280)[None] * np.ones((280, 1)),
     "too low": drawn()[:1, :],
+    "too faint": 245 + drawn() // 26,
 }
 
 
@@ -79,6 +81,13 @@ def test_where_there_is_no_digit_the_picture_is_empty(name: str) -> None:
     pixels, status = picture(NO_DIGIT[name].astype(np.uint8))
     assert status == "no_digit"
     assert not pixels.any()
+
+
+@pytest.mark.parametrize(("height", "status"), [(5, "no_digit"), (6, "ok")])
+def test_what_is_smaller_than_six_pixels_is_a_speck(height: int, status: str) -> None:
+    page = np.full((200, 200), 255, np.uint8)
+    page[90 : 90 + height, 90:92] = 0
+    assert picture(page).status == status
 
 
 def test_mnists_digits_are_one_digit_each_by_the_recipe_too() -> None:
