@@ -133,7 +133,7 @@ async def test_what_does_not_pass_is_given_up_after_the_last_retry(
     assert len(sink.requests) == 4
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 413, 415, 422])
+@pytest.mark.parametrize("status", [300, 301, 400, 401, 413, 415, 422])
 async def test_what_will_not_pass_is_given_up_at_once(
     sender: Delivery, sink: Sink, status: int
 ) -> None:
@@ -167,6 +167,31 @@ async def test_a_service_that_is_not_there_is_tried_again(
             await sender.deliver(EVENT)
     assert delays == [0.4, 0.8]
     assert caught.value.status is None
+
+
+async def test_a_service_that_hangs_up_is_tried_again(delays: list[float]) -> None:
+    async def hang_up(request: web.Request) -> web.Response:
+        assert request.transport
+        request.transport.close()
+        raise ConnectionResetError
+
+    away = web.Application()
+    away.router.add_post("/", hang_up)
+    async with TestServer(away) as server, aiohttp.ClientSession() as session:
+        with pytest.raises(Undelivered):
+            await Delivery(session, str(server.make_url("/"))).deliver(EVENT)
+    assert len(delays) == delivery.RETRIES
+
+
+async def test_the_log_of_a_retry_is_short_however_long_the_id_is(
+    sender: Delivery, sink: Sink, delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    sink.answers = [web.Response(status=503)]
+    with caplog.at_level("INFO", logger=delivery.log.name):
+        await sender.deliver(CloudEvent({"id": "7" * 4000, "type": "t", "source": "s"}, b"image"))
+    (line,) = caplog.messages
+    assert len(line) < 200
+    assert line.endswith(" is tried again in 0.4 s: status 503")
 
 
 async def test_a_service_that_says_nothing_is_tried_again(
