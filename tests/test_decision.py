@@ -49,6 +49,10 @@ def test_too_little_traffic_is_no_evidence(calls: int) -> None:
     assert found[1]["sample"] is Verdict.HOLD
 
 
+def test_no_traffic_is_no_evidence_even_where_none_is_asked_for() -> None:
+    assert judge([step(arm(100), arm(0), share=0.01)], minimum=0).verdict is Verdict.HOLD
+
+
 @pytest.mark.parametrize("guardrail", GUARDRAILS)
 def test_a_canary_with_too_many_bad_calls_is_condemned(guardrail: str) -> None:
     found = verdicts(step(arm(900, MIX, **{guardrail: 9}), arm(100, MIX, **{guardrail: 20})))
@@ -90,9 +94,10 @@ def test_a_split_that_is_not_as_wanted_holds_whatever_else_is_seen(canary: int) 
     assert found == (Verdict.HOLD, {"split": Verdict.HOLD})
 
 
-@pytest.mark.parametrize("answered", [0, 40])
-def test_a_canary_that_loses_its_calls_is_condemned(answered: int) -> None:
-    found = verdicts(step(arm(900), arm(answered), lost=100 - answered))
+@pytest.mark.parametrize(("share", "answered"), [(0.1, 0), (0.1, 40), (0.5, 0)])
+def test_a_canary_that_loses_its_calls_is_condemned(share: float, answered: int) -> None:
+    calls = round(1000 * share)
+    found = verdicts(step(arm(1000 - calls), arm(answered), share, lost=calls - answered))
     assert found == (Verdict.BAD, {"split": Verdict.BAD})
 
 
@@ -105,9 +110,10 @@ def test_lost_calls_condemn_no_canary_that_got_more_than_its_share() -> None:
     assert found == (Verdict.HOLD, {"split": Verdict.HOLD})
 
 
-def test_a_split_that_is_off_by_chance_is_as_wanted() -> None:
-    """14 to 1, and 100 to 1 would hold."""
-    assert verdicts(step(arm(900), arm(140)))[0] is Verdict.HEALTHY
+@pytest.mark.parametrize(("canary", "verdict"), [(146, Verdict.HEALTHY), (147, Verdict.HOLD)])
+def test_a_split_that_is_off_by_chance_is_as_wanted(canary: int, verdict: Verdict) -> None:
+    """The odds are 99 and 138 to 1; at 100 to 1 it holds."""
+    assert verdicts(step(arm(900), arm(canary)))[0] is verdict
 
 
 def test_another_mix_of_digits_holds_but_does_not_condemn() -> None:
@@ -132,12 +138,15 @@ def test_digits_and_sample_are_those_of_the_present_step() -> None:
     assert (found[1]["digits"], found[1]["sample"]) == (Verdict.HEALTHY, Verdict.HOLD)
 
 
-def test_a_significant_but_small_shift_of_the_digits_does_not_hold() -> None:
+@pytest.mark.parametrize(("zeros", "verdict"), [(15_000, Verdict.HEALTHY), (15_500, Verdict.HOLD)])
+def test_a_significant_shift_of_the_digits_holds_if_it_is_large_enough_to_matter(
+    zeros: int, verdict: Verdict
+) -> None:
     stable = (90_000,) * 10
-    canary = (15_000, 5_000, *(10_000,) * 8)
-    assert jensen_shannon(stable, canary) < 0.1
+    canary = (zeros, 20_000 - zeros, *(10_000,) * 8)
+    assert (jensen_shannon(stable, canary) >= 0.1) is (verdict is Verdict.HOLD)
     found = verdicts(step(arm(900_000, stable), arm(100_000, canary)))
-    assert found[1]["digits"] is Verdict.HEALTHY
+    assert found[1]["digits"] is verdict
 
 
 @pytest.mark.parametrize(
@@ -202,8 +211,11 @@ def test_more_bad_calls_of_the_canary_are_more_evidence(total: int, share: float
 
 @pytest.mark.parametrize(
     ("one", "two", "distance"),
-    [(MIX, MIX, 0.0), ((1, 0), (0, 1), 1.0), ((1, 1), (1, 0), 0.5579), ((0, 0), (1, 0), 0.0)],
-)
+    [
+        (MIX, MIX, 0.0), ((1, 0), (0, 1), 1.0), ((1, 1), (1, 0), 0.5579),
+        ((0, 0), (1, 0), 0.0), ((1, 0), (0, 0), 0.0),
+    ],
+)  # fmt: skip
 def test_the_distance_of_two_mixes(
     one: tuple[int, ...], two: tuple[int, ...], distance: float
 ) -> None:
