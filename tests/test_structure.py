@@ -172,7 +172,7 @@ def test_a_file_of_too_many_parts_is_too_large(file: bytes, error: str) -> None:
         jpeg(b"\xff", 100),
         jpeg(segment(0xFFED, b"Photoshop 3.0\0" + b"8BIM\4\4" + bytes(6)), 100),
         scans(MAX_SCANS),
-        scans(MAX_SCANS) + SCAN * 100,
+        scans(MAX_SCANS) + bytes(2) + (SCAN + b"\0\2") * 100,
         scans(MAX_SCANS, between=b"\xff" * 1_000_000) + SCAN * 100,
         encoded("JPEG") + SCAN * 100,
         exif(MAX_EXIF - 1),
