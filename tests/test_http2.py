@@ -1,7 +1,9 @@
 """How a server and its connections end: a client is told in time which calls will be answered."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from weakref import WeakSet
 
 import pytest
 
@@ -151,3 +153,61 @@ async def test_an_old_connection_retires(service: Service, monkeypatch: pytest.M
     client = await service.connect()
     client.send(call(1))
     assert await client.echoed(1) == b"body"
+
+
+async def test_connections_of_the_same_age_do_not_retire_at_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else their clients would all come back in one moment, and again a minute later."""
+    ages = iter([0.1, 60])
+    monkeypatch.setattr(connection, "AGE", 1)
+    monkeypatch.setattr(connection, "uniform", lambda *_: next(ages))
+    early, late = await service.connect(), await service.connect()
+    assert await farewell(early) == (HIGHEST, NO_ERROR)
+    assert await early.ended() == (0, NO_ERROR)
+    late.send(call(1))
+    assert await late.echoed(1) == b"body"
+
+
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("is_retiring", [False, True], ids=["idle", "retiring"])
+async def test_nothing_is_kept_of_a_connection_that_is_lost(
+    service: Service, is_retiring: bool
+) -> None:
+    """Its timers would keep it for a minute, with all the heads that it remembers."""
+    client = await begun(service)
+    connections = WeakSet(service.server._connections)
+    if is_retiring:
+        next(iter(connections)).retire(60)
+        await farewell(client)
+    client.writer.close()
+    while service.server._connections:
+        await asyncio.sleep(0.01)
+    gc.collect()
+    assert not [*connections]
+
+
+async def test_a_server_that_stops_does_not_wait_for_calls_until_they_are_old(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "AGE", 0.1)
+    monkeypatch.setattr(connection, "AGE_GRACE", 60)
+    client = await begun(service, opened(1, "/held", end=True))
+    async with asyncio.timeout(10):
+        await service.server.stop(0.3)
+    assert await client.is_closed()
+
+
+async def test_a_connection_that_retires_when_the_server_stops_is_told_once(
+    service: Service,
+) -> None:
+    """Its calls have the server's grace then, and no second farewell names more of them."""
+    client = await begun(service, opened(1, "/held", end=True))
+    next(iter(service.server._connections)).retire(0.2)
+    client.send(PONG)
+    assert [await farewell(client) for _ in range(2)] == [(HIGHEST, NO_ERROR), (1, NO_ERROR)]
+    stopping = asyncio.create_task(service.server.stop(60))
+    await asyncio.sleep(0.3)
+    service.calls[0].answer()
+    assert await client.echoed(1) == b""
+    await stopping

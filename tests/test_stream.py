@@ -1,11 +1,13 @@
 """Answers that are larger than the client's windows arrive whole, as it makes room for them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import TypeAlias
+from weakref import WeakSet
 
 import pytest
 import uvloop
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from serving import connection, frames, receiver, stream
 from serving.frames import DATA, FIRST_WINDOW, LARGEST, RST_STREAM, WINDOW, frame
 from tests.http2 import LARGEST as BODY
-from tests.http2 import Client, Service, call, data, opened
+from tests.http2 import Client, Echo, Service, call, data, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -184,6 +186,44 @@ async def test_of_who_does_not_read_nothing_is_taken_meanwhile(service: Service)
     assert len(service.calls) == 2
     assert await client.echoed(1) == bytes(2**24)
     assert await client.echoed(5) == b"body"
+
+
+async def test_who_has_read_is_not_cut_off_later(service: Service) -> None:
+    client = await unread(service)
+    (served,) = service.server._connections
+    while not served._unread.has_begun():
+        await asyncio.sleep(0.01)
+    assert await client.echoed(1) == bytes(2**24)
+    assert not served._unread.has_begun()
+
+
+async def test_of_who_does_not_read_nothing_is_taken_in_its_next_turn(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come already, with the frame that it does not read the answer of."""
+    monkeypatch.setattr(connection, "TURN", -1)
+    client = await service.connect(first_window(2**30))
+    client.send(window(0, 2**30), opened(1, "/held", end=True))
+    while not service.calls:
+        await asyncio.sleep(0)
+    service.calls[0].body = bytes(2**24)
+    monkeypatch.setattr(Echo, "begin", lambda _: service.calls[0].answer())
+    client.send(opened(3, "/held"), call(5))
+    await asyncio.sleep(0.05)
+    assert len(service.calls) == 2
+    assert await client.echoed(1) == bytes(2**24)
+    assert await client.echoed(5) == b"body"
+
+
+async def test_nothing_is_kept_of_who_leaves_without_reading(service: Service) -> None:
+    client = await unread(service)
+    connections = WeakSet(service.server._connections)
+    client.writer.transport.abort()
+    while not service.calls[1].is_gone:
+        await asyncio.sleep(0.01)
+    service.calls.clear()
+    gc.collect()
+    assert not [*connections]
 
 
 SIZES = [0, 1, 100, LARGEST - 1, LARGEST, LARGEST + 1, FIRST_WINDOW, FIRST_WINDOW + 1, SIZE]
