@@ -11,7 +11,7 @@ from serving.connection import NO_HTTP2
 from serving.frames import LONGEST_HEAD, PING, PREFACE, SETTINGS, WINDOW, frame
 from serving.receiver import STREAMS
 from tests.http2 import LARGEST as BODY
-from tests.http2 import Service, call, opened
+from tests.http2 import Service, call, data, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +37,7 @@ async def test_limits_are_told_first(service: Service) -> None:
     }
     assert (await client.frame()).kind == WINDOW
     assert await client.frame() == (SETTINGS, frames.ACK, 0, b"")
-    client.send(frame(PING, 0, 0, b"12345678"))
+    client.send(frame(SETTINGS, frames.ACK, 0), frame(PING, 0, 0, b"12345678"))
     assert await client.frame() == (PING, frames.ACK, 0, b"12345678")
 
 
@@ -84,3 +84,19 @@ async def test_others_have_their_turn_between_many_frames(
     assert len(service.calls) == STREAMS
     taken = [later - earlier for earlier, later in pairwise(turns)]
     assert max(taken) == 1
+
+
+async def test_no_more_is_read_than_what_has_its_turn(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a client could send faster than its frames are taken, and fill the memory."""
+    monkeypatch.setattr(connection, "TURN", -1)
+    client = await service.connect()
+    await client.next(SETTINGS)
+    (served,) = service.server._connections
+    client.send(opened(1, "/held"), data(1, b"x", end=False) * 2**18)
+    most = 0
+    for _ in range(200):
+        await asyncio.sleep(0)
+        most = max(most, len(served._rest))
+    assert 0 < most <= 2**18

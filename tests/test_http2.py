@@ -70,7 +70,7 @@ async def test_calls_between_both_goaways_are_answered(service: Service) -> None
     client.send(call(3, b"between"), PONG)
     assert await client.echoed(3) == b"between"
     assert await farewell(client) == (3, NO_ERROR)
-    client.send(LATE, frame(PING, 0, 0, bytes(8)))
+    client.send(LATE, PONG, frame(PING, 0, 0, bytes(8)))
     assert await client.frame() == (PING, frames.ACK, 0, bytes(8))
     service.calls[0].answer()
     assert await client.echoed(1) == b""

@@ -218,6 +218,8 @@ async def test_a_head_may_come_in_pieces_up_to_the_limit(service: Service, piece
     )
     assert await client.echoed(1) == b""
     assert service.heads == [({"x": value}, LONGEST_HEAD)]
+    client.send(call(3))
+    assert await client.echoed(3) == b"body"
 
 
 async def test_more_calls_at_a_time_than_the_limit_are_refused(service: Service) -> None:
@@ -238,8 +240,9 @@ IDLE = {
     "SETTINGS": frame(SETTINGS, 0, 0),
     "PRIORITY": frame(PRIORITY, 0, 1, bytes(5)),
     "WINDOW_UPDATE": window(0, 1),
-    "empty DATA": data(3, end=False),
-    "RST_STREAM": frame(RST_STREAM, 0, 3, FOUR),
+    "empty DATA": data(5, end=False),
+    "HEADERS of an ended call": opened(3),
+    "RST_STREAM": frame(RST_STREAM, 0, 5, FOUR),
 }
 
 
@@ -247,15 +250,23 @@ IDLE = {
 async def test_frames_that_bring_no_call_on_have_a_limit(service: Service, idle: bytes) -> None:
     client = await service.connect()
     most = idle * (IDLE_FRAMES - 2)
-    client.send(HELD, opened(3, "/held"), most, data(1, b"x"), most, opened(5, end=True), most)
-    assert await client.echoed(5) == b""
+    client.send(HELD, opened(5, "/held"), most, data(1, b"x"), most, opened(7, end=True), most)
+    assert await client.echoed(7) == b""
     client.send(idle * 3)
-    assert await client.ended() == (5, ENHANCE_YOUR_CALM)
+    assert await client.ended() == (7, ENHANCE_YOUR_CALM)
+
+
+async def test_calls_beyond_the_limit_have_a_limit_themselves(service: Service) -> None:
+    client = await service.connect()
+    last = 2 * (STREAMS + IDLE_FRAMES) + 1
+    client.send(*(opened(number, "/held", end=True) for number in range(1, last + 2, 2)))
+    assert await client.ended() == (last, ENHANCE_YOUR_CALM)
 
 
 async def test_calls_that_are_refused_at_once_are_no_idle_frames(service: Service) -> None:
     """Their bodies may come all the same: the client did not know."""
     client = await service.connect()
     last = 2 * IDLE_FRAMES + 11
-    client.send(*(call(number, path="/refused") for number in range(1, last, 2)), call(last))
+    refused = (opened(number, "/refused") + data(number) for number in range(1, last, 2))
+    client.send(*refused, call(last))
     assert await client.echoed(last) == b"body"

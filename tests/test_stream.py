@@ -121,8 +121,14 @@ async def test_a_body_of_any_size_has_room(
     monkeypatch.setattr(receiver, "HIGHEST", 2 * BODY - 1)
     client = await service.connect()
     await client.next(WINDOW)
-    client.send(opened(1, "/held"), *[data(1, bytes(LARGEST), end=False)] * (BODY // LARGEST))
-    assert await client.next(WINDOW) == (WINDOW, 0, 0, BODY.to_bytes(4))
+    await client.next(frames.SETTINGS)
+    first, *rest = [data(1, bytes(LARGEST), end=False)] * (BODY // LARGEST)
+    ping, pong = (frame(frames.PING, flags, 0, bytes(8)) for flags in (0, frames.ACK))
+    told = pong + window(0, BODY) + pong
+    client.send(opened(1, "/held"))
+    for _ in range(2):
+        client.send(first, *rest[1:], ping, *rest[:1], ping)
+        assert await client.reader.readexactly(len(told)) == told
 
 
 @pytest.mark.parametrize("blocked", ["stream", "connection"])
