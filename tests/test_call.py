@@ -166,6 +166,38 @@ async def test_a_call_whose_deadline_is_far_or_none_is_answered(served: Served, 
     assert b"small" in answer
 
 
+@pytest.mark.parametrize("limit", ["", "1H"])
+async def test_a_call_that_is_complete_has_more_time_than_its_message(
+    served: Served, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(calling, "TIMEOUT", 0.1)
+    served.let.clear()
+    asyncio.get_running_loop().call_later(0.3, served.let.set)
+    body = PREFIX.pack(0, 5) + b"small"
+    answer = await reply(served, call(1, body, is_whole=True, **{"grpc-timeout": limit}))
+    assert b"small" in answer
+
+
+async def test_calls_count_when_they_are_complete(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many have begun before."""
+    refused: list[Exception] = []
+    method = served.service.methods[ECHO]._replace(refused=refused.append)
+    monkeypatch.setattr(served.service, "methods", {ECHO: method})
+    served.let.clear()
+    _, writer = await asyncio.open_connection(served.host, served.port)
+    body = PREFIX.pack(0, 5) + b"small"
+    streams = range(1, 25, 2)
+    rest = (frame(frames.DATA, frames.END_STREAM, stream, body) for stream in streams)
+    writer.write(CONNECTED + b"".join([*(call(stream, b"") for stream in streams), *rest]))
+    async with asyncio.timeout(5):
+        while len(refused) + len(served.service.in_hand.busy) < len(streams):
+            await asyncio.sleep(0.01)
+    assert len(refused) == 3
+    writer.close()
+
+
 async def test_the_oldest_of_too_many_calls_on_their_way_gives_way(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,6 +215,7 @@ async def test_a_path_that_is_no_text_is_told_so(channel: grpc.aio.Channel, addr
             b"\0",
             (b"12", b"cannot read grpc-encoding 'snappy'", b"identity,gzip,deflate"),
         ),
+        (b"x" * 99, b"\0", (b"'" + b"x" * 20 + b"'", b"identity,gzip,deflate")),
         (
             b"gzip",
             gzip.compress(b"7", mtime=0)[:-1],

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving import connection, frames, receiver, stream
-from serving.frames import DATA, FIRST_WINDOW, LARGEST, RST_STREAM, WINDOW, frame
+from serving.frames import DATA, FIRST_WINDOW, HIGHEST, LARGEST, RST_STREAM, WINDOW, frame
 from tests.http2 import LARGEST as BODY
 from tests.http2 import Client, Echo, Service, call, data, opened
 
@@ -97,6 +97,12 @@ async def test_the_connection_s_window_bounds_all_streams(service: Service) -> N
     assert await client.echoed(3) == b"body"
 
 
+async def test_small_answers_take_of_the_connection_s_window_too(service: Service) -> None:
+    client = await service.connect(first_window(SIZE))
+    client.send(*(call(number, bytes(1000)) for number in range(1, 133, 2)))
+    assert await received(client, FIRST_WINDOW) == bytes(FIRST_WINDOW)
+
+
 async def test_a_stream_without_room_holds_no_other_up(service: Service) -> None:
     client = await service.connect(first_window(0))
     client.send(call(1), call(3, b"other"), window(3, 5))
@@ -154,6 +160,27 @@ async def test_a_client_may_cancel_what_it_has_no_room_for(service: Service) -> 
     client.send(frame(RST_STREAM, 0, 1, bytes(4)), window(1, 9), call(3, b"x"))
     assert await client.echoed(3) == b"x"
     assert service.calls[0].is_gone
+
+
+async def test_the_time_to_make_room_ends_with_the_answer(service: Service) -> None:
+    client = await service.connect(first_window(1))
+    client.send(call(1), call(3))
+    assert await received(client, 2) == b"bb"
+    (served,) = service.server._connections
+    limits = [each.limit for each in served._streams._unsent.values()]
+    client.send(frame(RST_STREAM, 0, 1, bytes(4)), window(3, 9))
+    assert await client.echoed(3) == b"ody"
+    assert [limit.cancelled() for limit in limits] == [True, True]
+
+
+async def test_windows_may_be_the_largest(service: Service) -> None:
+    client = await service.connect(first_window(HIGHEST))
+    most = HIGHEST - FIRST_WINDOW
+    client.send(window(0, most), call(1))
+    assert await client.echoed(1) == b"body"
+    client.send(frames.settings([first_window(FIRST_WINDOW)]))
+    client.send(opened(3), window(3, most), data(3, b"body"))
+    assert await client.echoed(3) == b"body"
 
 
 async def test_a_refused_call_need_not_be_sent_whole(service: Service) -> None:
