@@ -103,8 +103,9 @@ async def test_large_messages_that_never_arrive_give_way_to_small_ones(served: S
         await asyncio.sleep(0.01)
     assert await ask(served, b"small") == b"small"
     writer.close()
-    while bodies.held:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while bodies.held:
+            await asyncio.sleep(0.01)
     assert not bodies.arriving
 
 
@@ -144,6 +145,44 @@ async def test_a_call_may_name_its_messages(served: Served, content_type: str) -
     body = PREFIX.pack(0, 5) + b"small"
     answer = await reply(served, call(1, body, is_whole=True, **{"content-type": content_type}))
     assert b"small" in answer
+
+
+SMALL = PREFIX.pack(0, 5) + b"small"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (SMALL[:4], b"the message is not complete"),
+        (SMALL[:-1], b"expected a message of 5 bytes, got 4"),
+        (SMALL + b"x", b"expected a message of 5 bytes, got 6"),
+        (PREFIX.pack(0, 0) + bytes(LIMIT + 1), b"the message is over the limit"),
+    ],
+    ids=["no length", "cut", "more", "endless"],
+)
+async def test_a_message_is_as_long_as_it_says(served: Served, body: bytes, told: bytes) -> None:
+    assert told in await reply(served, call(1, body, is_whole=True))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_message_is_inflated_up_to_the_limit(served: Served, more: int) -> None:
+    message = gzip.compress(bytes(LIMIT + more))
+    body = PREFIX.pack(1, len(message)) + message
+    answer = await reply(served, call(1, body, is_whole=True, encoding="gzip"))
+    assert (b"the message is over the limit" in answer) == bool(more)
+
+
+async def test_no_call_begins_while_too_many_are_in_hand(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told so before it sends its message."""
+    refused: list[Exception] = []
+    method = served.service.methods[ECHO]._replace(refused=refused.append)
+    monkeypatch.setattr(served.service, "methods", {ECHO: method})
+    monkeypatch.setattr(served.service.in_hand, "_limit", 0)
+    answer = await reply(served, call(1, SMALL[:5]))
+    assert b"overloaded; try again later" in answer
+    assert len(refused) == 1
 
 
 DEADLINE = b"grpc-status\x014"
@@ -198,6 +237,25 @@ async def test_calls_count_when_they_are_complete(
     writer.close()
 
 
+async def test_the_work_for_a_call_ends_at_its_deadline(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def work(*_: object) -> tuple[bytes, str]:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        return b"", ""
+
+    monkeypatch.setattr(served.service, "methods", {ECHO: Method(work)})
+    answer = await reply(served, call(1, SMALL, is_whole=True, **{"grpc-timeout": "50m"}))
+    assert DEADLINE in answer
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
 async def test_the_oldest_of_too_many_calls_on_their_way_gives_way(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,12 +265,15 @@ async def test_the_oldest_of_too_many_calls_on_their_way_gives_way(
     await reader.readuntil(b"overloaded; try again later")
     arriving: list[Any] = [*served.service.bodies.arriving]
     assert [each.number for each in arriving] == [3, 5, 7]
+    assert served.service.bodies.held == sum(each._head.size for each in arriving) > 0
     writer.close()
 
 
 async def test_an_answer_beyond_the_limit_is_refused(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(served.service, "max_send", 5)
+    assert await ask(served, b"small") == b"small"
     monkeypatch.setattr(served.service, "max_send", 4)
     with pytest.raises(grpc.aio.AioRpcError, match="the answer is over the limit of 4 bytes"):
         await ask(served, b"small")

@@ -439,6 +439,7 @@ async def test_a_defect_shows_nothing_of_itself(
     channel: grpc.aio.Channel,
     echo: Echo,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     method: str,
     request_: Any,
     asked: str,
@@ -454,3 +455,4 @@ async def test_a_defect_shows_nothing_of_itself(
         grpc.StatusCode.INTERNAL,
         "internal error",
     )
+    assert "secret at 10.0.0.7" in caplog.text
