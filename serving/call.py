@@ -149,12 +149,17 @@ class Call(Stream):
         if self._is_too_many():
             self.refuse(Overloaded(TOO_MANY))
             return
+        try:
+            message = self._message()
+        except ServingError as error:
+            self.refuse(error)
+            return
         if self._deadline is not None:
             self._service.deadlines.add(self, self._deadline)
         else:
             self._service.deadlines.discard(self)
         self._service.in_hand.busy.add(self)
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(message))
 
     def hang_up(self) -> None:
         """Cancel the work for it."""
@@ -192,13 +197,8 @@ class Call(Stream):
             # It knows the call: its message would be kept until garbage is collected.
             self._task = None
 
-    async def _run(self) -> None:
+    async def _run(self, message: bytes) -> None:
         try:
-            try:
-                message = self._message()
-            except ServingError as error:
-                self.refuse(error)
-                return
             answer, version = await self._method.answer(message, self._head.fields)
             if len(answer) > self._service.max_send:
                 raise TooLarge(f"the answer is over the limit of {self._service.max_send} bytes")
