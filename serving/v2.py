@@ -13,7 +13,7 @@ from typing import Any
 from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from kserve.errors import InvalidInput as SDKInvalidInput
 from kserve.protocol.grpc.servicer import InferenceServicer
-from kserve.protocol.infer_type import RequestedOutput
+from kserve.protocol.infer_type import GRPC_CONTENT_DATATYPE_MAPPINGS, RequestedOutput
 from kserve.utils.numpy_codec import from_np_dtype
 from numpy.typing import NDArray
 
@@ -92,19 +92,21 @@ def read_message(request: Any) -> InferRequest:
     count = 0
     for tensor in request.inputs:
         _check_name("name", tensor.name)
-        _check_name("datatype", tensor.datatype)
         _check_shape(tensor.name, tensor.shape)
-        fields = tensor.contents.ListFields()
-        if len(fields) > 1:
-            raise InvalidInput(f"input '{tensor.name}' has contents of several types")
-        count += sum(len(values) for _, values in fields)
+        field = GRPC_CONTENT_DATATYPE_MAPPINGS.get(tensor.datatype)
+        if field is None:
+            raise InvalidInput(f"input '{tensor.name}': unknown datatype '{tensor.datatype}'")
+        for found, values in tensor.contents.ListFields():
+            if found.name != field:
+                raise InvalidInput(f"input '{tensor.name}': expected {field}, got {found.name}")
+            count += len(values)
     if count > MOST_VALUES:
         raise TooLarge(f"the inputs have more than {MOST_VALUES} values")
     try:
         InferenceServicer.validate_grpc_request(request)
-        return InferRequest.from_grpc(request)
     except SDKInvalidInput as error:
         raise InvalidInput(str(error)) from None
+    return InferRequest.from_grpc(request)
 
 
 def make_response(

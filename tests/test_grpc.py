@@ -263,7 +263,9 @@ PARAMETERS = {str(number): {"bool_param": True} for number in range(250)}
 FILES = {"bytes_contents": [b""] * 1000}
 NUMBERS = {"uint_contents": [7] * (MOST_VALUES + 1)}
 HALF = {"uint_contents": [7] * (MOST_VALUES // 2)}
-MORE = pb.ModelInferRequest(inputs=[{"contents": HALF}, {"contents": {"bool_contents": [True]}}])
+MORE = pb.ModelInferRequest(
+    inputs=[TENSOR | {"contents": HALF}, TENSOR | {"contents": {"uint_contents": [7]}}]
+)
 LONG = "x" * (LONGEST_NAME + 1)
 ID = pb.ModelInferRequest(id=LONG)
 OUTPUT = pb.ModelInferRequest(outputs=[{"name": LONG}])
@@ -294,7 +296,6 @@ def request(**more: Any) -> bytes:
             "the inputs have more than 500000 values",
         ),
         (request(name=LONG), "'name' has more than 4096 characters"),
-        (request(datatype=LONG), "'datatype' has more than 4096 characters"),
         (request() + OUTPUT.SerializeToString(), "'name' has more than 4096 characters"),
         (request() + ID.SerializeToString(), "'id' has more than 4096 characters"),
     ],
@@ -315,11 +316,24 @@ def test_a_message_of_256_images_is_none_of_these() -> None:
         read_message(protobuf.parse(pb.ModelInferRequest, request(**parts)))
 
 
-async def test_contents_of_two_types_are_refused(channel: grpc.aio.Channel) -> None:
-    contents = {"uint_contents": [7], "int_contents": [8]}
-    message = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR | {"contents": contents}])
-    told = "input 'images' has contents of several types"
-    assert await ask(channel, message) == ("INVALID_ARGUMENT", told)
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"datatype": ""}, "unknown datatype ''"),
+        ({"datatype": "uint8"}, "unknown datatype 'uint8'"),
+        ({"contents": {"int_contents": [7]}}, "expected uint_contents, got int_contents"),
+        (
+            {"contents": {"uint_contents": [7], "bytes_contents": [b"7"]}},
+            "expected uint_contents, got bytes_contents",
+        ),
+    ],
+    ids=["none", "other", "in the wrong field", "in two fields"],
+)
+async def test_contents_must_be_of_the_datatype(
+    channel: grpc.aio.Channel, parts: dict[str, Any], told: str
+) -> None:
+    message = pb.ModelInferRequest(model_name="mnist", inputs=[TENSOR | parts])
+    assert await ask(channel, message) == ("INVALID_ARGUMENT", f"input 'images': {told}")
 
 
 @pytest.mark.parametrize("hang", [False, True], ids=["idle", "in a call"])
