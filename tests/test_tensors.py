@@ -132,10 +132,12 @@ def test_v2_refuses_a_second_input() -> None:
 
 
 def test_too_many_images_are_refused_before_they_are_looked_at() -> None:
+    assert len(read({"instances": [BLANK] * 8})) == len(read(v2_raw(bytes(6272), [8, 28, 28]))) == 8
     with pytest.raises(TooLarge, match="9 images in one request; the limit is 8"):
         read({"instances": ["nonsense"] * 9})
-    with pytest.raises(TooLarge):
-        read(v2_raw(b"", [10**12, 28, 28]))
+    for count in (9, 10**12):
+        with pytest.raises(TooLarge, match=f"{count} images"):
+            read(v2_raw(b"", [count, 28, 28]))
 
 
 def test_very_deep_nesting_is_refused() -> None:
