@@ -1,6 +1,8 @@
 """Frames and headers, as bytes: an independent implementation reads what we write."""
 
 import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from hpack import Decoder, Encoder, HeaderTuple, HPACKError, NeverIndexedHeaderTuple
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,14 @@ texts = st.text(PRINTABLE, max_size=12) | st.builds(
 
 def read(decoder: Decoder, written: bytes) -> list[tuple[str, str]]:
     return [(str(name), str(value)) for name, value in decoder.decode(written)]
+
+
+def test_numbers_are_those_of_the_standard() -> None:
+    """A client has its own; our tests have these."""
+    for names in (ErrorCodes, SettingCodes):
+        same = {each.name: each.value for each in names if hasattr(frames, each.name)}
+        assert same == {name: getattr(frames, name) for name in same}
+    assert (frames.LARGEST, frames.FIRST_WINDOW, frames.HIGHEST) == (16_384, 65_535, 2_147_483_647)
 
 
 @pytest.mark.parametrize("table", [4096, 0], ids=["usual", "none"])
@@ -128,6 +138,15 @@ def test_a_known_head_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> N
     first = heads.decode(b"\x82\x84")
     monkeypatch.setattr(Decoder, "decode", None)
     assert heads.decode(b"\x82\x84") is first
+
+
+def test_few_heads_are_remembered() -> None:
+    """Each may have 64 KB in memory."""
+    heads = Heads()
+    first = heads.decode(b"\x82")
+    for number in range(HEADS):
+        heads.decode(b"\x82" * (2 + number))
+    assert heads.decode(b"\x82") is not first
 
 
 def test_a_list_of_headers_is_read_up_to_the_limit() -> None:
