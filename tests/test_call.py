@@ -5,7 +5,9 @@ import gc
 import gzip
 import socket
 import struct
-from collections.abc import AsyncIterator
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import grpc
@@ -14,8 +16,10 @@ import pytest
 from serving import call as calling
 from serving import frames, http2
 from serving.call import PREFIX, Call, Headers, Method, Service
+from serving.errors import TooLarge
 from serving.frames import block, frame
 from serving.gate import BODIES
+from serving.inflate import inflate
 from serving.receiver import IDLE_FRAMES
 
 pytestmark = pytest.mark.anyio
@@ -165,11 +169,27 @@ async def test_a_message_is_as_long_as_it_says(served: Served, body: bytes, told
 
 
 @pytest.mark.parametrize("more", [0, 1])
-async def test_a_message_is_inflated_up_to_the_limit(served: Served, more: int) -> None:
-    message = gzip.compress(bytes(LIMIT + more))
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+async def test_a_message_is_inflated_up_to_the_limit(
+    served: Served, encoding: str, compress: Callable[[bytes], bytes], more: int
+) -> None:
+    message = compress(bytes(LIMIT + more))
     body = PREFIX.pack(1, len(message)) + message
-    answer = await reply(served, call(1, body, is_whole=True, encoding="gzip"))
-    assert (b"the message is over the limit" in answer) == bool(more)
+    answer = await reply(served, call(1, body, is_whole=True, encoding=encoding))
+    assert (b"the message is over the limit" if more else b"grpc-status\x010") in answer
+
+
+def test_no_more_is_inflated_than_the_limit() -> None:
+    bomb = gzip.compress(bytes(2**24))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            inflate(bomb, "gzip", most=1000)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 async def test_no_call_begins_while_too_many_are_in_hand(
