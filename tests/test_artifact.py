@@ -145,6 +145,12 @@ def test_files_that_are_not_listed_are_never_read(version: Path) -> None:
     artifact.load(version)
 
 
+def test_a_file_may_be_a_link_to_one(version: Path) -> None:
+    path = version / "model.pt2"
+    path.symlink_to(path.rename(version.parent / "elsewhere"))
+    artifact.load(version)
+
+
 @pytest.mark.usefixtures("nothing_is_loaded")
 @pytest.mark.parametrize(
     "name",
@@ -202,8 +208,38 @@ def test_what_the_predictor_cannot_serve_is_refused(version: Path, changes: dict
         artifact.load(version)
 
 
-def test_a_graph_must_do_what_is_declared(version: Path) -> None:
-    write(version, linear_graph(), labels=("0", "1"), outputs=outputs(2))
+@pytest.mark.parametrize(
+    ("size", "datatype", "value", "told"),
+    [
+        (2, torch.float32, 0, "declared are outputs"),
+        (10, torch.float64, 0, "declared are outputs"),
+        (10, torch.float32, math.inf, "of a blank picture it gives numbers that are not finite"),
+    ],
+    ids=["labels", "datatype", "infinite"],
+)
+def test_a_graph_must_do_what_is_declared(
+    version: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    datatype: torch.dtype,
+    value: float,
+    told: str,
+) -> None:
+    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        count = len(images)
+        return torch.full((count, size), value, dtype=datatype), torch.zeros(count).bool()
+
+    monkeypatch.setattr("predictor.graph.read_graph", lambda *_: graph)
+    with pytest.raises(ArtifactError, match=rf"model\.pt2 cannot be served: {told}"):
+        artifact.load(version)
+
+
+@pytest.mark.parametrize("fixed", [1, 3])
+def test_a_graph_must_take_any_number_of_images(
+    version: Path, monkeypatch: pytest.MonkeyPatch, fixed: int
+) -> None:
+    same = torch.zeros(fixed, 10), torch.zeros(fixed).bool()
+    monkeypatch.setattr("predictor.graph.read_graph", lambda *_: lambda _: same)
     with pytest.raises(ArtifactError, match=r"model\.pt2 cannot be served: declared are outputs"):
         artifact.load(version)
 
@@ -265,6 +301,7 @@ def test_each_key_is_needed_and_named_when_missing(version: Path, key: str) -> N
         ("threshold", math.nan),
         ("inputs", [{"name": "images", "datatype": "COMPLEX", "shape": [-1]}]),
         ("files", {"model.pt2": "0" * 63}),
+        ("files", {"model.pt2": "0" * 65}),
         ("files", {"model.pt2": "A" * 64}),
     ],
 )
