@@ -16,11 +16,11 @@ from prometheus_client import REGISTRY
 from serving import call as calling
 from serving import connection, protobuf
 from serving import grpc as served
-from serving.errors import LONGEST
+from serving.errors import LONGEST, InvalidInput
 from serving.gate import BODIES
 from serving.json import LONGEST_NAME, MOST_VALUES
 from serving.stream import Streams
-from serving.v2 import MOST_DIMENSIONS, read_message
+from serving.v2 import MOST_DIMENSIONS, MOST_TENSORS, read_message
 from tests import apps, programs
 from tests.echo import Echo
 
@@ -314,6 +314,31 @@ def test_a_message_of_256_images_is_none_of_these() -> None:
     files = {"datatype": "BYTES", "shape": [256], "contents": {"bytes_contents": [b"file"] * 256}}
     for parts in (numbers, files):
         read_message(protobuf.parse(pb.ModelInferRequest, request(**parts)))
+
+
+def test_a_message_at_the_limits_is_read() -> None:
+    tensor = {"name": LONG[1:], "datatype": "UINT8", "shape": SHAPE[1:]}
+    values = [MOST_VALUES - MOST_TENSORS + 1] + [1] * (MOST_TENSORS - 1)
+    inputs = [{**tensor, "contents": {"uint_contents": [7] * count}} for count in values]
+    outputs = [{"name": LONG[1:]}] * MOST_TENSORS
+    read_message(pb.ModelInferRequest(id=LONG[1:], inputs=inputs, outputs=outputs))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b"\x18" + b"\xff" * 9 + b"\x01",
+        b"\x35" + b"\xff" * 4,
+        b"\x39" + b"\xff" * 8,
+        b"\x42\xc8\x01" + b"\xff" * 200,
+    ],
+    ids=["INT64", "FP32", "FP64", "BYTES"],
+)
+def test_items_that_come_one_by_one_are_fields(item: bytes) -> None:
+    protobuf.parse(pb.InferTensorContents, item * protobuf.MOST_FIELDS)
+    beyond = item * (protobuf.MOST_FIELDS + 1)
+    with pytest.raises(InvalidInput, match="more than 1000 fields"):
+        protobuf.parse(pb.InferTensorContents, beyond + b"\xff" * 10)  # it reads no further
 
 
 @pytest.mark.parametrize(
