@@ -121,3 +121,19 @@ def test_a_histogram_that_is_none_is_refused(tmp_path: Path, counts: tuple[int, 
     versions.write(tmp_path, b"", reference=of_it)
     with pytest.raises(ArtifactError, match=r"reference.histograms.ink: .* expected 3 counts"):
         artifact.read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": 0},
+        {"digits": {"7": -1}},
+        {"histograms": {"ink": Histogram.model_construct(bounds=(0.5,), counts=(1, -1))}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_reference_of_no_images_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    of_it = runs.REFERENCE.model_copy(update=changes)
+    versions.write(tmp_path, b"", reference=of_it)
+    with pytest.raises(ArtifactError, match=rf"malformed: reference\.{next(iter(changes))}[.:]"):
+        artifact.read_metadata(tmp_path)
