@@ -50,7 +50,7 @@ def _count(kind: Descriptor, data: bytes, at: int, end: int) -> int:
             size, at = _varint(data, at)
             field = kind.fields_by_number.get(tag >> 3)
             if field and field.message_type:
-                fields += _count(field.message_type, data, at, min(at + size, end))
+                fields += _count(field.message_type, data, at, at + size)
             at += size
         else:
             raise InvalidInput(NO_MESSAGE)
