@@ -4,8 +4,11 @@ import copy
 import getpass
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -13,6 +16,7 @@ from unittest.mock import Mock
 import pytest
 import yaml
 
+import rollout.api
 from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
@@ -363,6 +367,38 @@ def test_an_api_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) 
     assert f"the API server at {server} does not answer" in capsys.readouterr().err
     with pytest.raises(Unreachable):
         API("mnist", server=server).service()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda api: api.service(),
+        lambda api: api.patch({}),
+        lambda api: api.record(),
+        lambda api: api.save(Record()),
+        lambda api: api.save(Record(version="1")),
+        lambda api: api.pods(),
+    ],
+    ids=["service", "patch", "record", "save a new one", "save", "pods"],
+)
+def test_an_api_server_that_never_answers_is_not_waited_for(
+    ask: Callable[[API], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent_server(monkeypatch) as api, pytest.raises(Unreachable, match="does not answer"):
+        ask(api)
+
+
+def test_an_event_that_is_never_answered_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with silent_server(monkeypatch) as api:
+        api.announce({"metadata": {"uid": "1"}}, "CanaryStarted", "a canary")
+
+
+@contextmanager
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[API]:
+    """An API server that accepts connections and reads nothing; it is waited for but shortly."""
+    monkeypatch.setattr(rollout.api, "TIMEOUT", rollout.api.TIMEOUT / 100)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield API("mnist", server=f"http://127.0.0.1:{listening.getsockname()[1]}")
 
 
 def test_what_is_not_read_is_no_stack_trace_and_what_a_file_lacks_no_error(tmp_path: Path) -> None:
