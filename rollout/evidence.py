@@ -111,7 +111,7 @@ class Evidence(BaseModel):
             return pod.counts if is_new else {}
         if pod.started != seen.started or _has_shrunk(pod, seen):
             return pod.counts
-        return {key: max(0, value - seen.counts.get(key, 0)) for key, value in pod.counts.items()}
+        return {key: value - seen.counts.get(key, 0) for key, value in pod.counts.items()}
 
     def steps(self) -> list[Step]:
         """Return the stages as ``rollout.decision`` needs them."""
