@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.data import HWD1000
 from tests.digits import NO_HWD1000, write_uploads
+from training.data import DataError
 from training.uploads import read_uploads
 
 
@@ -20,6 +21,30 @@ def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
             assert int(hashlib.sha256(upload.name.encode()).hexdigest(), 16) % 2 == half
             assert upload.content == (folder / upload.name).read_bytes()
             assert upload.label == (1, 4, 7)[int(upload.name[:-4]) % 3]
+
+
+def test_the_folder_of_an_upload_does_not_change_its_half(tmp_path: Path) -> None:
+    flat, nested = write_uploads(tmp_path / "flat"), write_uploads(tmp_path / "nested")
+    (nested / "more").mkdir()
+    lines = ["image,label"]
+    for index in range(24):
+        (nested / f"{index}.png").rename(nested / f"more/{index}.png")
+        lines.append(f"more/{index}.png,1")
+    (nested / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    for half in (0, 1):
+        names = [upload.name for upload in read_uploads(flat, half)]
+        assert [upload.name for upload in read_uploads(nested, half)] == [
+            f"more/{name}" for name in names
+        ]
+
+
+def test_what_a_label_or_a_name_says_to_a_terminal_is_not_repeated(tmp_path: Path) -> None:
+    name = "\x1b[2J.png"
+    (tmp_path / "labels.csv").write_text(f"image,label\n{name},{name}\n", encoding="utf-8")
+    half = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2
+    with pytest.raises(DataError, match="the label must be 0 to 9") as refused:
+        read_uploads(tmp_path, half)
+    assert str(refused.value).isprintable()
 
 
 def test_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
