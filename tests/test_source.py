@@ -1,6 +1,8 @@
 """Where the evidence is read: pods and Prometheus."""
 
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +45,7 @@ def pods(folder: Path, *ports: int) -> Iterator[API]:
         revision = Revision(f"mnist-predictor-{number:05}", {"spec": {"containers": [{}]}})
         args = ["--metrics_port=9092", f"--metrics_port={port}"] if port else []
         made = pod.describe("mnist", "predictor", revision, args)
+        made["spec"]["containers"].append({"name": "queue-proxy"})  # as Knative adds it
         objects.create(pod.path(revision.name), made, "test")
     with cluster.serve(objects, folder) as kubeconfig:
         content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
@@ -56,6 +59,18 @@ def test_each_pod_is_asked_at_its_port(tmp_path: Path) -> None:
     assert (found.started, found.counts["calls"], found.counts["slow"]) == (1.7e9, 10, 2)
 
 
+def test_a_reading_is_no_later_than_what_is_in_it(tmp_path: Path) -> None:
+    """Else a stage could begin with counters from before the split."""
+    answered = []
+
+    def page() -> str:
+        answered.append(time.time())
+        return PAGE
+
+    with serving(page) as port, pods(tmp_path, port) as api:
+        assert Pods(api).read(0.5).time <= answered[0]
+
+
 def test_a_pod_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
     closed = programs.free_port()
     with (
@@ -63,8 +78,43 @@ def test_a_pod_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
         serving(str, 503) as ill,
         serving(lambda: "<html>") as strange,
         serving(lambda: PAGE.replace("10.0", "NaN")) as senseless,
-        pods(tmp_path, port, closed, ill, strange, senseless) as api,
+        serving(lambda: "mnist_request_seconds_bucket 10.0\n") as unlabelled,
+        pods(tmp_path, port, closed, ill, strange, senseless, unlabelled) as api,
     ):
+        assert len(Pods(api).read(0.5).pods) == 1
+
+
+def test_a_pod_that_never_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "TIMEOUT", source.TIMEOUT / 10)
+    with (
+        serving(lambda: PAGE) as port,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pods(tmp_path, port, silent.getsockname()[1]) as api,
+    ):
+        assert len(Pods(api).read(0.5).pods) == 1
+
+
+def test_pods_are_asked_at_the_same_time(tmp_path: Path) -> None:
+    """Else a look would take as long as all those that do not answer are waited for."""
+    both = threading.Barrier(2, timeout=2)
+
+    def page() -> str:
+        both.wait()
+        return PAGE
+
+    with serving(page) as one, serving(page) as other, pods(tmp_path, one, other) as api:
+        assert len(Pods(api).read(0.5).pods) == 2
+
+
+def test_pods_are_not_asked_through_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda: PAGE) as port, pods(tmp_path, port) as api:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{programs.free_port()}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
         assert len(Pods(api).read(0.5).pods) == 1
 
 
