@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -124,6 +125,23 @@ def test_that_no_pod_answers_is_said(tmp_path: Path, other: int) -> None:
     with pods(tmp_path, port) as api, pytest.raises(NoEvidence) as error:
         Pods(api).read(0.5)
     assert ("give --prometheus" if port else "--metrics_port= among") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("2001:db8::1", r"such as http://\[2001:db8::1\]:1/metrics"),
+        (None, "no pod of mnist has"),
+    ],
+    ids=["of IPv6", "none yet"],
+)
+def test_a_pod_is_asked_at_the_address_it_has(
+    tmp_path: Path, address: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod, "LOOPBACK", address)
+    monkeypatch.setattr(source, "TIMEOUT", 0.1)
+    with pods(tmp_path, 1) as api, pytest.raises(NoEvidence, match=message):
+        Pods(api).read(0.5)
 
 
 def test_that_there_are_no_pods_is_no_error(tmp_path: Path) -> None:
@@ -248,6 +266,25 @@ def test_a_pod_that_is_ready_and_no_longer_scraped_has_not_gone(ready: str, coun
     assert evidence.steps()[0].canary.calls == counted
 
 
+def test_prometheus_is_asked_for_one_service_and_not_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of the same name may be in another namespace."""
+    asked = []
+
+    def post(client: httpx.Client, url: str, data: dict[str, str]) -> None:
+        asked.append((url, data["query"], client.timeout.read))
+        raise httpx.ConnectError("away")
+
+    monkeypatch.setattr(httpx.Client, "post", post)
+    with pytest.raises(NoEvidence):
+        Prometheus("http://prometheus/", "staging", "mnist").read(0.5)
+    ((url, query, timeout),) = asked
+    assert url == "http://prometheus/api/v1/query"
+    assert ',namespace="staging",job="mnist"}' in query
+    assert timeout
+
+
 def test_a_prometheus_that_is_away_is_said() -> None:
     with pytest.raises(NoEvidence, match="does not answer"):
         Prometheus(f"http://127.0.0.1:{programs.free_port()}", "mnist", "mnist").read(0.5)
@@ -259,12 +296,19 @@ def test_a_prometheus_that_is_away_is_said() -> None:
         None,
         [{}],
         [{"metric": {}, "values": []}],
+        [{"metric": [], "values": [[1000, "1"]]}],
         *[[calls("a", (1000, number))] for number in ("many", "NaN", "+Inf")],
     ],
 )
 def test_a_prometheus_that_answers_nonsense_is_said(result: Any) -> None:
     body = json.dumps({"data": {"result": result}})
     with serving(lambda: body) as port, pytest.raises(NoEvidence, match="does not answer"):
+        Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
+
+
+def test_an_error_of_prometheus_is_no_evidence_whatever_comes_with_it() -> None:
+    body = json.dumps({"data": {"result": [calls("a", (1000, 1))]}})
+    with serving(lambda: body, 503) as port, pytest.raises(NoEvidence, match="503"):
         Prometheus(f"http://127.0.0.1:{port}", "mnist", "mnist").read(0.5)
 
 
