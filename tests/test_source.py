@@ -327,3 +327,18 @@ def test_a_stage_begins_with_what_was_scraped_since(monkeypatch: pytest.MonkeyPa
     evidence = Evidence(slow=0.5)
     begin(Late(), evidence, LIVE)
     assert evidence.seen["a"].counts == {"calls": 200}
+
+
+def test_a_prometheus_that_scrapes_nothing_more_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stale:
+        readings = iter([Reading(0, {})] * 2)
+
+        def read(self, slow: float) -> Reading:
+            return next(self.readings)
+
+    monkeypatch.setattr(source, "RANGE", -1)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(NoEvidence, match="nothing has been scraped"):
+        begin(Stale(), Evidence(slow=0.5), LIVE)

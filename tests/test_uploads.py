@@ -8,7 +8,7 @@ import pytest
 from benchmarks.data import HWD1000
 from tests.digits import NO_HWD1000, write_uploads
 from training.data import DataError
-from training.uploads import read_uploads
+from training.uploads import read_rows, read_uploads
 
 
 def test_every_upload_is_in_one_half_by_its_name(tmp_path: Path) -> None:
@@ -38,13 +38,25 @@ def test_the_folder_of_an_upload_does_not_change_its_half(tmp_path: Path) -> Non
         ]
 
 
-def test_what_a_label_or_a_name_says_to_a_terminal_is_not_repeated(tmp_path: Path) -> None:
-    name = "\x1b[2J.png"
-    (tmp_path / "labels.csv").write_text(f"image,label\n{name},{name}\n", encoding="utf-8")
-    half = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2
+@pytest.mark.parametrize(
+    "text", ["\x1b[2J", "`code`", "<img>", "a | b", "x" * 200], ids=lambda text: repr(text[:6])
+)
+def test_what_a_label_or_a_name_says_to_who_shows_it_is_not_repeated(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "labels.csv").write_text(f"image,label\n{text},{text}\n", encoding="utf-8")
+    half = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 2
     with pytest.raises(DataError, match="the label must be 0 to 9") as refused:
         read_uploads(tmp_path, half)
     assert str(refused.value).isprintable()
+    assert text not in str(refused.value)
+
+
+def test_a_line_that_is_too_short_has_no_name(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("label,image\n7\n", encoding="utf-8")
+    (row,), fetch = read_rows(str(tmp_path))
+    with pytest.raises(DataError, match="expected a path"):
+        fetch(row.name)
 
 
 def test_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
