@@ -103,6 +103,15 @@ def test_the_seed_chooses_the_writers() -> None:
     assert len(choices) == 5
 
 
+def test_a_digest_is_of_images_and_labels() -> None:
+    images, labels = torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([3, 8])
+    digests = {
+        data.Digits("d", *each).digest
+        for each in ((images, labels), (images, labels.flip(0)), (images + 1, labels))
+    }
+    assert len(digests) == 3
+
+
 def test_a_file_that_is_not_the_published_one_is_named_with_both_digests(tmp_path: Path) -> None:
     (tmp_path / data.TEST_IMAGES).write_bytes(b"damaged")
     (tmp_path / data.TEST_LABELS).write_bytes(b"damaged")
