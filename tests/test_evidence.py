@@ -116,6 +116,13 @@ def test_other_revisions_are_left_out_and_lost_calls_are_the_transformers() -> N
     assert (step.lost, step.stable.calls, step.canary.calls) == (3, 0, 0)
 
 
+def test_lost_calls_add_up_over_the_looks() -> None:
+    evidence = begun(t=pod("any", component="transformer", lost=1))
+    for lost in (3, 7):
+        evidence.add({"t": pod("any", component="transformer", lost=lost)}, LIVE)
+    assert evidence.steps()[0].lost == 6
+
+
 def test_each_stage_has_its_own_split_and_all_of_them_are_kept() -> None:
     evidence = begun(b=pod("new"))
     evidence.add({"b": pod("new", calls=5, digit_7=4)}, LIVE)

@@ -15,17 +15,20 @@ from unittest.mock import Mock
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
 import rollout.api
 from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
+from rollout.cluster import MANAGER
 from rollout.errors import Conflict, Refused, Unreachable
 from rollout.record import LENGTH, Entry, Record, now, who
 from rollout.release import start
 from rollout.template import Version, describe, variables, with_image, with_version
 from standalone.objects import APIError, Objects
-from tests import cluster, programs
+from tests import cluster, programs, releases
 from tests.manifests import of_kind
 from tests.releases import PATH, World
 
@@ -98,6 +101,39 @@ def test_a_percent_of_100_is_no_canary(world: World, capsys: pytest.CaptureFixtu
 def test_another_service_of_the_namespace_has_a_record_of_its_own(world: World) -> None:
     assert world.start() == 0
     assert API("other", "default", server=world.server).record().release is None
+
+
+def test_a_service_of_the_same_name_in_another_namespace_is_another(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([f"--server={world.server}", "--namespace=other", "status"]) == 1
+    assert "not found" in capsys.readouterr().err
+
+
+def test_without_a_cluster_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "none")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", path)
+    assert command.main(["status"]) == 1
+    assert "no cluster is configured" in capsys.readouterr().err
+
+
+def test_what_a_release_writes_is_known_as_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among the managed fields of the service and of the record."""
+    managers = []
+
+    @web.middleware
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method in ("PATCH", "POST") and "/events" not in request.path:
+            managers.append(request.query.get("fieldManager"))
+        return await handler(request)
+
+    with releases.world(tmp_path, monkeypatch, note) as world:
+        assert world.start() == 0
+    assert set(managers) == {MANAGER}
 
 
 @pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
