@@ -160,3 +160,8 @@ def data(stream: int, body: bytes = b"", *, end: bool = True) -> bytes:
 def call(stream: int, body: bytes = b"body", path: str = "/") -> bytes:
     """A whole one."""
     return opened(stream, path) + data(stream, body)
+
+
+def window(stream: int, more: int) -> bytes:
+    """Room for ``more`` bytes in a stream, or in all if it is 0."""
+    return frame(frames.WINDOW, 0, stream, more.to_bytes(4))

@@ -24,6 +24,9 @@ from serving.receiver import IDLE_FRAMES
 
 pytestmark = pytest.mark.anyio
 
+SMALL = PREFIX.pack(0, 5) + b"small"
+"""A message with what goes before it."""
+
 LIMIT = 2**18
 ECHO = "/echo"
 SHOWN = 100
@@ -58,6 +61,15 @@ async def served() -> AsyncIterator[Served]:
     await server.start(listening)
     yield Served(service, let, *listening.getsockname())
     await server.stop(0)
+
+
+@pytest.fixture
+def refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """What calls are refused with; too many are refused only if somebody counts them."""
+    errors: list[Exception] = []
+    method = served.service.methods[ECHO]._replace(refused=errors.append)
+    monkeypatch.setattr(served.service, "methods", {ECHO: method})
+    return errors
 
 
 async def ask(served: Served, message: bytes) -> bytes:
@@ -146,12 +158,8 @@ async def test_what_is_no_call_gets_a_status_of_http(
     "content_type", ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"]
 )
 async def test_a_call_may_name_its_messages(served: Served, content_type: str) -> None:
-    body = PREFIX.pack(0, 5) + b"small"
-    answer = await reply(served, call(1, body, is_whole=True, **{"content-type": content_type}))
+    answer = await reply(served, call(1, SMALL, is_whole=True, **{"content-type": content_type}))
     assert b"small" in answer
-
-
-SMALL = PREFIX.pack(0, 5) + b"small"
 
 
 @pytest.mark.parametrize(
@@ -193,12 +201,9 @@ def test_no_more_is_inflated_than_the_limit() -> None:
 
 
 async def test_no_call_begins_while_too_many_are_in_hand(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: Served, refused: list[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told so before it sends its message."""
-    refused: list[Exception] = []
-    method = served.service.methods[ECHO]._replace(refused=refused.append)
-    monkeypatch.setattr(served.service, "methods", {ECHO: method})
     monkeypatch.setattr(served.service.in_hand, "_limit", 0)
     answer = await reply(served, call(1, SMALL[:5]))
     assert b"overloaded; try again later" in answer
@@ -212,16 +217,14 @@ DEADLINE = b"grpc-status\x014"
 @pytest.mark.parametrize("is_whole", [False, True], ids=["on its way", "in hand"])
 async def test_a_call_ends_at_its_deadline(served: Served, limit: str, is_whole: bool) -> None:
     served.let.clear()
-    body = PREFIX.pack(0, 5) + b"small"
-    answer = await reply(served, call(1, body, is_whole=is_whole, **{"grpc-timeout": limit}))
+    answer = await reply(served, call(1, SMALL, is_whole=is_whole, **{"grpc-timeout": limit}))
     assert DEADLINE in answer
     assert not served.service.in_hand.busy
 
 
 @pytest.mark.parametrize("limit", ["1H", "99999999M", "10S", "", "1", "S", "-1S", "1.5S", "x" * 99])
 async def test_a_call_whose_deadline_is_far_or_none_is_answered(served: Served, limit: str) -> None:
-    body = PREFIX.pack(0, 5) + b"small"
-    answer = await reply(served, call(1, body, is_whole=True, **{"grpc-timeout": limit}))
+    answer = await reply(served, call(1, SMALL, is_whole=True, **{"grpc-timeout": limit}))
     assert b"small" in answer
 
 
@@ -232,23 +235,16 @@ async def test_a_call_that_is_complete_has_more_time_than_its_message(
     monkeypatch.setattr(calling, "TIMEOUT", 0.1)
     served.let.clear()
     asyncio.get_running_loop().call_later(0.3, served.let.set)
-    body = PREFIX.pack(0, 5) + b"small"
-    answer = await reply(served, call(1, body, is_whole=True, **{"grpc-timeout": limit}))
+    answer = await reply(served, call(1, SMALL, is_whole=True, **{"grpc-timeout": limit}))
     assert b"small" in answer
 
 
-async def test_calls_count_when_they_are_complete(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_count_when_they_are_complete(served: Served, refused: list[Exception]) -> None:
     """However many have begun before."""
-    refused: list[Exception] = []
-    method = served.service.methods[ECHO]._replace(refused=refused.append)
-    monkeypatch.setattr(served.service, "methods", {ECHO: method})
     served.let.clear()
     _, writer = await asyncio.open_connection(served.host, served.port)
-    body = PREFIX.pack(0, 5) + b"small"
     streams = range(1, 25, 2)
-    rest = (frame(frames.DATA, frames.END_STREAM, stream, body) for stream in streams)
+    rest = (frame(frames.DATA, frames.END_STREAM, stream, SMALL) for stream in streams)
     writer.write(CONNECTED + b"".join([*(call(stream, b"") for stream in streams), *rest]))
     async with asyncio.timeout(5):
         while len(refused) + len(served.service.in_hand.busy) < len(streams):
@@ -346,7 +342,7 @@ async def test_what_is_still_sent_of_refused_messages_is_no_flood(served: Served
     """A gateway's connection has the calls of many: these would end with it."""
     long = PREFIX.pack(0, LIMIT + 1)
     pieces = frame(frames.DATA, 0, 1, b"x") * (2 * IDLE_FRAMES)
-    small = call(3, PREFIX.pack(0, 5) + b"small", is_whole=True)
+    small = call(3, SMALL, is_whole=True)
     answer = await reply(served, call(1, long) + pieces, small)
     assert b"the message is over the limit" in answer
     assert b"small" in answer
@@ -355,7 +351,7 @@ async def test_what_is_still_sent_of_refused_messages_is_no_flood(served: Served
 async def test_an_answer_that_is_not_read_keeps_no_headers(served: Served) -> None:
     _, writer = await asyncio.open_connection(served.host, served.port)
     no_room = frames.settings([(frames.INITIAL_WINDOW_SIZE, 0)])
-    small = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True, encoding="gzip")
+    small = call(1, SMALL, is_whole=True, encoding="gzip")
     writer.write(frames.PREFACE + no_room + small)
     gc.collect()
     while not (held := calls()):
@@ -369,7 +365,7 @@ async def test_an_answer_that_is_not_read_keeps_no_headers(served: Served) -> No
 async def test_a_call_that_is_given_up_is_freed_at_once(served: Served) -> None:
     served.let.clear()
     gc.collect()
-    whole = call(1, PREFIX.pack(0, 5) + b"small", is_whole=True)
+    whole = call(1, SMALL, is_whole=True)
     gc.disable()  # it is rare in the programs
     try:
         for goodbye in (b"", frames.reset(1, frames.CANCEL)):

@@ -29,7 +29,7 @@ from serving.frames import (
     frame,
 )
 from serving.receiver import IDLE_FRAMES, STREAMS
-from tests.http2 import Service, call, data, opened
+from tests.http2 import Service, call, data, opened, window
 
 pytestmark = pytest.mark.anyio
 
@@ -54,10 +54,6 @@ async def service() -> AsyncIterator[Service]:
 
 def setting(number: int, value: int) -> bytes:
     return frames.settings([(number, value)])
-
-
-def window(stream: int, more: int) -> bytes:
-    return frame(WINDOW, 0, stream, more.to_bytes(4))
 
 
 @pytest.mark.parametrize(

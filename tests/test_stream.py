@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from serving import connection, frames, receiver, stream
 from serving.frames import DATA, FIRST_WINDOW, HIGHEST, LARGEST, RST_STREAM, WINDOW, frame
 from tests.http2 import LARGEST as BODY
-from tests.http2 import Client, Echo, Service, call, data, opened
+from tests.http2 import Client, Echo, Service, call, data, opened, window
 
 pytestmark = pytest.mark.anyio
 
@@ -41,10 +41,6 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 async def service() -> AsyncIterator[Service]:
     async with Service().running() as running:
         yield running
-
-
-def window(stream: int, more: int) -> bytes:
-    return frame(WINDOW, 0, stream, more.to_bytes(4))
 
 
 def first_window(size: int) -> tuple[int, int]:
