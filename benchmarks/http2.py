@@ -38,9 +38,7 @@ async def ours(port: int) -> None:
     async def echo(message: bytes, _: Headers) -> tuple[bytes, str]:
         return message, "1"
 
-    service = Service(
-        {METHOD: Method(echo)}, version="1", max_calls=80, max_receive=2**20, max_send=2**20
-    )
+    service = Service({METHOD: Method(echo)}, version="1", max_calls=80, max_receive=2**20)
     server = http2.Server(service.call, largest=2**20)
     await server.start(socket.create_server(("127.0.0.1", port)))
     await asyncio.Event().wait()

@@ -75,7 +75,6 @@ class Service:
         version: str,
         max_calls: int,
         max_receive: int,
-        max_send: int,
     ) -> None:
         """Answer with ``methods``, by path.
 
@@ -84,12 +83,10 @@ class Service:
             version: of the model, for errors.
             max_calls: most calls in hand, not counting those on their way.
             max_receive: most bytes in a message.
-            max_send: most bytes in an answer.
         """
         self.methods = methods
         self.version = version
         self.max_receive = max_receive
-        self.max_send = max_send
         self.in_hand = InHand(max_calls)
         self.bodies = Bodies(max_receive + PREFIX.size)
         self.deadlines = Deadlines(Call.give_up)
@@ -200,8 +197,6 @@ class Call(Stream):
     async def _run(self, message: bytes) -> None:
         try:
             answer, version = await self._method.answer(message, self._head.fields)
-            if len(answer) > self._service.max_send:
-                raise TooLarge(f"the answer is over the limit of {self._service.max_send} bytes")
             answer = PREFIX.pack(0, len(answer)) + answer
             self.streams.answer(self, HEAD, answer, _succeeded(version) + _request_id())
         except ServingError as error:

@@ -19,7 +19,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from serving import access, http2, protobuf, v2
 from serving.call import Headers, Method, Service
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE
-from serving.errors import ServingError
+from serving.errors import ServingError, TooLarge
 from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
 from serving.rest import model_metadata, told
@@ -35,10 +35,11 @@ class Methods:
     Any caller could take the model away with these.
     """
 
-    def __init__(self, model: ServedModel, dataplane: DataPlane) -> None:
-        """Answer for ``model``."""
+    def __init__(self, model: ServedModel, dataplane: DataPlane, *, max_send: int) -> None:
+        """Answer for ``model``; an inference with at most ``max_send`` bytes."""
         self._model = model
         self._version = model.version or ""
+        self._max_send = max_send
         self._sdk = InferenceServicer(dataplane, None)
 
     def by_path(self) -> dict[str, Method]:
@@ -72,7 +73,10 @@ class Methods:
             self._model.check_served(request.model_name, request.model_version)
             answer = await self._model(v2.read_message(request), headers)
             version = answer.model_version
-            return _message(answer).SerializeToString(), version
+            message = _message(answer).SerializeToString()
+            if len(message) > self._max_send:
+                raise TooLarge(f"the answer is over the limit of {self._max_send} bytes")
+            return message, version
         except asyncio.CancelledError:
             status = CLIENT_GONE
             raise
@@ -148,11 +152,10 @@ async def start(
     Messages may have ``max_receive`` bytes, answers ``max_send``.
     """
     service = Service(
-        Methods(model, dataplane).by_path(),
+        Methods(model, dataplane, max_send=max_send).by_path(),
         version=model.version or "",
         max_calls=CONCURRENT,
         max_receive=max_receive,
-        max_send=max_send,
     )
     is_ipv6 = ":" in host
     family = socket.AF_INET6 if is_ipv6 else socket.AF_INET

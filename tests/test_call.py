@@ -53,9 +53,7 @@ async def served() -> AsyncIterator[Served]:
         await let.wait()
         return data[:SHOWN], "v1"
 
-    service = Service(
-        {ECHO: Method(echo)}, version="v1", max_calls=9, max_receive=LIMIT, max_send=LIMIT
-    )
+    service = Service({ECHO: Method(echo)}, version="v1", max_calls=9, max_receive=LIMIT)
     listening = socket.create_server(("127.0.0.1", 0))
     server = http2.Server(service.call, largest=service.bodies.largest)
     await server.start(listening)
@@ -283,16 +281,6 @@ async def test_the_oldest_of_too_many_calls_on_their_way_gives_way(
     assert [each.number for each in arriving] == [3, 5, 7]
     assert served.service.bodies.held == sum(each._head.size for each in arriving) > 0
     writer.close()
-
-
-async def test_an_answer_beyond_the_limit_is_refused(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(served.service, "max_send", 5)
-    assert await ask(served, b"small") == b"small"
-    monkeypatch.setattr(served.service, "max_send", 4)
-    with pytest.raises(grpc.aio.AioRpcError, match="the answer is over the limit of 4 bytes"):
-        await ask(served, b"small")
 
 
 async def test_a_client_that_vanishes_leaves_no_error(served: Served) -> None:

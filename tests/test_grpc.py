@@ -4,7 +4,7 @@ import asyncio
 import gc
 import gzip
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from serving import call as calling
 from serving import connection, protobuf
 from serving import grpc as served
-from serving.errors import LONGEST, InvalidInput
+from serving.errors import LONGEST, InvalidInput, TooLarge
 from serving.gate import BODIES
 from serving.json import LONGEST_NAME, MOST_VALUES
 from serving.stream import Streams
@@ -386,6 +386,19 @@ async def test_all_addresses_are_those_of_ipv4_too(echo: Echo) -> None:
         async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
             assert await ask(channel, GOOD) == ("OK", "")
     await server.stop(0)
+
+
+async def test_an_answer_beyond_the_limit_is_refused_and_counted_as_such(echo: Echo) -> None:
+    def infer(most: int) -> Awaitable[tuple[bytes, str]]:
+        methods = served.Methods(echo, apps.dataplane(echo), max_send=most).by_path()
+        return methods[INFER].answer(GOOD.SerializeToString(), {})
+
+    answer, _ = await infer(LIMIT)
+    assert await infer(len(answer)) == (answer, "7")
+    ok, invalid = counted("ok"), counted("invalid")
+    with pytest.raises(TooLarge, match=f"the answer is over the limit of {len(answer) - 1} bytes"):
+        await infer(len(answer) - 1)
+    assert (counted("ok"), counted("invalid")) == (ok, invalid + 1)
 
 
 async def test_a_message_does_not_repeat_all_that_was_sent(channel: grpc.aio.Channel) -> None:
