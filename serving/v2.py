@@ -95,7 +95,7 @@ def read_message(request: Any) -> InferRequest:
         _check_shape(tensor.name, tensor.shape)
         field = GRPC_CONTENT_DATATYPE_MAPPINGS.get(tensor.datatype)
         if field is None:
-            raise InvalidInput(f"input '{tensor.name}': unknown datatype '{tensor.datatype}'")
+            raise InvalidInput(f"input '{tensor.name}': cannot read datatype '{tensor.datatype}'")
         for found, values in tensor.contents.ListFields():
             if found.name != field:
                 raise InvalidInput(f"input '{tensor.name}': expected {field}, got {found.name}")

@@ -344,8 +344,8 @@ def test_items_that_come_one_by_one_are_fields(item: bytes) -> None:
 @pytest.mark.parametrize(
     ("parts", "told"),
     [
-        ({"datatype": ""}, "unknown datatype ''"),
-        ({"datatype": "uint8"}, "unknown datatype 'uint8'"),
+        ({"datatype": ""}, "cannot read datatype ''"),
+        ({"datatype": "FP16"}, "cannot read datatype 'FP16'"),
         ({"contents": {"int_contents": [7]}}, "expected uint_contents, got int_contents"),
         (
             {"contents": {"uint_contents": [7], "bytes_contents": [b"7"]}},
