@@ -124,6 +124,7 @@ class Server(ModelServer):  # type: ignore[misc]
             ssl_certfile=args.ssl_certfile,
             ssl_keyfile=args.ssl_keyfile,
         )
+        self.http_port = args.http_port  # over TLS the SDK takes 8443 for 8080
         self.dataplane = DataPlane(self.registered_models)
         self._args = args
 

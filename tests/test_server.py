@@ -10,7 +10,7 @@ from kserve import InferInput
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving.server import RESTServer, parser
+from serving.server import RESTServer, Server, parser
 from serving.v2 import raw_data
 
 
@@ -57,3 +57,8 @@ def test_the_flags_are_kserves_and_have_our_defaults() -> None:
     args = flags.parse_args([])
     assert (args.host, args.model_name, args.workers) == ("127.0.0.1", "mnist", 1)
     assert (args.predictor_protocol, args.predictor_request_timeout_seconds) == ("v2", 10)
+
+
+def test_the_port_over_tls_is_that_of_the_flag() -> None:
+    flags = ["--http_port=8080", "--ssl_certfile=cert.pem", "--ssl_keyfile=key.pem"]
+    assert Server(parser("predictor", "", "").parse_args(flags)).http_port == 8080
