@@ -10,11 +10,10 @@ same room. Each is in memory up to three times: as it came, its tensors, and the
 
 
 class Gate:
-    """Admits images, or bytes, up to a limit; they count until their work is done."""
+    """Admits images up to a limit; they count until their work is done."""
 
-    def __init__(self, limit: int, unit: str = "images") -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._unit = unit
         self.inside = 0
         """How many are admitted whose work is not done."""
 
@@ -26,7 +25,7 @@ class Gate:
                 limit is admitted when nothing else is inside.
         """
         if self.inside and self.inside + count > self._limit:
-            raise Overloaded(f"{self.inside} {self._unit} are waiting already; try again later")
+            raise Overloaded(f"{self.inside} images are waiting already; try again later")
         self.inside += count
         return _Admitted(self, count)
 
