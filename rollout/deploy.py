@@ -162,5 +162,6 @@ def _only(objects: list[Object], kind: str, name: str | None = None) -> Object:
         if each["kind"] == kind and (name is None or each["metadata"]["name"] == name)
     ]
     if len(found) != 1:
-        raise ValueError(f"the overlay must render one {kind} {name or ''}, found {len(found)}")
+        wanted = f"{kind} {name}" if name else kind
+        raise ValueError(f"the overlay must render one {wanted}, found {len(found)}")
     return found[0]

@@ -378,6 +378,11 @@ def test_what_is_no_overlay_is_refused(world: World, path: str, message: str) ->
     assert message in done.stderr
 
 
+def test_an_overlay_without_a_service_is_refused() -> None:
+    with pytest.raises(ValueError, match="must render one InferenceService, found 0"):
+        deploy.service([])
+
+
 def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ClusterError, match="there is no kubectl"):
