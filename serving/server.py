@@ -211,7 +211,13 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
             ssl_keyfile=server.ssl_keyfile,
         )
         self.config.host = args.host  # the SDK's is 0.0.0.0
-        self._socket = self.config.bind_socket()
+        try:
+            self._socket = self.config.bind_socket()
+        except SystemExit:  # uvicorn has logged why
+            sys.exit(
+                f"cannot listen on {args.host}:{server.http_port} for REST; choose another port"
+                " with --http_port"
+            )
         self._socket.setblocking(False)
         self._listener = Listener(self._socket)
         self.config.proxy_headers = False  # the client's address is not used

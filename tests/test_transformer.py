@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,15 @@ def test_flags_that_cannot_work_end_the_start(
     with programs.program("transformer", tmp_path, *flags) as running:
         assert running.process.wait(60) in (1, 2)
         assert message in running.output()
+
+
+def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        programs.program(
+            "transformer", tmp_path, "--predictor_host=x", http_port=taken.getsockname()[1]
+        ) as running,
+    ):
+        assert running.process.wait(60) == 1
+        assert "choose another port with --http_port" in running.output()
+        assert "Traceback" not in running.output()
