@@ -43,6 +43,11 @@ UNUSED = {
     "max_asyncio_workers", "max_threads", "protocol",
 }  # fmt: skip
 """KServe's flags that have no effect here; its controller may pass them all the same."""
+HELP = {
+    "workers": "Must be 1, since requests share batches.",
+    "predictor_request_retries": "How often a call is repeated when the connection fails.",
+}
+"""Instead of what KServe says of these flags, which is not so here."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -65,6 +70,7 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
         predictor_request_retries=1,
     )
     for action in flags._actions:
+        action.help = HELP.get(action.dest, action.help)
         if action.dest in UNUSED:
             action.help = argparse.SUPPRESS
     flags.add_argument(

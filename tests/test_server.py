@@ -59,6 +59,13 @@ def test_the_flags_are_kserves_and_have_our_defaults() -> None:
     assert (args.predictor_protocol, args.predictor_request_timeout_seconds) == ("v2", 10)
 
 
+def test_the_help_is_of_what_is_done_here() -> None:
+    text = " ".join(parser("predictor", "", "").format_help().split())
+    assert "--workers WORKERS Must be 1" in text
+    assert "when the connection fails. (default: 1)" in text
+    assert "Defaults to" not in text
+
+
 def test_the_port_over_tls_is_that_of_the_flag() -> None:
     flags = ["--http_port=8080", "--ssl_certfile=cert.pem", "--ssl_keyfile=key.pem"]
     assert Server(parser("predictor", "", "").parse_args(flags)).http_port == 8080
