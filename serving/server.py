@@ -155,6 +155,10 @@ class Server(ModelServer):  # type: ignore[misc]
     async def _serve_model(self, model: ServedModel, app: App) -> None:
         if self._args.metrics_port:
             metrics.serve(self._args.host, self._args.metrics_port)
+        try:
+            tls = grpc.tls(self.ssl_certfile, self.ssl_keyfile)
+        except OSError as error:
+            sys.exit(f"--ssl_certfile={self.ssl_certfile} or its key cannot be used: {error}")
         rest = RESTServer(self, app, self._args)
         grpc_server = None
         if self.enable_grpc:
@@ -165,7 +169,7 @@ class Server(ModelServer):  # type: ignore[misc]
                 port=self.grpc_port,
                 max_receive=self._args.grpc_max_receive_message_length,
                 max_send=self._args.grpc_max_send_message_length,
-                ssl=grpc.tls(self.ssl_certfile, self.ssl_keyfile),
+                ssl=tls,
             )
         log.info("%s, version %s", model.name, model.version or "of the predictor")
         # uvicorn handles the signals: it stops listening, lets requests finish, then raises them

@@ -197,6 +197,7 @@ async def test_readiness_can_include_the_predictors(tmp_path: Path, protocol: st
         (["--predictor_host=x", "--predictor_protocol=v1"], "v2 or grpc-v2"),
         (["--predictor_host=x", "--workers=2"], "--workers"),
         (["--predictor_host=x", "--max_calls=0"], "at least 1"),
+        (["--predictor_host=x", "--ssl_certfile=nowhere.pem"], "--ssl_certfile=nowhere.pem"),
     ],
 )
 def test_flags_that_cannot_work_end_the_start(
@@ -205,6 +206,7 @@ def test_flags_that_cannot_work_end_the_start(
     with programs.program("transformer", tmp_path, *flags) as running:
         assert running.process.wait(60) in (1, 2)
         assert message in running.output()
+        assert "Traceback" not in running.output()
 
 
 def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
