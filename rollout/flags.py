@@ -1,6 +1,7 @@
 """The command line of ``python -m rollout``."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -212,7 +213,10 @@ def shares(text: str) -> tuple[int, ...]:
 
 def ascending(text: str) -> tuple[int, ...]:
     """Parse the steps of a plan: percentages that ascend to 100."""
-    found = tuple(int(each) for each in text.split(","))
+    try:
+        found = tuple(int(each) for each in text.split(","))
+    except ValueError:
+        found = ()
     if len(found) < 2 or found[0] < 1 or found[-1] != 100 or list(found) != sorted(set(found)):
         raise argparse.ArgumentTypeError("must ascend to 100, such as 5,25,100")
     return found
@@ -244,7 +248,7 @@ def probability(text: str) -> float:
 
 def labels(text: str) -> Labels:
     """Parse ``STABLE:CANARY``: how many labelled disagreements each version got right."""
-    stable, canary = (int(each) for each in text.split(":"))
-    if stable < 0 or canary < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return Labels(stable, canary)
+    counts = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
+    if not counts:
+        raise argparse.ArgumentTypeError("must be two counts, such as 12:7")
+    return Labels(int(counts[1]), int(counts[2]))

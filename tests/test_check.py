@@ -123,31 +123,40 @@ def test_a_dry_run_of_what_would_be_taken_back_prints_that(
     assert 'value: "1"' in printed or "value: '1'" in printed
 
 
+ASCEND = "must ascend to 100, such as 5,25,100"
+COUNTS = "must be two counts, such as 12:7"
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("flag", "message"),
     [
-        ("--steps=10,5,100",),
-        ("--steps=10,50",),
-        ("--steps=100",),
-        ("--steps=0,100",),
-        ("--steps=10,10,100",),
-        ("--steps=a",),
-        ("--pause-at=0",),
-        ("--alpha=0",),
-        ("--alpha=1",),
-        ("--warm-up=-1",),
-        ("--warm-up=nan",),
-        ("--slow=0.3",),
-        ("--labels=3",),
-        ("--labels=5:-1",),
-        ("--minimum=-1",),
-        ("--timeout=-1",),
+        ("--steps=10,5,100", ASCEND),
+        ("--steps=10,50", ASCEND),
+        ("--steps=100", ASCEND),
+        ("--steps=0,100", ASCEND),
+        ("--steps=10,10,100", ASCEND),
+        ("--steps=10,x,100", ASCEND),
+        ("--pause-at=0", "must be 1 to 99"),
+        ("--alpha=0", "must be between 0 and 1"),
+        ("--alpha=1", "must be between 0 and 1"),
+        ("--warm-up=-1", "must be at least 0"),
+        ("--warm-up=nan", "must be at least 0"),
+        ("--slow=0.3", "invalid choice: 0.3"),
+        ("--labels=3", COUNTS),
+        ("--labels=5:-1", COUNTS),
+        ("--labels=1:2:3", COUNTS),
+        ("--minimum=-1", "must be at least 0"),
+        ("--timeout=-1", "must be at least 0"),
     ],
 )
-def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
+def test_flags_that_make_no_sense_are_refused(
+    flag: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as refusal:
-        command.main(["run", "2", *flags])
+        command.main(["run", "2", flag])
     assert refusal.value.code == 2
+    told = capsys.readouterr().err
+    assert f"argument {flag.partition('=')[0]}: {message}" in told
 
 
 @pytest.mark.parametrize("percent", [0, 100])
