@@ -98,7 +98,7 @@ def read_metadata(directory: Path, *, digest: str | None = None) -> Metadata:
     return metadata
 
 
-def verify(directory: Path, *, digest: str | None = None) -> tuple[Metadata, dict[str, bytes]]:
+def verify(directory: Path, *, digest: str | None) -> tuple[Metadata, dict[str, bytes]]:
     """Read ``model.json`` and all files that it lists, and check that none has changed.
 
     Args:
