@@ -65,6 +65,14 @@ def test_each_label_has_its_own_and_shows_before_its_first_value() -> None:
     assert b'x_count{stage="call"} 0.0' in page
 
 
+def test_what_nobody_reads_does_not_fill_the_memory() -> None:
+    ours, read = made(Counter)
+    for _ in range(3 * NOTED + 7):
+        ours.inc()
+        assert len(ours._noted) < NOTED
+    assert f"x_total {3.0 * NOTED + 7}".encode() in read()
+
+
 @pytest.mark.parametrize(
     ("kind", "note", "shown"),
     [
