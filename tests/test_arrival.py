@@ -61,6 +61,13 @@ async def test_a_head_is_read_up_to_the_limit(service: Service, over: int) -> No
         assert status == (431 if over else 200)
 
 
+async def test_heads_that_are_complete_do_not_count_together(service: Service) -> None:
+    client = await service.connect()
+    large = GET[:-2] + b"X: " + b"x" * (LONGEST_HEAD // 2) + b"\r\n\r\n"
+    for _ in range(3):
+        assert await client.ask(large[:9], large[9:]) == (200, b"/a ")
+
+
 async def test_more_headers_than_the_limit_are_refused(service: Service) -> None:
     field = b"a: b\r\n"
     client = await service.connect()
@@ -123,6 +130,23 @@ async def test_a_head_that_does_not_end_is_given_up(
         status, body = await client.ask(GET[:12], GET[12:-2])
         assert (status, "complete" in json.loads(body)["error"]) == (408, True)
         assert await client.is_closed()
+
+
+@pytest.mark.parametrize("begun", [GET[:-2], post(bytes(1000))[:-1000]], ids=["head", "body"])
+async def test_who_goes_on_sending_little_by_little_is_given_up(
+    service: Service, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(arrival, "TIMEOUT", 0.2)
+    client = await service.connect()
+    client.writer.write(begun)
+    answer = asyncio.create_task(client.answer())
+    for _ in range(100):
+        if answer.done():
+            break
+        client.writer.write(b"x")
+        await asyncio.sleep(0.02)
+    assert answer.done()
+    assert (await answer)[0] == 408
 
 
 @pytest.mark.parametrize("most", [1, 0], ids=["read", "refused"])
