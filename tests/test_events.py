@@ -46,7 +46,7 @@ async def test_a_cloudevent_is_answered_by_one_in_the_same_mode(
 async def test_structured_mode_is_told_by_the_media_type_whatever_its_case_and_parameters(
     echo_client: httpx.AsyncClient,
 ) -> None:
-    headers = {"content-type": "application/CloudEvents+JSON; charset=utf-8"}
+    headers = {"content-type": "application/CloudEvents+JSON ; charset=utf-8"}
     content = structured(correlationid="order 9", data={"a": 1})
     answer = await echo_client.post(V1, content=content, headers=headers)
     assert answer.headers["content-type"].startswith("application/cloudevents+json")
@@ -108,6 +108,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
         (dispatched(), PNG, PNG),
         (dispatched(**{"content-type": "image/png"}), PNG, PNG),
         (dispatched(**{"content-type": "application/octet-stream"}), PNG, PNG),
+        (dispatched(**{"content-type": "image/png"}), b"{}", b"{}"),
+        (dispatched(**{"my-subject": "none of the event's"}), PNG, PNG),
         (dispatched(), b'{"instances": [1, 2]}', {"instances": [1, 2]}),
         (dispatched(**{"content-type": "application/json"}), b'{"a": 1}', {"a": 1}),
         (dispatched(**{"content-type": "application/json; charset=utf-8"}), b"[1]", [1]),

@@ -56,7 +56,8 @@ def spoilt(value: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "payload", [None, [], "x", b"\x89PNG", {}, {"instances": []}, {"instances": {}}, {"x": [BLANK]}]
+    "payload",
+    [None, [], "x", b"\x89PNG", {}, *({"instances": no} for no in ([], {}, 7)), {"x": [BLANK]}],
 )
 def test_v1_without_instances_is_refused(payload: Any) -> None:
     with pytest.raises(InvalidInput, match="instances"):
