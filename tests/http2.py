@@ -49,10 +49,10 @@ class Echo(Stream):
 class Service:
     """A server, and the calls that it has taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = LARGEST) -> None:
         self.calls: list[Echo] = []
         self.heads: list[Head] = []
-        self.server = Server(self._make, largest=LARGEST)
+        self.server = Server(self._make, largest=largest)
         self._clients: list[asyncio.StreamWriter] = []
 
     def _make(self, streams: Streams, number: int, head: Head) -> Echo:

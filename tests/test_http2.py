@@ -115,6 +115,13 @@ async def test_a_server_without_connections_stops(service: Service) -> None:
         await service.dial()
 
 
+async def test_bodies_may_be_larger_than_any_window() -> None:
+    async with Service(largest=2**40).running() as service:
+        client = await service.connect()
+        client.send(call(1))
+        assert await client.echoed(1) == b"body"
+
+
 async def test_all_of_many_connections_end(service: Service) -> None:
     """Idle ones, such as have said nothing or half a frame, and ones in the middle of a call."""
     sent = [b"", opened(1, "/held", end=True), opened(1), opened(1)[:-1], opened(1)[:5]]
