@@ -115,6 +115,7 @@ async def test_a_body_of_too_many_chunks_is_refused(
         status, body = await client.ask(begun + chunk * 4)
         assert status == (413 if most else 429)
         assert not most or "chunks" in json.loads(body)["error"]
+        assert not most or "\r\nconnection: close\r\n" in client.head
         assert await client.is_closed()
         assert await (await service.connect()).ask(GET) == (200, b"/a ")
 
@@ -147,6 +148,7 @@ async def test_who_goes_on_sending_little_by_little_is_given_up(
         await asyncio.sleep(0.02)
     assert answer.done()
     assert (await answer)[0] == 408
+    assert "\r\nconnection: close\r\n" in client.head
 
 
 @pytest.mark.parametrize("most", [1, 0], ids=["read", "refused"])
