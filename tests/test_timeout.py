@@ -65,14 +65,14 @@ async def test_it_counts_from_the_last_beginning(
 
 
 async def test_a_later_beginning_has_its_own_time_and_no_more(expired: Expired) -> None:
-    limit = Timeout(expired.loop, 0.5, expired)
+    limit = Timeout(expired.loop, 1, expired)
     limit.begin()
     await asyncio.sleep(0.05)
     limit.begin()
     began = expired.loop.time()
     while not expired.times:
         await asyncio.sleep(SECONDS / 10)
-    assert expired.at - began < 0.75, "nearly twice as long if the timer begins anew"
+    assert expired.at - began < 1.5, "nearly twice as long if the timer begins anew"
 
 
 async def test_it_can_expire_again(limit: Timeout, expired: Expired) -> None:
