@@ -20,6 +20,8 @@ from rollout.template import Object
 
 TIMEOUT = 10
 """Seconds to wait for an answer of the API server."""
+RETRIES = urllib3.Retry(3, read=0)
+"""For connections. What was sent is not sent again, so a silent server costs ``TIMEOUT`` once."""
 ATTEMPTS = 5
 """Tries per change: others, above all the controller, change the same objects."""
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
@@ -186,17 +188,20 @@ class _NotFound(ClusterError):
 
 def _connect(context: str | None, server: str | None) -> tuple[client.ApiClient, str]:
     """Return a client and its default namespace."""
+    configuration = client.Configuration(retries=RETRIES)
     if server:
-        return client.ApiClient(client.Configuration(host=server.rstrip("/"))), "default"
+        configuration.host = server.rstrip("/")
+        return client.ApiClient(configuration), "default"
     if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-        configuration = client.Configuration()
         kubernetes.config.load_incluster_config(  # type: ignore[no-untyped-call]
             client_configuration=configuration
         )
         return client.ApiClient(configuration), INSIDE.read_text(encoding="utf-8").strip()
     contexts, active = kubernetes.config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
     chosen = next((each for each in contexts if each["name"] == context), active)
-    made = kubernetes.config.new_client_from_config(context=context)  # type: ignore[no-untyped-call]
+    made = kubernetes.config.new_client_from_config(  # type: ignore[no-untyped-call]
+        context=context, client_configuration=configuration
+    )
     return made, chosen["context"].get("namespace", "default")
 
 

@@ -98,6 +98,17 @@ def version(component: Object) -> str:
     return str(env.get("MODEL_VERSION", ""))
 
 
+def kubeconfig(port: int) -> str:
+    """A kubeconfig for the server at ``port`` of loopback."""
+    server = {"server": f"http://127.0.0.1:{port}"}
+    content = {
+        "clusters": [{"name": "c", "cluster": server}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
+        "current-context": "c",
+    }
+    return yaml.safe_dump(content)
+
+
 @contextmanager
 def serve(objects: Objects, folder: Path, *middlewares: Middleware) -> Iterator[Path]:
     """Serve ``objects`` on loopback until the end of the block; yields a kubeconfig's path."""
@@ -115,15 +126,9 @@ def serve(objects: Objects, folder: Path, *middlewares: Middleware) -> Iterator[
 
     runner, port = asyncio.run_coroutine_threadsafe(start(), loop).result()
     try:
-        kubeconfig = folder / "kubeconfig"
-        server = {"server": f"http://127.0.0.1:{port}"}
-        content = {
-            "clusters": [{"name": "c", "cluster": server}],
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
-            "current-context": "c",
-        }
-        kubeconfig.write_text(yaml.safe_dump(content), encoding="utf-8")
-        yield kubeconfig
+        path = folder / "kubeconfig"
+        path.write_text(kubeconfig(port), encoding="utf-8")
+        yield path
     finally:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
         loop.call_soon_threadsafe(loop.stop)

@@ -1,6 +1,7 @@
 """A service with a controller behind it, and the command that releases its versions."""
 
 import random
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from aiohttp.typedefs import Middleware
 
+import rollout.api
 from rollout import __main__ as command
 from rollout import release
 from rollout.api import API, SERVICE_LABEL
@@ -221,3 +223,18 @@ def serving(page: Callable[[], str], status: int = 200) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def silent(patch: pytest.MonkeyPatch) -> Iterator[int]:
+    """An API server that accepts connections and reads nothing; it is asked once, and shortly.
+
+    Yields its port.
+    """
+    patch.setattr(rollout.api, "TIMEOUT", rollout.api.TIMEOUT / 100)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+        listening.setblocking(False)
+        listening.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listening.accept()

@@ -16,6 +16,8 @@ from kubernetes.config import incluster_config
 
 import rollout.api
 from rollout.api import API
+from rollout.errors import Unreachable
+from tests import releases
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl on the PATH")
 
@@ -82,3 +84,13 @@ def test_it_shows_the_next_token_when_there_is_one(
     monkeypatch.setattr(incluster_config, "datetime", later)
     api.service()
     assert [token for _, token in asked] == ["bearer first", "bearer second"]
+
+
+def test_a_server_that_never_answers_is_not_waited_for(
+    asked: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in the handshake."""
+    with releases.silent(monkeypatch) as port:
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+        with pytest.raises(Unreachable, match="does not answer"):
+            API("mnist").service()

@@ -4,11 +4,9 @@ import copy
 import getpass
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,7 +16,6 @@ import yaml
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-import rollout.api
 from rollout import __main__ as command
 from rollout import canary
 from rollout.api import API
@@ -420,21 +417,25 @@ def test_an_api_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) 
 def test_an_api_server_that_never_answers_is_not_waited_for(
     ask: Callable[[API], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with silent_server(monkeypatch) as api, pytest.raises(Unreachable, match="does not answer"):
-        ask(api)
+    with releases.silent(monkeypatch) as port, pytest.raises(Unreachable, match="does not answer"):
+        ask(API("mnist", server=f"http://127.0.0.1:{port}"))
 
 
 def test_an_event_that_is_never_answered_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    with silent_server(monkeypatch) as api:
+    with releases.silent(monkeypatch) as port:
+        api = API("mnist", server=f"http://127.0.0.1:{port}")
         api.announce({"metadata": {"uid": "1"}}, "CanaryStarted", "a canary")
 
 
-@contextmanager
-def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[API]:
-    """An API server that accepts connections and reads nothing; it is waited for but shortly."""
-    monkeypatch.setattr(rollout.api, "TIMEOUT", rollout.api.TIMEOUT / 100)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield API("mnist", server=f"http://127.0.0.1:{listening.getsockname()[1]}")
+def test_an_api_server_of_the_kubeconfig_that_never_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kubeconfig"
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    with releases.silent(monkeypatch) as port:
+        path.write_text(cluster.kubeconfig(port), encoding="utf-8")
+        assert command.main(["status"]) == 1
+    assert "does not answer" in capsys.readouterr().err
 
 
 def test_what_is_not_read_is_no_stack_trace_and_what_a_file_lacks_no_error(tmp_path: Path) -> None:
