@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import pytest
+import yaml
 
 from rollout import __main__ as command
 from rollout import canary, progress, release
@@ -13,7 +14,7 @@ from rollout.api import API
 from rollout.errors import Conflict, Unreachable
 from rollout.evidence import Counts
 from rollout.source import Reading
-from tests import releases
+from tests import cluster, releases
 from tests.manifests import of_kind
 from tests.releases import Traffic, World
 
@@ -47,9 +48,10 @@ def test_a_healthy_canary_goes_up_the_steps_and_is_promoted(
     assert [(each["action"], each["percent"]) for each in told] == [
         ("started", 10), ("advanced", 50), ("promoted", 100),
     ]  # fmt: skip
-    assert [line.split()[:2] for line in told[-1]["evidence"]] == [
-        ["healthy", name] for name in ("split", "failed", "slow", "unsure", "digits", "sample")
-    ]
+    for ended in told[1:]:
+        assert [line.split()[:2] for line in ended["evidence"]] == [
+            ["healthy", name] for name in ("split", "failed", "slow", "unsure", "digits", "sample")
+        ]
     events = [each["reason"] for each in of_kind(world.api.list(), "Event")]
     assert events == ["CanaryStarted", "CanaryAdvanced", "CanaryPromoted"]
 
@@ -96,11 +98,21 @@ def test_how_sure_it_must_be_is_said_by_alpha(world: World, traffic: Traffic) ->
 
 
 @pytest.mark.parametrize("flag", ["--warm-up=1", "--step-time=2"])
-def test_each_step_takes_its_time(world: World, traffic: Traffic, flag: str) -> None:
-    """The beginning of a step is recorded in whole seconds."""
-    begun = time.monotonic()
+def test_each_step_takes_its_time(
+    world: World, traffic: Traffic, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beginning of a step is recorded in whole seconds. Between two looks its traffic moves."""
+    sleep, at_50 = time.sleep, []
+
+    def moving(seconds: float) -> None:
+        sleep(seconds)
+        world.look()
+        if percent(world) == 50:
+            at_50.append(time.monotonic())
+
+    monkeypatch.setattr(time, "sleep", moving)
     assert world.run("run", "2", *STEPS, *QUICK, flag) == 0
-    assert time.monotonic() - begun >= 2  # of two steps
+    assert time.monotonic() - at_50[0] >= 1
 
 
 def test_a_split_that_does_not_move_is_no_fault_of_the_canarys(
@@ -136,7 +148,10 @@ def test_without_traffic_it_stays_where_it_is(
     assert run(world, "2", "--max-time=0.3") == command.INCONCLUSIVE
     assert "no traffic: no evidence" in capsys.readouterr().err
     assert percent(world) == 10
-    assert history(world, capsys)[-1]["action"] == "held"
+    last = history(world, capsys)[-1]
+    assert (last["action"], len(last["evidence"])) == ("held", 6)
+    event = of_kind(world.api.list(), "Event")[-1]
+    assert (event["reason"], event["type"]) == ("CanaryHeld", "Warning")
 
 
 def test_without_a_source_it_stays_where_it_is(
@@ -246,7 +261,8 @@ def test_a_promotion_that_could_not_be_noted_is_not_said_to_be_by_others(
     monkeypatch.setattr(API, "update", away)
     assert run(world) == 0
     assert "promoted, nobody has noted by whom: version 2" in capsys.readouterr().err
-    assert history(world, capsys)[-1]["reason"] == "nobody has noted by whom"
+    last = history(world, capsys)[-1]
+    assert (last["percent"], last["reason"]) == (100, "nobody has noted by whom")
 
 
 def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
@@ -267,6 +283,28 @@ def test_an_api_server_that_stays_away_ends_it_and_the_state_is_said(
     assert world.run("run", "2", *STEPS, *QUICK, "--timeout=0") == 1
     message = "The canary stays as it is; run again to go on with it"
     assert message in capsys.readouterr().err
+
+
+def test_what_has_gone_well_in_between_has_its_time_again(
+    world: World, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traffic that moves, and an API server that is away."""
+    ours, read = API.service, traffic.read
+
+    def away(api: API) -> Any:
+        monkeypatch.setattr(API, "service", ours)
+        raise Unreachable("the API server does not answer")
+
+    def later(slow: float) -> Reading:
+        if percent(world) == 50 and traffic.read is not read:
+            traffic.read = read  # type: ignore[method-assign]
+            time.sleep(2.1)
+            monkeypatch.setattr(API, "service", away)
+        return read(slow)
+
+    traffic.read = later  # type: ignore[method-assign]
+    flags = ("--steps=10,50,80,100", "--timeout=2")
+    assert world.run("run", "2", *STEPS, *QUICK, *flags) == 0
 
 
 STABLE, CANARY = "mnist-predictor-00001", "mnist-predictor-00002"
@@ -374,6 +412,30 @@ def test_what_one_revision_did_does_not_promote_another(
     assert percent(world) == 10
     assert world.run("abort") == 0
     assert world.api.traffic[-1] == {"1": 100}
+
+
+def test_a_canary_that_somebody_changes_and_that_does_not_get_ready_is_taken_back(
+    world: World, traffic: Traffic
+) -> None:
+    assert world.start() == 0
+    world.api.never_ready.add("3")
+    containers = world.service["spec"]["predictor"]["containers"]
+    containers[0]["env"][0]["value"] = "3"
+    world.patch(containers=containers)
+    assert world.run("run", *STEPS, *QUICK, "--timeout=1") == command.ROLLED_BACK
+    assert world.api.traffic[-1] == {"1": 100}
+
+
+def test_what_is_not_ready_and_was_never_a_canary_is_none(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.api.never_ready.add("2")
+    containers = world.service["spec"]["predictor"]["containers"]
+    containers[0]["env"][0]["value"] = "2"
+    world.patch(containers=containers)
+    world.look()
+    assert run(world) == command.REFUSED
+    assert "there is nothing to go on with" in capsys.readouterr().err
 
 
 def test_what_was_never_begun_is_no_rollback(
@@ -500,9 +562,17 @@ def test_an_abort_that_was_stopped_is_finished(
     assert percent(world) is None
 
 
-def test_a_percent_of_0_by_hand_is_a_rollback(world: World, traffic: Traffic) -> None:
+def test_a_percent_of_0_by_hand_is_a_rollback(
+    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert world.start() == 0
+    capsys.readouterr()
+    assert run(world, "2", "--dry-run") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["spec"] == {"predictor": {canary.PERCENT: 50}}
     world.patch(canaryTrafficPercent=0)
+    assert run(world, "2", "--dry-run") == 0
+    next_patch = yaml.safe_load(capsys.readouterr().out)["spec"]["predictor"]
+    assert cluster.version(next_patch) == "1"
     assert run(world) == command.ROLLED_BACK
     assert world.api.traffic[-1] == {"1": 100}
 

@@ -330,7 +330,9 @@ def test_a_release_is_told_in_events(world: World) -> None:
     assert world.start() == 0
     assert world.run("abort", "--reason=it is slow") == 0
     events = of_kind(world.api.list(), "Event")
-    assert [each["reason"] for each in events] == ["CanaryStarted", "CanaryAborted"]
+    assert [(each["reason"], each["type"]) for each in events] == [
+        ("CanaryStarted", "Normal"), ("CanaryAborted", "Warning"),
+    ]  # fmt: skip
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
 
