@@ -15,10 +15,19 @@ from tests import cluster, releases
 from tests.releases import World
 
 
-def test_an_aborted_version_never_serves_again(world: World) -> None:
+def test_an_aborted_version_never_serves_again(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert world.start() == 0
     since = len(world.api.traffic)
+    capsys.readouterr()
     assert world.run("abort", "--reason=slow") == 0
+    assert [line.partition(";")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "rollout: the canary gets nothing any more",
+        "rollout: version 1 is back in the template",
+        "rollout: the percent is removed",
+        "rollout: aborted: version 1 of the predictor gets all the traffic",
+    ]
     predictor = world.service["spec"]["predictor"]
     assert canary.PERCENT not in predictor
     assert cluster.version(predictor) == "1"
@@ -82,6 +91,8 @@ def test_a_version_of_which_knative_makes_no_revision_can_be_aborted(world: Worl
     since = len(world.api.traffic)
     world.api.refused.add("1")
     assert world.run("start", "1", "--percent=50", "--timeout=0") == 1
+    assert world.run("abort", "--timeout=0") == 1  # the status may name one yet
+    assert cluster.version(world.service["spec"]["predictor"]) == "1"
     record = world.record()
     assert record.release
     record.release.begun -= timedelta(seconds=release.LAG)

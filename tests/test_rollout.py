@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def test_what_cannot_be_a_canary_is_refused(
     assert world.service["spec"] == before
 
 
+def test_a_canary_that_somebody_else_ends_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sleep = time.sleep
+
+    def meddle(seconds: float) -> None:
+        sleep(seconds)
+        world.patch(canaryTrafficPercent=None)
+
+    monkeypatch.setattr(time, "sleep", meddle)
+    world.api.never_ready.add("2")
+    assert world.start() == 3
+    assert "somebody else has ended the canary" in capsys.readouterr().err
+
+
 def test_a_second_canary_is_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.start() == 0
     assert world.start("1", "--percent=50") == 3
@@ -149,6 +165,15 @@ def test_a_component_that_there_is_not_or_that_is_no_container_is_refused() -> N
         canary.read(service, "transformer")
     with pytest.raises(Refused, match="a runtime of KServe's"):
         describe(canary.read(service, "predictor").template)
+
+
+def test_targets_of_one_revision_add_up_and_one_without_a_percent_is_a_name_alone() -> None:
+    target = {"revisionName": "one", "percent": 50}
+    traffic = [target, target, {"revisionName": "one", "tag": "latest"}]
+    status = {"components": {"predictor": {"traffic": traffic}}}
+    live = canary.read({"metadata": {}, "spec": {"predictor": {}}, "status": status}, "predictor")
+    assert live.traffic == {"one": 100}
+    assert not live.is_ready  # there is no revision yet
 
 
 def test_a_container_without_variables_gets_those_of_the_version() -> None:
@@ -335,6 +360,11 @@ def test_a_release_is_told_in_events(world: World) -> None:
     ]  # fmt: skip
     assert events[1]["message"] == "version 2 of the predictor: it is slow"
     assert events[1]["involvedObject"]["uid"] == world.service["metadata"]["uid"]
+    for each in events:
+        assert each["involvedObject"]["namespace"] == "default"
+        assert each["source"] == {"component": MANAGER}
+        assert each["firstTimestamp"]
+        assert each["lastTimestamp"]
 
 
 def test_a_long_reason_is_cut_to_what_an_event_may_say(world: World) -> None:
@@ -394,6 +424,36 @@ def test_a_release_does_not_fail_for_want_of_events(
     monkeypatch.setattr(world.api, "create", without)
     assert world.start() == 0
     assert world.run("promote") == 0
+
+
+@pytest.mark.parametrize("page", ["<html>", "[]", "{}"])
+def test_an_error_that_is_not_kubernetes_own_is_said(page: str) -> None:
+    """As of a proxy in front of the API server."""
+    with (
+        releases.serving(lambda: page, status=500) as port,
+        pytest.raises(Unreachable, match="the API server: 500 Internal Server Error"),
+    ):
+        API("mnist", server=f"http://127.0.0.1:{port}").service()
+
+
+@pytest.mark.parametrize(
+    ("context", "namespace"), [(None, "one"), ("second", "two"), ("third", "default")]
+)
+def test_the_context_chooses_the_namespace(
+    tmp_path: Path, context: str | None, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pod too, where there is a KUBECONFIG."""
+    path = tmp_path / "kubeconfig"
+    content = yaml.safe_load(cluster.kubeconfig(1))
+    (first,) = content["contexts"]
+    for name, place in (("second", {"namespace": "two"}), ("third", {})):
+        content["contexts"].append({"name": name, "context": {**first["context"], **place}})
+    first["context"]["namespace"] = "one"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    assert API("mnist", context=context).namespace == namespace
 
 
 def test_an_api_server_that_is_away_is_said(capsys: pytest.CaptureFixture[str]) -> None:
