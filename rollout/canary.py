@@ -58,7 +58,7 @@ class Component:
         share = 100 if self.percent is None else self.percent
         wanted = {self.ready: share}
         if share < 100:
-            wanted[self.rolled_out] = wanted.get(self.rolled_out, 0) + 100 - share
+            wanted[self.rolled_out] = 100 - share
         return self.is_ready and dict(self.traffic) == {
             revision: percent for revision, percent in wanted.items() if percent
         }
@@ -231,6 +231,6 @@ def difference(before: Object, after: Object) -> Object:
         if isinstance(value, dict) and isinstance(old, dict):
             if inner := difference(old, value):
                 change[key] = inner
-        elif key not in before or old != value:
+        elif old != value:
             change[key] = value
     return change
