@@ -566,9 +566,11 @@ def test_a_percent_of_0_by_hand_is_a_rollback(
     world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert world.start() == 0
-    capsys.readouterr()
-    assert run(world, "2", "--dry-run") == 0
-    assert yaml.safe_load(capsys.readouterr().out)["spec"] == {"predictor": {canary.PERCENT: 50}}
+    for steps, following in (("10,50,100", 50), ("10,100", None)):
+        capsys.readouterr()
+        assert world.run("run", "2", f"--steps={steps}", "--dry-run") == 0
+        patch = yaml.safe_load(capsys.readouterr().out)
+        assert patch["spec"] == {"predictor": {canary.PERCENT: following}}
     world.patch(canaryTrafficPercent=0)
     assert run(world, "2", "--dry-run") == 0
     next_patch = yaml.safe_load(capsys.readouterr().out)["spec"]["predictor"]
