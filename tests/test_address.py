@@ -7,7 +7,7 @@ from itertools import cycle
 import pytest
 
 from standalone import address
-from standalone.address import LOOPBACK, PORTS, free_ports, ipv4
+from standalone.address import LOOPBACK, PORTS, Address, free_ports, ipv4
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -18,6 +18,13 @@ def test_a_host_is_an_address(host: str) -> None:
 def test_a_host_that_is_not_found_is_named() -> None:
     with pytest.raises(ArgumentTypeError, match="nowhere.invalid: "):
         ipv4("nowhere.invalid")
+
+
+@pytest.mark.parametrize(("host", "from_here"), [("0.0.0.0", LOOPBACK), ("192.0.2.7", "192.0.2.7")])
+def test_this_machine_reaches_what_listens_everywhere_on_loopback(
+    host: str, from_here: str
+) -> None:
+    assert Address(host, 8080, 8081).from_here == from_here
 
 
 def test_free_ports_are_all_different() -> None:

@@ -31,6 +31,8 @@ def test_what_is_not_there_is_not_found(objects: Objects) -> None:
         objects.get("/nowhere")
     with refused(404, "NotFound"):
         objects.patch("/nowhere", {}, "me")
+    with refused(404, "NotFound"):
+        objects.replace("/nowhere", {"metadata": {"name": "nowhere"}}, "me")
 
 
 def test_nothing_is_created_twice(objects: Objects) -> None:
