@@ -178,9 +178,9 @@ class Objects:
         changed = [at for at in before | after if before.get(at) != after.get(at)]
         if dry:
             return made
-        for (other, name), fields in self._managed.items():
+        for (other, _), fields in self._managed.items():
             for at in changed:
-                if other == path and name != manager:
+                if other == path:
                     fields.pop(at, None)
         mine = self._managed.setdefault((path, manager), {})
         mine |= {at: after[at] for at in changed if at in after}

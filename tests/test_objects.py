@@ -67,6 +67,12 @@ def test_null_is_nothing(objects: Objects) -> None:
     assert "labels" not in objects.get(PATH)["metadata"]
 
 
+def test_what_the_webhook_fills_in_stays() -> None:
+    objects = Objects(lambda made: {**made, "data": {"default": "1"}})
+    assert objects.create(PATH, notes(), "me") == objects.get(PATH)
+    assert objects.get(PATH)["data"] == {"default": "1"}
+
+
 @pytest.mark.parametrize(
     "patch", [{"apiVersion": "v2"}, {"kind": "Secret"}, {"metadata": {"namespace": "other"}}]
 )
@@ -118,6 +124,7 @@ def test_a_json_patch_leaves_an_object(objects: Objects) -> None:
 
 def test_an_object_in_the_place_of_a_value(objects: Objects) -> None:
     assert objects.patch(PATH, {"data": {"a": {"c": "1"}}}, "me")["data"]["a"] == {"c": "1"}
+    assert objects.patch(PATH, {"data": {"b": {}}}, "me")["data"]["b"] == {}
     with refused(422, "Invalid"):
         objects.patch(PATH, {"kind": {"of": "ConfigMap"}}, "me")
 
@@ -135,7 +142,9 @@ def test_an_old_resource_version_is_a_conflict(objects: Objects, write: str) -> 
 def test_a_dry_run_shows_and_changes_nothing(objects: Objects) -> None:
     before = objects.get(PATH)
     assert objects.patch(PATH, {"data": {"a": "3"}}, "me", dry=True)["data"]["a"] == "3"
+    objects.apply(PATH, notes(a="1"), "git", force=False, dry=True)
     assert objects.get(PATH) == before
+    assert objects.apply(PATH, notes(b="2"), "git", force=False)["data"] == before["data"]
 
 
 def test_apply_removes_what_it_applied_before_and_nothing_else(objects: Objects) -> None:
@@ -154,6 +163,17 @@ def test_apply_does_not_take_what_another_has_set_unless_forced(objects: Objects
         objects.apply(PATH, notes(c="1"), "git", force=False)
     assert objects.apply(PATH, notes(c="2"), "git", force=False)["data"]["c"] == "2"
     assert objects.apply(PATH, notes(c="3"), "git", force=True)["data"]["c"] == "3"
+    objects.apply(PATH, notes(c="3"), "you", force=False)
+    with refused(409, "Conflict"):
+        objects.apply(PATH, notes(c="4"), "git", force=False)
+
+
+def test_each_object_has_managers_of_its_own(objects: Objects) -> None:
+    path, more = PATH.replace("notes", "more"), {"kind": "ConfigMap", "metadata": {"name": "more"}}
+    objects.apply(path, {**more, "data": {"a": "9"}}, "you", force=False)
+    assert objects.apply(PATH, notes(a="3"), "me", force=False)["data"]["a"] == "3"
+    objects.delete(PATH)
+    assert objects.apply(path, {**more, "data": {}}, "you", force=False)["data"] == {}
 
 
 def test_only_what_changes_has_a_new_version(objects: Objects) -> None:
@@ -171,18 +191,27 @@ def test_who_managed_what_is_deleted_has_no_say_in_what_is_made_again(objects: O
 
 
 def test_what_is_deleted_is_gone(objects: Objects) -> None:
-    assert objects.delete(PATH)["data"] == {"a": "1", "b": "2"}
+    gone = objects.delete(PATH)
+    assert gone["data"] == {"a": "1", "b": "2"}
+    assert gone["metadata"]["resourceVersion"] == objects.version == "2"
+    assert objects.deleted == {PATH: gone}
     with refused(404, "NotFound"):
         objects.delete(PATH)
+    objects.create(PATH, notes(), "me")
+    assert objects.deleted == {}
 
 
 def test_a_watch_sees_the_changes(objects: Objects) -> None:
     with objects.watch() as events:
         objects.patch(PATH, {"data": {"a": "3"}}, "me")
-        assert events.get_nowait()["object"]["data"]["a"] == "3"
         objects.delete(PATH)
-        assert events.get_nowait()["type"] == "DELETED"
-        assert events.empty()
+        objects.create(PATH, notes(a="4"), "me")
+        seen = [events.get_nowait() for _ in range(events.qsize())]
+    assert [(each["type"], each["object"]["data"]["a"]) for each in seen] == [
+        ("MODIFIED", "3"),
+        ("DELETED", "3"),
+        ("ADDED", "4"),
+    ]
 
 
 VALUES = st.recursive(
