@@ -22,7 +22,7 @@ def admit(made: Object) -> Object:
         if problems := [*unknown(written, "V1beta1InferenceService", "InferenceService")]:
             raise APIError(400, "BadRequest", f"strict decoding error: {'; '.join(problems)}")
         for name in ("predictor", "transformer"):
-            component = made.get("spec", {}).get(name) or {}
+            component = made.get("spec", {}).get(name, {})
             if not component.get("containers"):
                 raise APIError(422, "Invalid", f"spec.{name} has no containers")
             percent = component.get(PERCENT, 0)

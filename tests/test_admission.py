@@ -16,8 +16,11 @@ def service(**predictor: Any) -> Object:
 
 
 def test_what_is_refused_nowhere_passes_as_it_is() -> None:
-    good = service(canaryTrafficPercent=10, containers=[{"env": [{"name": "A", "value": "1"}]}])
-    assert admit(good) == good
+    for percent in (0, 10, 100):
+        containers = [{"env": [{"name": "A", "value": "1"}]}]
+        good = service(canaryTrafficPercent=percent, containers=containers)
+        good["status"] = {"of": "the controller"}
+        assert admit(good) == good
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,7 @@ def test_what_is_refused_nowhere_passes_as_it_is() -> None:
         service(containers=[{"env": [{"name": "A", "vlaue": "1"}]}]),
         service(containers=[{"env": {"A": "1"}}]),
         {**service(), "spec": []},
+        {**service(), "spec": {**service()["spec"], "predictor": None}},
         {"kind": "ConfigMap", "metadata": {"name": "notes", "labels": ["a"]}},
         {"kind": "ConfigMap", "metadata": {"name": "notes", "label": {}}},
     ],
@@ -41,6 +45,8 @@ def test_fields_that_there_are_not(made: Object) -> None:
     [
         {"kind": "InferenceService", "metadata": {"name": "mnist"}},
         service(containers=[]),
+        {**service(), "spec": {"predictor": service()["spec"]["predictor"]}},
+        service(canaryTrafficPercent=-1),
         service(canaryTrafficPercent=101),
         service(canaryTrafficPercent=True),
     ],
