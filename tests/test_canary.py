@@ -98,6 +98,7 @@ def test_100_percent_promotes_and_removing_it_then_changes_nothing(predictor: Pr
     predictor.patch("2", canaryTrafficPercent=10)
     assert predictor.patch(canaryTrafficPercent=100) == {NEW: 100}
     assert predictor.rolled_out == NEW
+    assert len(predictor.status()["traffic"]) == 1
     assert predictor.patch(canaryTrafficPercent=None) == {NEW: 100}
     assert (predictor.rolled_out, predictor.previous_rolled_out) == (NEW, OLD)
 
@@ -119,6 +120,12 @@ def test_the_percent_only_trap(predictor: Predictor) -> None:
     assert predictor.patch(canaryTrafficPercent=10) == {OLD: 90, NEW: 10}
     assert predictor.rolled_out == OLD
     assert len(predictor.revisions) == 2
+
+
+def test_a_percent_with_a_new_template_is_not_that_trap(predictor: Predictor) -> None:
+    predictor.patch("2")
+    assert predictor.patch("3", canaryTrafficPercent=10, ready=None) == {NEW: 100}
+    assert predictor.rolled_out == NEW
 
 
 def test_removing_the_percent_after_0_promotes_the_bad_canary(predictor: Predictor) -> None:
@@ -168,10 +175,11 @@ def test_both_revisions_run_while_they_are_named_at_0_percent_too(predictor: Pre
 def test_tags_name_the_revisions_of_a_canary(predictor: Predictor) -> None:
     predictor.patch("2", canaryTrafficPercent=10)
     assert [target.tag for target in predictor.traffic()] == [None, "prev"]
-    predictor.service["metadata"]["annotations"] = {TAG_ROUTING: "true"}
-    predictor.reconcile()
-    assert [target.tag for target in predictor.traffic()] == ["latest", "prev"]
-    assert len(predictor.revisions) == 3  # the annotation made one
+    for routing, tag in (("false", None), ("true", "latest")):
+        predictor.service["metadata"]["annotations"] = {TAG_ROUTING: routing}
+        predictor.reconcile()
+        assert [target.tag for target in predictor.traffic()] == [tag, "prev"]
+    assert len(predictor.revisions) == 4  # each annotation made one
 
 
 def test_repeated_canaries_come_to_rest(predictor: Predictor) -> None:
