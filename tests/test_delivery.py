@@ -145,12 +145,22 @@ async def test_what_will_not_pass_is_given_up_at_once(
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"ce-specversion": "1.0"}, {"ce-specversion": "1.0", "ce-id": "1"}]
+    ("headers", "body"),
+    [
+        ({}, b"fine"),
+        ({"ce-specversion": "1.0"}, b"fine"),
+        ({"ce-specversion": "1.0", "ce-id": "1"}, b"fine"),
+        # It was not asked for in structured mode.
+        (
+            {"content-type": events.STRUCTURED},
+            b'{"specversion": "1.0", "id": "1", "type": "t", "source": "s", "data": {}}',
+        ),
+    ],
 )
 async def test_a_success_that_is_no_event_is_given_up_at_once(
-    sender: Delivery, sink: Sink, headers: dict[str, str]
+    sender: Delivery, sink: Sink, headers: dict[str, str], body: bytes
 ) -> None:
-    sink.answers = [web.Response(body=b"fine", headers=headers)]
+    sink.answers = [web.Response(body=body, headers=headers)]
     with pytest.raises(Undelivered) as caught:
         await sender.deliver(EVENT)
     assert caught.value.status is None
