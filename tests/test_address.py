@@ -20,7 +20,13 @@ def test_a_host_that_is_not_found_is_named() -> None:
         ipv4("nowhere.invalid")
 
 
-@pytest.mark.parametrize(("host", "from_here"), [("0.0.0.0", LOOPBACK), ("192.0.2.7", "192.0.2.7")])
+@pytest.mark.parametrize(
+    ("host", "from_here"),
+    [
+        ("0.0.0.0", LOOPBACK),  # noqa: S104
+        ("192.0.2.7", "192.0.2.7"),
+    ],
+)
 def test_this_machine_reaches_what_listens_everywhere_on_loopback(
     host: str, from_here: str
 ) -> None:
