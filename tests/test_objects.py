@@ -207,11 +207,22 @@ def test_a_watch_sees_the_changes(objects: Objects) -> None:
         objects.delete(PATH)
         objects.create(PATH, notes(a="4"), "me")
         seen = [events.get_nowait() for _ in range(events.qsize())]
+    objects.delete(PATH)
+    assert events.empty()
     assert [(each["type"], each["object"]["data"]["a"]) for each in seen] == [
         ("MODIFIED", "3"),
         ("DELETED", "3"),
         ("ADDED", "4"),
     ]
+
+
+def test_what_is_given_out_is_a_copy(objects: Objects) -> None:
+    with objects.watch() as events:
+        made = objects.patch(PATH, {"data": {"a": "3"}}, "me")
+        told = events.get_nowait()["object"]
+    for given in (made, told, objects.get(PATH), *objects.list()):
+        given["data"].clear()
+    assert objects.get(PATH)["data"] == {"a": "3", "b": "2"}
 
 
 VALUES = st.recursive(
