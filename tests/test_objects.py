@@ -159,8 +159,9 @@ def test_apply_removes_what_it_applied_before_and_nothing_else(objects: Objects)
 def test_apply_does_not_take_what_another_has_set_unless_forced(objects: Objects) -> None:
     objects.apply(PATH, notes(c="1"), "git", force=False)
     objects.patch(PATH, {"data": {"c": "2"}}, "kubectl")
-    with refused(409, "Conflict"):
+    with refused(409, "Conflict") as caught:
         objects.apply(PATH, notes(c="1"), "git", force=False)
+    assert 'with 1 conflicts: conflict with "kubectl": .data.c' in str(caught.value)
     assert objects.apply(PATH, notes(c="2"), "git", force=False)["data"]["c"] == "2"
     assert objects.apply(PATH, notes(c="3"), "git", force=True)["data"]["c"] == "3"
     objects.apply(PATH, notes(c="3"), "you", force=False)
