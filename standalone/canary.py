@@ -91,24 +91,17 @@ class Component:
         return targets
 
     def settle(self) -> None:
-        """Decide which revision is rolled out; repeat until nothing changes."""
-        while self._propagate():
-            pass
-
-    def _propagate(self) -> bool:
+        """Decide which revision is rolled out."""
         latest = self.latest_ready
         if latest is None:
-            return False
+            return
         share = self.traffic()[0].percent
         if self.rolled_out != latest.name:
             if share == 100:
                 self.previous_rolled_out, self.rolled_out = self.rolled_out, latest.name
-                return True
         elif latest is self.latest_created and share < 100 and self.previous_rolled_out:
             # KServe takes a percent on a template that is rolled out as a request to roll it back.
             self.rolled_out = self.previous_rolled_out
-            return self.rolled_out != latest.name
-        return False
 
     def needed(self) -> list[Revision]:
         """The revisions that must run: those in the traffic, even at 0 %, and the latest one."""
