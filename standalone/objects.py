@@ -117,7 +117,6 @@ class Objects:
     ) -> Object:
         """Server-side apply; with ``force``, also over other managers' fields."""
         self._check_version(path, wanted)
-        wanted["metadata"].pop("resourceVersion", None)
         wanted.pop("status", None)
         applied, merged = leaves(wanted), leaves(self._objects.get(path, {}))
         taken = [

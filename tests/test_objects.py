@@ -184,6 +184,8 @@ def test_only_what_changes_has_a_new_version(objects: Objects) -> None:
     objects.set_status(PATH, {"ready": True})
     assert objects.get(PATH)["metadata"]["resourceVersion"] == "2"
     assert objects.get(PATH)["metadata"]["generation"] == before["metadata"]["generation"]
+    objects.patch(PATH, {"spec": {"replicas": 1}}, "me")
+    assert objects.get(PATH)["metadata"]["generation"] == before["metadata"]["generation"] + 1
 
 
 def test_who_managed_what_is_deleted_has_no_say_in_what_is_made_again(objects: Objects) -> None:
@@ -221,8 +223,8 @@ def test_what_is_given_out_is_a_copy(objects: Objects) -> None:
     with objects.watch() as events:
         made = objects.patch(PATH, {"data": {"a": "3"}}, "me")
         told = events.get_nowait()["object"]
-    for given in (made, told, objects.get(PATH), *objects.list()):
-        given["data"].clear()
+    for each in (made, told, objects.get(PATH), *objects.list()):
+        each["data"].clear()
     assert objects.get(PATH)["data"] == {"a": "3", "b": "2"}
 
 
