@@ -38,9 +38,10 @@ def test_objects_are_made_found_and_deleted(client: httpx.Client) -> None:
     assert chosen.json()["items"] == []
     labelled = {"metadata": {"name": "more", "labels": {"a": "1", "b": "2"}}}
     more = client.post(MAPS, json=labelled).json()
-    chosen = client.get(MAPS, params={"labelSelector": "a=1,b==2"})
+    chosen = client.get(MAPS, params={"labelSelector": "a=1, b==2"})
     assert chosen.json()["items"] == [more]
-    assert client.get(MAPS, params={"labelSelector": "a=2"}).json()["items"] == []
+    chosen = client.get(MAPS, params={"labelSelector": "a=2", "watch": "false"})
+    assert chosen.json()["items"] == []
     assert client.delete(f"{MAPS}/notes").is_success
     assert client.get(f"{MAPS}/notes").status_code == 404
 
@@ -61,13 +62,15 @@ def test_a_patch_leaves_what_it_does_not_name(client: httpx.Client) -> None:
     assert found["data"] == {**made.get("data", {}), **patch["data"]}
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 def test_the_path_says_the_kind_where_the_body_does_not(client: httpx.Client, method: str) -> None:
     """Python's client leaves it out."""
     if method == "PUT":
         client.post(MAPS, json=NOTES)
     path = MAPS if method == "POST" else f"{MAPS}/notes"
-    assert client.request(method, path, json={"metadata": {"name": "notes"}}).is_success
+    headers = {"Content-Type": APPLY}
+    made = client.request(method, path, json={"metadata": {"name": "notes"}}, headers=headers)
+    assert made.is_success
     (found,) = client.get(MAPS).json()["items"]
     assert (found["apiVersion"], found["kind"]) == ("v1", "ConfigMap")
 
@@ -134,12 +137,14 @@ def test_what_the_server_writes_stays(client: httpx.Client) -> None:
         assert after[field] == before[field]
 
 
-@pytest.mark.parametrize("accept", [{}, TABLE])
-def test_a_watch_begins_where_the_list_ended(client: httpx.Client, accept: dict[str, str]) -> None:
+@pytest.mark.parametrize(("accept", "watch"), [({}, "true"), (TABLE, "1")])
+def test_a_watch_begins_where_the_list_ended(
+    client: httpx.Client, accept: dict[str, str], watch: str
+) -> None:
     client.post(MAPS, json=NOTES)
     version = client.get(MAPS, headers=accept).json()["metadata"]["resourceVersion"]
     more = client.post(MAPS, json={"metadata": {"name": "more"}}).json()
-    query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "1"}
+    query = {"watch": watch, "resourceVersion": version, "timeoutSeconds": "1"}
     (event,) = client.get(MAPS, params=query).text.splitlines()
     assert json.loads(event)["object"] == more
 
