@@ -226,5 +226,6 @@ def tree(fields: Leaves) -> Object:
             if not isinstance(node.get(key), dict):  # a patch may replace a value with an object
                 node[key] = {}
             node = node[key]
-        node[at[-1]] = copy.deepcopy(value)
+        if value != {} or at[-1] not in node:  # an empty map beside fields in it takes none away
+            node[at[-1]] = copy.deepcopy(value)
     return made

@@ -148,12 +148,11 @@ def test_a_dry_run_shows_and_changes_nothing(objects: Objects) -> None:
 
 
 def test_apply_removes_what_it_applied_before_and_nothing_else(objects: Objects) -> None:
-    objects.apply(PATH, notes(c="1", d="1"), "git", force=False)
-    assert objects.apply(PATH, notes(d="2"), "git", force=False)["data"] == {
-        "a": "1",
-        "b": "2",
-        "d": "2",
-    }
+    objects.apply(PATH, notes(c="1", d="1", e="1"), "git", force=False)
+    objects.patch(PATH, {"data": {"e": "3"}}, "you")
+    for wanted in (notes(d="2"), notes()):
+        made = objects.apply(PATH, wanted, "git", force=False)
+        assert made["data"] == {"a": "1", "b": "2", "e": "3", **wanted["data"]}
 
 
 def test_apply_does_not_take_what_another_has_set_unless_forced(objects: Objects) -> None:
@@ -174,7 +173,8 @@ def test_each_object_has_managers_of_its_own(objects: Objects) -> None:
     objects.apply(path, {**more, "data": {"a": "9"}}, "you", force=False)
     assert objects.apply(PATH, notes(a="3"), "me", force=False)["data"]["a"] == "3"
     objects.delete(PATH)
-    assert objects.apply(path, {**more, "data": {}}, "you", force=False)["data"] == {}
+    made = objects.apply(path, {**more, "data": {"b": "1"}}, "you", force=False)
+    assert made["data"] == {"b": "1"}
 
 
 def test_only_what_changes_has_a_new_version(objects: Objects) -> None:
