@@ -53,6 +53,46 @@ def test_a_dry_run_deletes_nothing(client: httpx.Client, how: dict[str, Any]) ->
     assert client.get(f"{MAPS}/notes").json() == made
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "media_type"),
+    [
+        ("POST", "more", "application/json"),
+        ("PUT", "notes", "application/json"),
+        ("PATCH", "notes", "application/merge-patch+json"),
+        ("PATCH", "notes", APPLY),
+    ],
+)
+def test_a_dry_run_shows_and_writes_nothing(
+    client: httpx.Client, method: str, name: str, media_type: str
+) -> None:
+    made = client.post(MAPS, json=NOTES).json()
+    answer = client.request(
+        method,
+        MAPS if method == "POST" else f"{MAPS}/{name}",
+        params={"dryRun": "All", "force": "true"},
+        json={"metadata": {"name": name}, "data": {"a": "2"}},
+        headers={"Content-Type": media_type},
+    )
+    assert answer.json()["data"] == {"a": "2"}
+    assert client.get(MAPS).json()["items"] == [made]
+
+
+def test_who_writes_is_named_in_the_url_or_is_the_program(client: httpx.Client) -> None:
+    client.post(MAPS, json=NOTES, headers={"User-Agent": "kubectl/v1.34.0 (linux/amd64)"})
+
+    def apply(value: str, **more: str) -> httpx.Response:
+        return client.patch(
+            f"{MAPS}/notes",
+            params={"fieldManager": "git", **more},
+            json={"metadata": {"name": "notes"}, "data": {"a": value}},
+            headers={"Content-Type": APPLY},
+        )
+
+    assert 'conflict with "kubectl": .data.a' in apply("2").json()["message"]
+    assert apply("2", force="true").json()["data"] == {"a": "2"}
+    assert apply("3").json()["data"] == {"a": "3"}
+
+
 def test_a_patch_leaves_what_it_does_not_name(client: httpx.Client) -> None:
     made = client.post(MAPS, json=NOTES).json()
     patch = {"data": {"more": "yes"}}
@@ -79,6 +119,8 @@ def test_names_can_be_made_up(client: httpx.Client) -> None:
     event = {"kind": "Event", "metadata": {"generateName": "rollout-"}}
     made = [client.post("/api/v1/namespaces/default/events", json=event) for _ in range(2)]
     assert len({each.json()["metadata"]["name"] for each in made}) == 2
+    named = {"metadata": {"generateName": "notes-", "name": "notes"}}
+    assert client.post(MAPS, json=named).json()["metadata"]["name"] == "notes"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +136,9 @@ def test_names_can_be_made_up(client: httpx.Client) -> None:
         ("POST", MAPS, "{}", 422, "name or generateName is required"),
         ("PATCH", f"{MAPS}/notes", "{}", 404, '"notes" not found'),
         ("PUT", f"{MAPS}/notes", "[]", 405, "PUT is not done here"),
+        ("POST", f"{MAPS}/notes", "metadata: {name: a}", 405, "POST is not done here"),
         ("OPTIONS", MAPS, "", 405, "OPTIONS is not done here"),
+        ("POST", MAPS, "a: .nan", 400, "the body cannot be read"),
         ("POST", MAPS, "a: 2026-01-01", 400, "the body cannot be read"),
         ("POST", MAPS, "[" * 5000, 400, "the body cannot be read"),
         ("POST", MAPS, '{"metadata": null}', 400, "its metadata are no object"),
@@ -144,9 +188,11 @@ def test_a_watch_begins_where_the_list_ended(
     client.post(MAPS, json=NOTES)
     version = client.get(MAPS, headers=accept).json()["metadata"]["resourceVersion"]
     more = client.post(MAPS, json={"metadata": {"name": "more"}}).json()
+    client.post("/api/v1/namespaces/default/events", json={"metadata": {"name": "another"}})
     query = {"watch": watch, "resourceVersion": version, "timeoutSeconds": "1"}
-    (event,) = client.get(MAPS, params=query).text.splitlines()
-    assert json.loads(event)["object"] == more
+    (event,) = client.get(MAPS, params=query, headers=accept).text.splitlines()
+    shown = json.loads(event)["object"]
+    assert (shown["rows"][0]["object"] if accept else shown) == more
 
 
 @pytest.mark.parametrize(
