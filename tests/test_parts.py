@@ -9,6 +9,7 @@ import pytest
 from tests.digits import draw_strokes
 from tests.drawings import Grey, difference, drawn, is_like, placed
 from transformer.image import picture
+from transformer.parts import Box, largest
 
 BROKEN_FIVE = [[(0.35, 0.2), (0.72, 0.15)], [(0.33, 0.34), (0.32, 0.5), (0.6, 0.52), (0.3, 0.85)]]
 """A 5 whose bar does not touch the rest, as many are written."""
@@ -69,3 +70,44 @@ def test_a_digit_in_pieces_is_one(size: int) -> None:
     pixels, status = picture(page)
     assert status == "ok"
     assert cv2.connectedComponents((pixels > 127).astype(np.uint8))[0] == 1 + len(BROKEN_FIVE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "box", "multiple"),
+    [
+        ([(40, 30, 60, 80), (20, 20, 80, 24)], (20, 20, 80, 80), False),
+        ([(40, 30, 60, 80), (64, 30, 70, 80)], (40, 30, 70, 80), False),
+        ([(40, 30, 60, 80), (68, 30, 74, 80)], (40, 30, 60, 80), True),
+        ([(40, 30, 60, 80), (80, 30, 90, 40)], (40, 30, 60, 80), False),
+        ([(20, 30, 40, 80), (50, 30, 60, 40), (70, 30, 80, 40)], (20, 30, 80, 80), False),
+        ([(0, 20, 6, 80), (10, 20, 20, 30)], (0, 20, 20, 80), False),
+        ([(0, 0, 40, 100), (44, 0, 54, 20)], (0, 0, 54, 100), False),
+    ],
+    ids=[
+        "a bar above", "a stroke beside", "another digit", "too far", "one after the other",
+        "a stroke along the side", "as high as the page, and wide",
+    ],
+)  # fmt: skip
+def test_what_is_near_belongs_to_the_digit(parts: list[Box], box: Box, *, multiple: bool) -> None:
+    found = largest(page_of(*parts))
+    assert found
+    assert (found.box, found.multiple) == (box, multiple)
+
+
+def test_what_is_in_the_box_of_the_digit_is_of_it_unless_it_is_a_speck() -> None:
+    corner = page_of((20, 20, 26, 80), (20, 74, 60, 80))
+    found = largest(corner + page_of((50, 30, 53, 33)))
+    assert found
+    assert (found.ink == corner).all()
+
+
+def test_a_ruled_line_alone_is_no_digit() -> None:
+    assert largest(page_of((0, 50, 100, 52))) is None
+
+
+def page_of(*parts: Box) -> Grey:
+    """A page of 100 by 100 with ink, 1, all over these boxes."""
+    page = np.zeros((100, 100), np.uint8)
+    for left, top, right, bottom in parts:
+        page[top:bottom, left:right] = 1
+    return page
