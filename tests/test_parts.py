@@ -76,6 +76,8 @@ def test_a_digit_in_pieces_is_one(size: int) -> None:
     ("parts", "box", "multiple"),
     [
         ([(40, 30, 60, 80), (20, 20, 80, 24)], (20, 20, 80, 80), False),
+        ([(40, 30, 60, 80), (45, 85, 60, 92)], (40, 30, 60, 92), False),
+        ([(20, 40, 80, 60), (90, 45, 97, 52)], (20, 40, 97, 60), False),
         ([(40, 30, 60, 80), (64, 30, 70, 80)], (40, 30, 70, 80), False),
         ([(40, 30, 60, 80), (68, 30, 74, 80)], (40, 30, 60, 80), True),
         ([(40, 30, 60, 80), (80, 30, 90, 40)], (40, 30, 60, 80), False),
@@ -84,8 +86,9 @@ def test_a_digit_in_pieces_is_one(size: int) -> None:
         ([(0, 0, 40, 100), (44, 0, 54, 20)], (0, 0, 54, 100), False),
     ],
     ids=[
-        "a bar above", "a stroke beside", "another digit", "too far", "one after the other",
-        "a stroke along the side", "as high as the page, and wide",
+        "a bar above", "one below", "beside what is wide", "a stroke beside", "another digit",
+        "too far", "one after the other", "a stroke along the side",
+        "as high as the page, and wide",
     ],
 )  # fmt: skip
 def test_what_is_near_belongs_to_the_digit(parts: list[Box], box: Box, *, multiple: bool) -> None:
