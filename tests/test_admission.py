@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from standalone.admission import admit
+from standalone.admission import admit, admit_one
 from standalone.objects import Object
 from tests.test_objects import refused
 
@@ -54,3 +54,16 @@ def test_fields_that_there_are_not(made: Object) -> None:
 def test_an_inference_service_that_cannot_be_served(made: Object) -> None:
     with refused(422, "Invalid"):
         admit(made)
+
+
+def test_one_inference_service_is_served_here_and_no_other() -> None:
+    admit_here = admit_one("mnist")
+    here = {**service(), "metadata": {"name": "mnist", "namespace": "default"}}
+    assert admit_here(here) == here
+    for place in ({"namespace": "other"}, {"name": "other"}):
+        with refused(422, "Invalid"):
+            admit_here({**here, "metadata": {**here["metadata"], **place}})
+    notes = {"kind": "ConfigMap", "metadata": {"name": "notes", "namespace": "other"}}
+    assert admit_here(notes) == notes
+    with refused(422, "Invalid"):
+        admit_here({**here, "spec": {}})
