@@ -53,8 +53,10 @@ def test_versions_are_numbered_and_can_be_served(run: Path, store: Store, tmp_pa
         store.fetch(number, fetched)
         metadata = artifact.load(fetched, digest=published.digest).metadata
         assert (metadata.name, metadata.version) == ("mnist", number)
-        assert metadata.training == Run.read(run).provenance
-        assert metadata.reference == runs.REFERENCE
+        known = Run.read(run)
+        assert metadata.training == known.provenance
+        assert (metadata.temperature, metadata.threshold) == (known.temperature, known.threshold)
+        assert (metadata.metrics, metadata.reference) == (read_metrics(run), runs.REFERENCE)
         assert names(fetched) == FILES
     assert store.versions() == [1, 2]
 
