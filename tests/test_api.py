@@ -83,7 +83,7 @@ def test_who_writes_is_named_in_the_url_or_is_the_program(client: httpx.Client) 
     def apply(value: str, **more: str) -> httpx.Response:
         return client.patch(
             f"{MAPS}/notes",
-            params={"fieldManager": "git", **more},
+            params={"fieldManager": "git"} | more,
             json={"metadata": {"name": "notes"}, "data": {"a": value}},
             headers={"Content-Type": APPLY},
         )
@@ -91,6 +91,7 @@ def test_who_writes_is_named_in_the_url_or_is_the_program(client: httpx.Client) 
     assert 'conflict with "kubectl": .data.a' in apply("2").json()["message"]
     assert apply("2", force="true").json()["data"] == {"a": "2"}
     assert apply("3").json()["data"] == {"a": "3"}
+    assert 'conflict with "git": .data.a' in apply("4", fieldManager="me").json()["message"]
 
 
 def test_a_patch_leaves_what_it_does_not_name(client: httpx.Client) -> None:
