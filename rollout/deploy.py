@@ -17,7 +17,7 @@ from rollout.errors import Refused
 from rollout.record import RELEASE, begin, name_of
 from rollout.template import VERSION, Object, choose_version, container
 
-RECORD = "mnist-release"
+CONFIG_MAP = "mnist-release"
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ def service(objects: list[Object]) -> Object:
     return _only(objects, "InferenceService")
 
 
-def record(objects: list[Object]) -> Object:
+def config_map(objects: list[Object]) -> Object:
     """Return the ConfigMap ``mnist-release`` among ``objects``; errors as in ``service``."""
-    return _only(objects, "ConfigMap", RECORD)
+    return _only(objects, "ConfigMap", CONFIG_MAP)
 
 
 def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]) -> list[Object]:
@@ -50,7 +50,7 @@ def keep_released(rendered: list[Object], live: Object, recorded: dict[str, str]
         Refused: the service lacks a component.
     """
     objects = copy.deepcopy(rendered)
-    wanted = record(objects)["data"]
+    wanted = config_map(objects)["data"]
     recorded = recorded or wanted
     spec = service(objects)["spec"]
     for name in COMPONENTS:
@@ -89,7 +89,7 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
             "promote or abort it first"
         )
     objects = copy.deepcopy(kept)
-    percent = int(record(objects)["data"]["CANARY_PERCENT"])
+    percent = int(config_map(objects)["data"]["CANARY_PERCENT"])
     if percent < 100:
         canary.refuse_standard(live)  # first, since there nothing is ever rolled out
     # A template that never served is nothing to compare a canary with, or to go back to.
@@ -104,7 +104,7 @@ def plan(kept: list[Object], live: Object, after: Object, recorded: dict[str, st
     for name in waiting:
         # Two splits at once make four mixtures, which no evidence could tell apart.
         spec[name] = live["spec"][name]
-        settings, image = record(objects)["data"], f"{name.upper()}_IMAGE"
+        settings, image = config_map(objects)["data"], f"{name.upper()}_IMAGE"
         settings[image] = recorded.get(image, settings[image])
         summary += f"; the {name} waits: deploy again when this is promoted"
     return Plan(objects, summary)
@@ -119,13 +119,13 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
         ValueError: the overlay does not render one InferenceService and one ``mnist-release``.
     """
     rendered = render(overlay)
-    record(rendered)
+    config_map(rendered)
     named = service(rendered)["metadata"]
     live = cluster.get("inferenceservice", named["name"], named["namespace"])
     if live is None:
         made = Plan(rendered, "the service is new")
     else:
-        found = cluster.get("configmap", RECORD, named["namespace"])
+        found = cluster.get("configmap", CONFIG_MAP, named["namespace"])
         recorded = found["data"] if found else {}
         kept = keep_released(rendered, live, recorded)
         (after,) = cluster.apply([service(kept)], dry_run=True)
@@ -134,7 +134,7 @@ def apply(overlay: str, cluster: Cluster, *, dry_run: bool) -> Plan:
         # The InferenceService comes after all that its pods and an abort need, in a call of its
         # own: if one of several objects is refused, kubectl still applies the rest. What git wanted
         # is recorded last, so that a deployment that failed before does not count as done.
-        last = [service(made.objects), record(made.objects)]
+        last = [service(made.objects), config_map(made.objects)]
         cluster.apply([each for each in made.objects if each not in last])
         for each in last:
             cluster.apply([each])
