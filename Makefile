@@ -86,19 +86,12 @@ e2e: $(VENV)/test.stamp ## Test the service on a cluster, then remove it from th
 clean: ## Remove what the targets made, except data and runs
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(VENV)/serve.stamp: pyproject.toml constraints.txt | $(VENV)
+$(VENV)/serve.stamp: EXTRAS :=
+$(VENV)/training.stamp: EXTRAS := [s3,training]
+$(VENV)/test.stamp: EXTRAS := [test]
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)
 	@echo "Installing into $(VENV), a minute or two the first time"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
-	touch $@
-
-$(VENV)/training.stamp: pyproject.toml constraints.txt | $(VENV)
-	@echo "Installing into $(VENV), a minute or two the first time"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[s3,training]'
-	touch $@
-
-$(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)
-	@echo "Installing into $(VENV), a minute or two the first time"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.$(EXTRAS)'
 	touch $@
 
 $(VENV):
