@@ -34,7 +34,6 @@ def feed(connection: Connection, data: bytes) -> None:
             raise httptools.HttpParserInvalidMethodError("CONNECT")
         head = _head_without_upgrade(connection)
         connection.parser = httptools.HttpRequestParser(connection)
-        connection.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         connection.parser.feed_data(head)
 
 
