@@ -30,8 +30,7 @@ def end(
     """Count, log and trace an inference that ended with this HTTP status, 0 for no answer."""
     outcome = observe(protocol, status, model_version, seconds)
     level = logging.INFO if outcome == "ok" and seconds < SLOW else logging.WARNING
-    is_logged = log.isEnabledFor(level)
-    if is_logged or request.span:
+    if log.isEnabledFor(level) or request.span:
         fields = {
             "protocol": protocol,
             "status": status or None,
@@ -41,6 +40,5 @@ def end(
             "images": request.images,
         }
         known = {name: value for name, value in fields.items() if value is not None}
-        if is_logged:
-            log.log(level, "inference", extra={"fields": known})
+        log.log(level, "inference", extra={"fields": known})
         tracing.end(request, known)

@@ -177,7 +177,8 @@ def test_what_the_caller_does_not_want_traced_is_not(collector: Collector, tmp_p
 
 
 def test_a_request_without_a_trace_begins_one(collector: Collector, tmp_path: Path) -> None:
-    with pair(tmp_path) as (_, transformer):
+    """Whether or not it is logged."""
+    with pair(tmp_path, "--access_log=none") as (_, transformer):
         assert httpx.post(transformer.url + V1, content=SEVEN).is_success
     assert len({span.trace for span in collector.spans}) == 1
     assert collector.the(TRANSFORMER, "infer v1").parent == ""
