@@ -17,6 +17,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Kinds
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from serving import tracing
+from serving.context import RequestContext, receive
 from tests import programs
 from tests.collector import Collector, Span
 from tests.programs import Program
@@ -168,6 +170,31 @@ def until(transformer: Program, pending: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "names"), [((True, False), {"wait", "call", "shared call"}), ((False, False), set())]
+)
+def test_a_shared_run_is_traced_if_one_caller_wants_it(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, wanted: tuple[bool, ...], names: set[str]
+) -> None:
+    """Even where only the requests are traced whose caller asks for it."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    monkeypatch.setattr(tracing, "_on", None)
+    tracing.configure("a test")
+    members = [
+        receive("", ids(number, sampled=sampled)["traceparent"], "vendor=1")
+        for number, sampled in enumerate(wanted, 1)
+    ]
+    for member in members:
+        tracing.begin(member, "infer v1")
+        tracing.waited(member, 2)
+        assert member.tracestate == "vendor=1"
+    with tracing.run("call", RequestContext(), members):
+        pass
+    tracing.close()
+    assert {span.name for span in collector.spans} == names
+    assert {round(span.seconds, 3) for span in collector.spans if span.name == "wait"} <= {2}
+
+
 def test_what_the_caller_does_not_want_traced_is_not(collector: Collector, tmp_path: Path) -> None:
     with pair(tmp_path) as (predictor, transformer):
         headers = ids(7, sampled=False)
@@ -249,7 +276,7 @@ def test_the_programs_import_no_sdk() -> None:
         ({}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, ""),
         (NAMED | {"OTEL_TRACES_EXPORTER": "none"}, ""),
-        (NAMED | {"OTEL_SDK_DISABLED": "true"}, ""),
+        (NAMED | {"OTEL_SDK_DISABLED": "True"}, ""),
         (NAMED, "opentelemetry.sdk opentelemetry.exporter"),
         (
             {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"},
