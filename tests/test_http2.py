@@ -118,6 +118,8 @@ async def test_a_server_without_connections_stops(service: Service) -> None:
 async def test_bodies_may_be_larger_than_any_window() -> None:
     async with Service(largest=2**40).running() as service:
         client = await service.connect()
+        told = (await client.next(frames.SETTINGS)).payload
+        assert frames.SETTING.pack(frames.INITIAL_WINDOW_SIZE, HIGHEST) in told
         client.send(call(1))
         assert await client.echoed(1) == b"body"
 
