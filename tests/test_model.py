@@ -38,11 +38,11 @@ def graph() -> SlowGraph:
     return SlowGraph()
 
 
-def serve(graph: artifact.Graph, max_instances: int = 4) -> Predictor:
+def serve(graph: artifact.Graph, max_instances: int = 5) -> Predictor:
     metadata = artifact.read_metadata(programs.ROOT / "models/mnist/1")
     version = artifact.Model(metadata, graph)
     return Predictor(
-        "mnist", version, max_instances=max_instances, max_batch=8, max_pending=3, max_linger=0
+        "mnist", version, max_instances=max_instances, max_batch=2, max_pending=4, max_linger=0
     )
 
 
@@ -65,17 +65,17 @@ async def test_the_event_loop_is_free_while_torch_works(model: Predictor, graph:
     await model.close()
 
 
-async def test_requests_that_arrive_during_a_pass_share_the_next_and_a_full_queue_refuses(
+async def test_requests_that_arrive_during_a_pass_share_the_next_ones_and_a_full_queue_refuses(
     model: Predictor, graph: SlowGraph
 ) -> None:
-    requests = [asyncio.create_task(ask(model)) for _ in range(3)]
+    requests = [asyncio.create_task(ask(model)) for _ in range(4)]
     while not graph.started.is_set():
         await asyncio.sleep(0.01)
     with pytest.raises(Overloaded):
         await ask(model)
     graph.released.set()
     answers = await asyncio.gather(*requests)
-    assert graph.batches == [1, 2]
+    assert graph.batches == [1, 2, 1]
     assert all(len(answer["predictions"]) == 1 for answer in answers)
     await ask(model)
     await model.close()
