@@ -50,6 +50,42 @@ HELP = {
 """Instead of what KServe says of these flags, which is not so here."""
 
 
+def positive(text: str) -> int:
+    """An integer of at least 1, for flags that count something."""
+    return _within(text, 1, sys.maxsize)
+
+
+def natural(text: str) -> int:
+    """An integer of at least 0."""
+    return _within(text, 0, sys.maxsize)
+
+
+def port(text: str) -> int:
+    """A port; 0 is none, or any."""
+    return _within(text, 0, 65535)
+
+
+def _within(text: str, least: int, most: int) -> int:
+    number = int(text)
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}")
+    if number > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}")
+    return number
+
+
+TYPES = {
+    "http_port": port,
+    "grpc_port": port,
+    "timeout_keep_alive": positive,
+    "grpc_max_receive_message_length": positive,
+    "grpc_max_send_message_length": positive,
+    "predictor_request_timeout_seconds": positive,
+    "predictor_request_retries": natural,
+}
+"""Of KServe's flags that take any integer: with some no request could be answered."""
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     pass
 
@@ -71,6 +107,7 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
     )
     for action in flags._actions:
         action.help = HELP.get(action.dest, action.help)
+        action.type = TYPES.get(action.dest, action.type)
         if action.dest in UNUSED:
             action.help = argparse.SUPPRESS
     flags.add_argument(
@@ -90,7 +127,7 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
     )
     flags.add_argument("--host", default="127.0.0.1", help="The address to listen on.")
     flags.add_argument(
-        "--metrics_port", default=0, type=int, help="The port of the metrics; 0 for none."
+        "--metrics_port", default=0, type=port, help="The port of the metrics; 0 for none."
     )
     flags.add_argument(
         "--max_requests",
@@ -105,14 +142,6 @@ def parser(program: str, description: str, epilog: str) -> argparse.ArgumentPars
         "--max_body", default=32 * 2**20, type=positive, help="Largest body in bytes, else 413."
     )
     return flags
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1, for flags that count something."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 class Server(ModelServer):  # type: ignore[misc]

@@ -352,3 +352,8 @@ async def test_nobody_there(protocol: str) -> None:
 def test_v1_has_no_raw_tensors() -> None:
     with pytest.raises(ValueError, match="v2 or grpc-v2"):
         client_for(config("127.0.0.1:9", "v1"), "mnist")
+
+
+def test_a_url_is_not_taken_for_the_host_of_the_predictor() -> None:
+    with pytest.raises(ValueError, match="must be no URL"):
+        client_for(config("http://127.0.0.1:9"), "mnist")

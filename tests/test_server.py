@@ -66,6 +66,34 @@ def test_the_help_is_of_what_is_done_here() -> None:
     assert "Defaults to" not in text
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--http_port=65536",
+        "--grpc_port=-1",
+        "--metrics_port=65536",
+        "--timeout-keep-alive=0",
+        "--grpc_max_receive_message_length=-1",
+        "--grpc_max_send_message_length=0",
+        "--predictor_request_timeout_seconds=0",
+        "--predictor_request_retries=-1",
+    ],
+)
+def test_numbers_with_which_nothing_is_answered_are_refused(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser("predictor", "", "").parse_args([flag])
+    assert f"argument {flag.partition('=')[0]}: must be at " in capsys.readouterr().err
+
+
+def test_none_is_a_number_of_retries_and_of_a_port() -> None:
+    args = parser("predictor", "", "").parse_args(
+        ["--predictor_request_retries=0", "--metrics_port=0"]
+    )
+    assert (args.predictor_request_retries, args.metrics_port) == (0, 0)
+
+
 def test_the_port_over_tls_is_that_of_the_flag() -> None:
     flags = ["--http_port=8080", "--ssl_certfile=cert.pem", "--ssl_keyfile=key.pem"]
     assert Server(parser("predictor", "", "").parse_args(flags)).http_port == 8080

@@ -52,8 +52,10 @@ def client_for(config: PredictorConfig, model_name: str) -> PredictorClient:
     """The client for the protocol that ``config`` names.
 
     Raises:
-        ValueError: it names V1, which has no raw tensors.
+        ValueError: it names V1, which has no raw tensors, or a URL in place of the host.
     """
+    if "/" in config.predictor_host:
+        raise ValueError("--predictor_host must be no URL, but a host and port: 127.0.0.1:8082")
     if config.predictor_protocol == "v2":
         return RESTPredictor(config, model_name)
     if config.predictor_protocol == "grpc-v2":
