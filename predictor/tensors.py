@@ -12,8 +12,8 @@ from serving.errors import InvalidInput
 from serving.gate import check_instances
 from serving.scores import Images
 
-HEIGHT, WIDTH = INPUTS[0].shape[1:]
-EXPECTED = f"expected {HEIGHT}×{WIDTH} integers from 0 (background) to 255 (ink)"
+SHAPE = list(INPUTS[0].shape[1:])
+EXPECTED = f"expected {'×'.join(map(str, SHAPE))} integers from 0 (background) to 255 (ink)"
 
 
 def read_images(payload: dict[str, Any] | InferRequest, *, max_instances: int) -> Images:
@@ -42,15 +42,15 @@ def _from_v1(payload: dict[str, Any], max_instances: int) -> Images:
         raise InvalidInput('expected {"instances": [image, …]} with at least one image')
     check_instances(len(instances), max_instances)
     return np.stack(
-        [_from_numbers(each, f"instance {i}", [HEIGHT, WIDTH]) for i, each in enumerate(instances)]
+        [_from_numbers(each, f"instance {i}", SHAPE) for i, each in enumerate(instances)]
     )
 
 
 def _from_v2(request: InferRequest, max_instances: int) -> Images:
     tensor = v2.only_input(request, "images", "UINT8")
     shape = tensor.shape
-    if shape[1:] not in ([HEIGHT, WIDTH], [1, HEIGHT, WIDTH]) or shape[0] < 1:
-        sides = f"{HEIGHT}, {WIDTH}"
+    if shape[1:] not in (SHAPE, [1, *SHAPE]) or shape[0] < 1:
+        sides = ", ".join(map(str, SHAPE))
         raise InvalidInput(
             f"input 'images': expected shape [N, {sides}] or [N, 1, {sides}], got {shape}"
         )
@@ -58,10 +58,10 @@ def _from_v2(request: InferRequest, max_instances: int) -> Images:
     if v2.raw_data(tensor) is None:
         is_nested = any(isinstance(part, list) for part in tensor.data[:1])
         sizes = shape if is_nested else [math.prod(shape)]
-        return _from_numbers(tensor.data, "input 'images'", sizes).reshape(shape[0], HEIGHT, WIDTH)
+        return _from_numbers(tensor.data, "input 'images'", sizes).reshape(shape[0], *SHAPE)
     try:
         # A view of the body, not a copy.
-        return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], HEIGHT, WIDTH)
+        return np.asarray(tensor.as_numpy(), np.uint8).reshape(shape[0], *SHAPE)
     except ValueError:
         raise InvalidInput(
             f"input 'images': shape {shape} needs {math.prod(shape)} bytes of data"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from kserve import InferInput, InferRequest
 
+from predictor import tensors
 from predictor.tensors import read_images
 from serving import v2
 from serving.errors import InvalidInput, ServingError, TooLarge
@@ -53,6 +54,18 @@ BLANK = [[0] * 28] * 28
 
 def spoilt(value: Any) -> list[Any]:
     return [*BLANK[:-1], [*BLANK[0][:-1], value]]
+
+
+def test_pictures_of_another_shape_are_read_as_that_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "SHAPE", [2, 2, 3])
+    numbers = list(range(24))
+    colours = np.array(numbers, np.uint8).reshape(2, 2, 2, 3)
+    for payload in (
+        {"instances": colours.tolist()},
+        v2_json(numbers, [2, 2, 2, 3]),
+        v2_raw(colours.tobytes(), [2, 2, 2, 3]),
+    ):
+        np.testing.assert_array_equal(read(payload), colours)
 
 
 @pytest.mark.parametrize(
