@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-DIGITS = 10
+LABELS = tuple("0123456789")
+"""The names of the classes, in the order of the probabilities."""
+DIGITS = len(LABELS)
 """How many the model tells apart."""
 VERSION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 """Allowed names of a version, which appear in headers, log lines and labels."""

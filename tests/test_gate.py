@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from benchmarks.gate import REPLICATES, on_one_digit, simulate
+from serving.scores import LABELS
 from training.config import ConfigError
 from training.gate import Comparison, Limits, Verdict, judge
 from training.measure import Answers
-from training.network import LABELS
 
 LIMITS = Limits()
 

@@ -11,8 +11,9 @@ import torch
 import yaml
 from torch import nn
 
-from predictor.metadata import INPUTS
-from serving import scores
+from predictor.graph import read_graph
+from predictor.metadata import INPUTS, TensorSpec
+from serving.scores import LABELS
 from tests.programs import ROOT
 from tests.synthetic import digits
 from training.checkpoint import Checkpoint, CheckpointError
@@ -20,7 +21,7 @@ from training.config import Config, ConfigError
 from training.data import Digits
 from training.fit import fit
 from training.measure import calibration_error, measure
-from training.network import LABELS, NETWORKS, Served, fold, multiply_adds, network, scale
+from training.network import NETWORKS, Served, export, fold, multiply_adds, network, scale
 from training.train import calibrate
 from transformer.image import SIDE
 
@@ -83,6 +84,20 @@ def test_an_image_is_accepted_from_the_threshold_on(threshold: float, accepted: 
 
     served = Served(Even(), temperature=2.0, threshold=threshold)
     assert served(torch.zeros(1, 28, 28, dtype=torch.uint8))[1].tolist() == [accepted]
+
+
+def test_the_graph_takes_pictures_of_the_shape_that_is_declared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Mean(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1).float().mean(1)
+
+    colours = TensorSpec(name="images", datatype="UINT8", shape=(-1, 2, 2, 3))
+    monkeypatch.setattr("training.network.INPUTS", (colours,))
+    graph = read_graph(export(Mean()))
+    (means,) = graph(torch.arange(36, dtype=torch.uint8).reshape(3, 2, 2, 3))
+    assert means.tolist() == [5.5, 17.5, 29.5]
 
 
 # Training
@@ -262,7 +277,6 @@ def test_all_parts_agree_on_the_classes_and_on_the_picture() -> None:
     prediction = document["components"]["schemas"]["Prediction"]["properties"]
     output = document["components"]["schemas"]["Output"]
     assert {
-        scores.DIGITS,
         prediction["digit"]["maximum"] + 1,
         prediction["probabilities"]["minItems"],
         prediction["probabilities"]["maxItems"],

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from predictor.metadata import INPUTS, Metadata, Metrics, Provenance, outputs
-from training.network import LABELS, REJECT, Served, export, fold, network
+from serving.scores import LABELS
+from training.network import REJECT, Served, export, fold, network
 from transformer.image import SIDE
 
 

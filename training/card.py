@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 from predictor.metadata import Metrics
+from serving.scores import LABELS
 from training.config import Config
-from training.network import LABELS
 from training.robustness import DISTURBANCES
 from training.run import Run
 

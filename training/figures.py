@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from predictor.metadata import Metrics
-from training.network import LABELS
+from serving.scores import LABELS
 from training.robustness import DISTURBANCES
 
 SHOWN = 20

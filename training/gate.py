@@ -12,9 +12,9 @@ import torch
 from scipy.stats import binomtest
 from torch.nn import functional
 
+from serving.scores import LABELS
 from training.config import Settings, setting
 from training.measure import Answers, calibration_error
-from training.network import LABELS
 from training.noninferiority import ALPHA, p_value, upper_bound
 
 _limit = functools.partial(setting, least=0.0001, below=1)

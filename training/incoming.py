@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare, ks_2samp
 
 from serving.errors import ServingError
+from serving.scores import LABELS
 from training.data import DataError, Digits
-from training.network import LABELS
 from training.uploads import Fetch, Row, read_rows
 from transformer import image
 from transformer.image import Picture

@@ -1,7 +1,6 @@
 """The network, and the graph around it that is published.
 
-**Another model?** Replace ``network`` and ``LABELS`` by yours; docs/another-model.md lists the
-other places.
+**Another model?** Replace ``network`` by yours; docs/another-model.md lists the other places.
 """
 
 import io
@@ -13,9 +12,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
+from predictor.metadata import INPUTS
+from serving.scores import LABELS
 from transformer.image import SIDE
 
-LABELS = tuple("0123456789")
 REJECT = len(LABELS)
 """The class of all that is not a digit: the last logit."""
 
@@ -111,8 +111,12 @@ def scale(images: torch.Tensor) -> torch.Tensor:
 def multiply_adds(module: nn.Module) -> int:
     """Return the number of multiply-adds for one image, a measure of the time it takes."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(1, 1, SIDE, SIDE))
+        module(scale(_blank(1)))
     return int(counter.get_total_flops()) // 2
+
+
+def _blank(count: int) -> torch.Tensor:
+    return torch.zeros(INPUTS[0].shape_for(count), dtype=torch.uint8)
 
 
 def fold(module: nn.Sequential) -> nn.Sequential:
@@ -165,8 +169,7 @@ def acceptance_score(logits: torch.Tensor) -> torch.Tensor:
 def export(served: nn.Module) -> bytes:
     """Return the graph as a ``torch.export`` archive (``.pt2``) for any number of images ≥ 1."""
     batch = torch.export.Dim("batch", min=1)
-    images = torch.zeros(2, SIDE, SIDE, dtype=torch.uint8)
-    program = torch.export.export(served, (images,), dynamic_shapes=({0: batch},))
+    program = torch.export.export(served, (_blank(2),), dynamic_shapes=({0: batch},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names files of this machine
     archive = io.BytesIO()

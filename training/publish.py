@@ -11,7 +11,7 @@ from pathlib import Path
 from predictor import artifact
 from predictor.artifact import GRAPH_FILE, METADATA_FILE
 from predictor.metadata import INPUTS, Metadata, outputs
-from training.network import LABELS
+from serving.scores import LABELS
 from training.run import CARD_FILE, FIGURES, Run, read_file, read_metrics, read_reference
 from training.store import Store
 

@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn import functional
 
 from predictor.metadata import Provenance
+from serving.scores import LABELS
 from training import data
 from training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from training.config import Config
 from training.data import Digits
 from training.fit import fit
 from training.network import (
-    LABELS,
     Served,
     acceptance_score,
     export,

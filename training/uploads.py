@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from fsspec.core import url_to_fs
 
+from serving.scores import LABELS
 from training.data import DataError
-from training.network import LABELS
 
 LABELS_FILE = "labels.csv"
 LARGEST = 32 * 2**20
