@@ -1,6 +1,7 @@
 """A canary on its way to all of the traffic or back, with made-up traffic and a real API."""
 
 import json
+import re
 import time
 from itertools import groupby
 from typing import Any
@@ -52,6 +53,9 @@ def test_a_healthy_canary_goes_up_the_steps_and_is_promoted(
         assert [line.split()[:2] for line in ended["evidence"]] == [
             ["healthy", name] for name in ("split", "failed", "slow", "unsure", "digits", "sample")
         ]
+    lines = [ended["evidence"][-1] for ended in told[1:]]
+    in_all = sum(int(calls) for calls in re.findall(r"(\d+) calls, 50 are needed", str(lines)))
+    assert f"canary 0 of {in_all} calls" in told[-1]["evidence"][1]
     events = [each["reason"] for each in of_kind(world.api.list(), "Event")]
     assert events == ["CanaryStarted", "CanaryAdvanced", "CanaryPromoted"]
 
