@@ -29,7 +29,8 @@ from PIL import Image
 
 import standalone.__main__
 from standalone.bridge import Bridge, Progress, Topics
-from standalone.kafka import CONSUMER, url
+from standalone.delivery import BACKOFF, RETRIES, TIMEOUT
+from standalone.kafka import CONSUMER, check, url
 from standalone.processes import GRACE
 from tests import digits, forms, kafka, programs
 from tests.kafka import Cluster, Found
@@ -550,10 +551,15 @@ def test_a_missing_package_is_named_before_anything_starts(
 
 
 def test_a_missing_topic_is_named(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.refuse(ANSWERS, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    cluster.refuse(DEAD_LETTERS, KafkaError.UNKNOWN_TOPIC_OR_PART)
     with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
         assert running.process.wait(30) == 1
-    assert f"topic {ANSWERS} at {cluster.servers}" in running.output()
+    assert f"topic {DEAD_LETTERS} at {cluster.servers}" in running.output()
+
+
+def test_a_topic_that_kafka_is_just_creating_is_not_missing(cluster: Cluster) -> None:
+    cluster.refuse(ANSWERS, KafkaError.LEADER_NOT_AVAILABLE)
+    check(cluster.producer, cluster.servers, TOPICS)
 
 
 def test_a_missing_kafka_is_named(tmp_path: Path) -> None:
@@ -568,7 +574,7 @@ def test_a_missing_kafka_is_named(tmp_path: Path) -> None:
     [
         ("bootstrap", "expected name=value, got 'bootstrap'"),
         ("# für uns", "cannot read"),
-        ("no.such.setting=1", 'No such configuration property: "no.such.setting"'),
+        ("\n  # ours\nno.such.setting=a=b", 'No such configuration property: "no.such.setting"'),
     ],
 )
 def test_settings_that_are_wrong_are_named(tmp_path: Path, settings: str, message: str) -> None:
@@ -588,9 +594,15 @@ def test_one_that_stops_while_kafka_is_away_is_not_killed() -> None:
     assert timeout / 1000 + 1 < GRACE
 
 
-@pytest.mark.parametrize("text", ["http://service:8080", "http://service:8080/"])
+def test_a_record_that_is_retried_for_long_does_not_cost_the_bridge_its_partitions() -> None:
+    waits = sum(BACKOFF * 2**attempt for attempt in range(1, RETRIES + 1))
+    interval: Any = CONSUMER["max.poll.interval.ms"]
+    assert waits + (RETRIES + 1) * TIMEOUT < interval / 1000
+
+
+@pytest.mark.parametrize("text", ["http://service:8080", "https://service/mnist"])
 def test_a_path_can_follow_where_the_service_is(text: str) -> None:
-    assert url(text) == "http://service:8080"
+    assert url(text) == url(f"{text}/") == text
 
 
 def test_where_the_service_is_is_a_url() -> None:
