@@ -37,7 +37,8 @@ def run_of(**settings: Any) -> Run:
     return Run(
         temperature=1.25, threshold=0.5, multiply_adds=7840, parameters=7850,
         provenance=Provenance(
-            seed=configuration["seed"], configuration=configuration, data={"some": "1" * 64},
+            seed=configuration["seed"], configuration=configuration,
+            data={"some": "1" * 64, "held out": "6" * 64},
             code="2" * 64, libraries={"torch": "2.13.0"}, hardware="an abacus, torch 2.13.0",
         ),
     )  # fmt: skip
@@ -50,7 +51,7 @@ def metrics_of(*, seeds: bool = False, uploads: bool = False) -> tuple[Metrics, 
         columns = images[:, 4:24, 4:24:2].float().mean(1)
         probabilities = torch.full((len(images), 10), 0.01)
         read = columns.argmax(1).clamp(0, 4)
-        probabilities[torch.arange(len(images)), read] = 0.91
+        probabilities[torch.arange(len(images)), read] = 0.6 + 0.08 * read
         return probabilities, read < 3
 
     test, validation = (measure(graph, digits(60, seed=seed)) for seed in (3, 2))
@@ -63,7 +64,7 @@ def metrics_of(*, seeds: bool = False, uploads: bool = False) -> tuple[Metrics, 
             "accuracy": 0.5, "calibration_error": 0.25, "accepted": 0.5,
             "accuracy_of_accepted": None, "status": status,
         }  # fmt: skip
-        name = "scans, half for scoring, through the transformer"
+        name = "scans, of May, half for scoring, through the transformer"
         metrics.append(Metrics(dataset=name, digest="3" * 64, images=6, values=values))
     disturbed: Any = {
         name: {f"{level:g}": 0.1 * i for i, level in enumerate(of.levels)}
@@ -94,15 +95,33 @@ def drawn(mistakes: dict[str, list[Mistake]], metrics: tuple[Metrics, ...]) -> d
 # The card
 
 
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def percent(values: Any, *names: str) -> list[str]:
+    return [f"{values[name]:.2%}" for name in names]
+
+
 def test_the_card_gives_the_measured_numbers() -> None:
     metrics = metrics_of()
     page = card.render(run_of(), metrics)
     for of_set in metrics[:2]:
         values: Any = of_set.values
-        accuracy, error = values["accuracy"], values["calibration_error"]
+        name, (accuracy,) = of_set.dataset, percent(values, "accuracy")
+        others = percent(values, "calibration_error", "accepted", "accuracy_of_accepted")
         assert re.search(
-            rf"\| {of_set.dataset} \| 60 \| {accuracy:.2%} ± \d.\d\d% \| {error:.2%} \|", page
+            re.escape(row(name, 60, f"{accuracy} ±", *others)).replace("±", r"± \S+"), page
         )
+        for answers in ("right", "wrong"):
+            shares = percent(values[f"confidence_when_{answers}"], "mean", "median", "at_least_0.9")
+            assert row(f"{name}, {answers} answers", *shares) in page
+        assert row(name, *(f"{share:.2%}" for share in values["recall"])) in page
+    of_test: Any = metrics[0].values
+    for digit, counts in enumerate(of_test["confusion"]):
+        assert row(digit, *(count or "·" for count in counts)) in page
+    assert "### Confusions on the made up 3" in page
+    assert "the first 60 digits of the made up 3" in " ".join(page.split())
     assert "| rotation (degrees) | -45 | -30 | -15 | 0 | 15 | 30 | 45 |" in page
     assert "| accuracy | 0.0% | 10.0% | 20.0% | 30.0% | 40.0% | 50.0% | 60.0% |" in page
     assert "| letters | 8 | 50.0% | 75.0% of 4 | 87.5% |" in page
@@ -118,6 +137,7 @@ def test_the_card_says_what_was_not_measured_only_where_it_was() -> None:
         assert part not in without
     assert "| accuracy | 99.000% | 98.000% | 97.000% | 98.000% | 1.000% |" in full
     assert "| 3 | 1 | 0 | 2 |" in full
+    assert re.search(r"\| scans, of May, .* \| 6 \| 50.00% .* \| 25.00% \| 50.00% \| none \|", full)
 
 
 @pytest.mark.parametrize("all_of_it", [False, True])
@@ -139,6 +159,10 @@ def test_the_card_names_settings_data_and_hardware() -> None:
     assert "| `epochs` | 7 |" in page
     assert f"| some | `{'1' * 64}` |" in page
     assert "an abacus, torch 2.13.0" in page
+    assert "It was made with torch 2.13.0." in page
+    assert row("size", "7,850 parameters, 7,840 multiply-adds per image") in page
+    assert row("temperature", "1.250") in page
+    assert "at least 0.500 |" in page
 
 
 def test_every_figure_is_on_the_page_and_every_one_on_the_page_is_drawn() -> None:
@@ -167,6 +191,7 @@ def test_the_commands_train_with_the_same_settings(settings: dict[str, Any]) -> 
     train, *others = commands(card.render(run_of(**settings), metrics_of()))
     assert train.split()[0] == "train"
     assert flags(train) == {name: str(value) for name, value in settings.items()}
+    assert train.count("--") == len(settings)
     assert others == ["evaluate", "publish"]
 
 
@@ -176,7 +201,7 @@ def test_the_commands_train_the_other_seeds_and_measure_them_and_the_uploads() -
         "train --epochs 7",
         "train --epochs 7 --seed 2 --run runs/2",
         "train --epochs 7 --seed 3 --run runs/3",
-        "evaluate --seeds runs/2 runs/3 --uploads scans",
+        "evaluate --seeds runs/2 runs/3 --uploads 'scans, of May'",
         "publish",
     ]
 
@@ -229,6 +254,28 @@ def test_every_figure_shows_what_was_measured() -> None:
     )  # fmt: skip
     before, after = figures.draw(metrics, {"t": []}), figures.draw(other, {"t": [mistake()]})
     assert [name for name in before if before[name] == after[name]] == []
+
+
+def test_the_figures_show_the_numbers_where_they_belong() -> None:
+    test, validation, *_ = metrics_of()
+    counts: Any = test.values["confusion"]
+    axes = figures._confusion(test).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("read", "written")
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (read, written): str(count)
+        for written, row in enumerate(counts)
+        for read, count in enumerate(row)
+        if count
+    }
+    lines = figures._reliability([test, validation]).axes[0].containers
+    for of_set, line in zip((test, validation), lines, strict=True):
+        bins: Any = of_set.values["reliability"]
+        points = [(each["confidence"], each["accuracy"]) for each in bins if each["images"]]
+        assert line[0].get_xydata().tolist() == [pytest.approx(point) for point in points]
+    (title,) = [
+        axes.get_title() for axes in figures._mistakes({"test": [mistake()]}).axes if axes.images
+    ]
+    assert title == "5 → 3\n90.0%"
 
 
 def test_as_many_mistakes_are_drawn_as_there_are_up_to_the_limit() -> None:
