@@ -361,7 +361,8 @@ def test_a_service_that_nobody_recorded_keeps_its_release(world: World) -> None:
     world.release(NEW_URI, None)
     world.run("kubectl", "delete", "configmap", "mnist-release", "-n", "mnist", "--wait=false")
     assert "mnist-release" not in {each["metadata"]["name"] for each in world.api.list()}
-    assert world.deploy().stderr == "rollout: the service stays as it is\n"
+    world.commit("kustomization.yaml", "LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
+    assert world.deploy().stderr.startswith("rollout: a canary of the predictor gets 10 %")
     assert world.version == NEW_URI
 
 
@@ -378,9 +379,10 @@ def test_what_is_no_overlay_is_refused(world: World, path: str, message: str) ->
     assert message in done.stderr
 
 
-def test_an_overlay_without_a_service_is_refused() -> None:
-    with pytest.raises(ValueError, match="must render one InferenceService, found 0"):
-        deploy.service([])
+@pytest.mark.parametrize("count", [0, 2])
+def test_an_overlay_of_no_service_or_several_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"must render one InferenceService, found {count}"):
+        deploy.service([{"kind": "InferenceService"}] * count)
 
 
 def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
