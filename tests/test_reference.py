@@ -19,6 +19,7 @@ from training.data import Digits
 from training.reference import refer
 from transformer import image, metrics
 from transformer.answer import Answer, Reading, make_answer
+from transformer.traits import area_ratio, ink_ratio
 
 LIVE = {
     "confidence": "mnist_confidence",
@@ -54,6 +55,12 @@ def sample(name: str, **labels: str) -> float:
 
 def cumulated(histogram: Histogram) -> list[int]:
     return list(accumulate(histogram.counts))
+
+
+def test_ink_is_the_mean_brightness_and_area_the_share_that_is_not_blank() -> None:
+    quarter = np.zeros((28, 28), np.uint8)
+    quarter[:7] = 51
+    assert (ink_ratio(quarter), area_ratio(quarter)) == (pytest.approx(0.05), 0.25)
 
 
 def test_it_counts_what_the_transformer_counts(reference: Reference, answer: Answer) -> None:
