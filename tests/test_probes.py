@@ -64,6 +64,17 @@ def test_letters_are_in_fonts_that_training_does_not_draw_with() -> None:
     assert all(isinstance(font, int) for font in outliers.FONTS)  # OpenCV's, of strokes
 
 
+def test_outliers_to_train_on_are_the_same_for_a_seed_and_none_that_is_flagged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blank = np.zeros((outliers.SIDE, outliers.SIDE), np.float32)
+    monkeypatch.setattr(outliers, "KINDS", [lambda *_: blank, *outliers.KINDS])
+    first, again, other = (outliers.outliers(DIGITS, 40, seed=seed) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+    assert first.any(axis=(1, 2)).all()
+
+
 def test_photographs_have_many_greys() -> None:
     assert np.median([len(np.unique(pixels(file))) for file in several("photographs")]) > 60
 
