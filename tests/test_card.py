@@ -111,7 +111,7 @@ def test_the_card_gives_the_measured_numbers() -> None:
         name, (accuracy,) = of_set.dataset, percent(values, "accuracy")
         others = percent(values, "calibration_error", "accepted", "accuracy_of_accepted")
         assert re.search(
-            re.escape(row(name, 60, f"{accuracy} ±", *others)).replace("±", r"± \S+"), page
+            re.escape(row(name, 60, f"{accuracy} ±", *others)).replace("±", r"± \d\.\d\d%"), page
         )
         for answers in ("right", "wrong"):
             shares = percent(values[f"confidence_when_{answers}"], "mean", "median", "at_least_0.9")
@@ -267,6 +267,7 @@ def test_the_figures_show_the_numbers_where_they_belong() -> None:
         for read, count in enumerate(row)
         if count
     }
+    assert not np.asarray(axes.images[0].get_array()).diagonal().any()  # else all others are white
     lines = figures._reliability([test, validation]).axes[0].containers
     for of_set, line in zip((test, validation), lines, strict=True):
         bins: Any = of_set.values["reliability"]
