@@ -20,7 +20,7 @@ from rollout import canary, deploy
 from rollout.canary import PERCENT
 from rollout.cluster import Cluster as Client
 from rollout.errors import ClusterError, Refused
-from rollout.record import Record
+from rollout.record import Record, Release
 from rollout.template import VERSION, Version, fingerprint, variables, with_version
 from standalone.objects import APIError, Objects
 from tests import cluster, programs
@@ -79,6 +79,12 @@ class World:
     def live(self, overlay: str = "production") -> Object:
         name = "mnist" if overlay == "production" else "mnist-development"
         return self.api.get(cluster.SERVICE.format(name))
+
+    def release_begun(self) -> Release:
+        path = "/api/v1/namespaces/mnist/configmaps/mnist-rollout"
+        found = Record.read(self.api.get(path)["data"]).release
+        assert found
+        return found
 
     @property
     def predictor(self) -> Object:
@@ -159,9 +165,7 @@ def test_what_was_begun_is_known_again(world: World) -> None:
     """When ``run`` is to try it again, by the template with what the cluster fills in."""
     world.commit("release.env", OLD_URI, NEW_URI)
     assert world.deploy().returncode == 0
-    path = "/api/v1/namespaces/mnist/configmaps/mnist-rollout"
-    release = Record.read(world.api.get(path)["data"]).release
-    assert release
+    release = world.release_begun()
     digest = variables(canary.read(world.live(), "predictor").template)["MODEL_DIGEST"]
     again = with_version(release.stable_template, Version("STORAGE_URI", NEW_URI, digest or ""))
     assert release.fingerprint == fingerprint(again)
@@ -225,6 +229,8 @@ def test_another_change_in_git_keeps_the_version_that_was_promoted(
     assert "a canary of the predictor" in world.deploy().stderr
     assert world.version == NEW_URI
     assert world.predictor["containers"][0]["image"].endswith(NEW_IMAGE)
+    begun = canary.read(world.live(), "predictor").template
+    assert world.release_begun().fingerprint == fingerprint(begun)
 
 
 def test_a_running_canary_is_not_replaced(world: World) -> None:
