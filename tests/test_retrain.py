@@ -5,6 +5,7 @@ import dataclasses
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from PIL import Image
 
 from benchmarks.image import draw
 from predictor import artifact
-from tests import runs
+from tests import runs, versions
 from tests.synthetic import digits
-from training import compare, data, evaluate, retrain
+from training import compare, data, evaluate, incoming, retrain
 from training.__main__ import main
 from training.checkpoint import Checkpoint
 from training.data import Digits
@@ -141,7 +142,9 @@ def test_what_fails_the_gate_is_not_published(
 ) -> None:
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     assert retrained(store, corrections, tmp_path, "--overall", "0.0001") == 3
-    assert "Not good enough: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Not good enough: " in told
+    assert re.search(r"new images.*mistakes: \d+ of", told)
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
@@ -162,10 +165,18 @@ def test_what_was_interrupted_after_training_is_not_trained_again(
 
 
 def test_bad_new_images_are_refused_before_any_training(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    read = mock.Mock(side_effect=incoming.read)
+    monkeypatch.setattr(incoming, "read", read)
     (tmp_path / "empty").mkdir()
     assert retrained(store, tmp_path / "empty", tmp_path) == 1
+    assert [of_set.name for of_set in read.call_args.kwargs["known"]] == [
+        "made up 1", "made up 2", "made up 3",
+    ]  # fmt: skip
     assert "labels.csv" in capsys.readouterr().err
     assert not (tmp_path / "second").exists()
     assert [entry.name for entry in store.iterdir() if entry.name.isdecimal()] == ["1"]
@@ -188,13 +199,31 @@ def test_an_empty_store_is_nothing_to_begin_from(
     assert "holds no version to begin from" in capsys.readouterr().err
 
 
-def test_a_version_compares_well_with_itself(
-    store: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("flags", "version"), [((), 2), (("--production=1",), 1)])
+def test_the_version_to_begin_from_is_the_latest_or_the_one_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], version: int
+) -> None:
+    store = tmp_path / "mnist"
+    for _ in range(2):
+        publish(runs.write(tmp_path / "run"), Store(str(store)))
+    assert retrained(store, tmp_path, tmp_path, *flags) == 1
+    assert f"version {version} " in capsys.readouterr().err
+
+
+def test_a_version_compares_well_with_itself_and_with_a_worse_one(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--store", str(store), "--data", "unused", *WIDE]
     assert main(["compare", "1", "1", *flags]) == 0
     assert "Good enough." in capsys.readouterr().out
     assert main(["compare", "1", "1", "--store", str(store), "--data", "unused"]) == 3
+
+    (tmp_path / "first/model.pt2").write_bytes(versions.linear_graph())
+    publish(tmp_path / "first", Store(str(store)))
+    assert main(["compare", "1", "2", *flags]) == 3
+    capsys.readouterr()
+    main(["compare", "2", "1", *flags])  # which is slower, too
+    assert re.search(r"overall \| passed \| 0 lost and [1-9]", capsys.readouterr().out)
 
 
 def test_a_version_of_another_making_or_damaged_is_named(
