@@ -50,6 +50,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return models
 
 
+def worsened(store: Path, tmp_path: Path) -> None:
+    """Publish version 2: like version 1, with a network that is fast and knows nothing."""
+    (tmp_path / "first/model.pt2").write_bytes(versions.linear_graph())
+    publish(tmp_path / "first", Store(str(store)))
+
+
 @pytest.fixture
 def corrections(tmp_path: Path) -> Path:
     """A folder of labelled images."""
@@ -140,10 +146,14 @@ def test_of_two_retrainings_at_once_one_publishes(
 def test_what_fails_the_gate_is_not_published(
     store: Path, corrections: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It is better than production, and far slower."""
+    worsened(store, tmp_path)
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    assert retrained(store, corrections, tmp_path, "--overall", "0.0001") == 3
+    assert retrained(store, corrections, tmp_path) == 3
     told = capsys.readouterr().out
     assert "Not good enough: " in told
+    assert re.search(r"overall \| passed \| \d+ lost and 1\d\d won", told)
+    assert re.search(r"speed \| \*\*failed", told)
     assert re.search(r"new images.*mistakes: \d+ of", told)
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
@@ -218,8 +228,7 @@ def test_a_version_compares_well_with_itself_and_with_a_worse_one(
     assert "Good enough." in capsys.readouterr().out
     assert main(["compare", "1", "1", "--store", str(store), "--data", "unused"]) == 3
 
-    (tmp_path / "first/model.pt2").write_bytes(versions.linear_graph())
-    publish(tmp_path / "first", Store(str(store)))
+    worsened(store, tmp_path)
     assert main(["compare", "1", "2", *flags]) == 3
     capsys.readouterr()
     main(["compare", "2", "1", *flags])  # which is slower, too
