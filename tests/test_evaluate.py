@@ -5,7 +5,8 @@ import hashlib
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from predictor.metadata import Metrics, Provenance
 from tests.digits import encode, write_uploads
 from tests.synthetic import digits
 from tests.versions import served
-from training import data, evaluate, probes
+from training import data, evaluate, figures, probes
 from training.data import DataError, Digits
 from training.measure import calibration_error, measure
 from training.network import export
@@ -187,6 +188,24 @@ def test_the_files_are_the_same_each_time(evaluated: Evaluated) -> None:
     assert {"metrics.json", "reference.json", "MODEL.md", "confusion.png"} <= set(first)
     evaluate.evaluate(evaluated.run, Path("unused"), uploads=evaluated.uploads)
     assert files() == first
+
+
+def test_the_mistakes_of_the_test_set_and_the_uploads_are_drawn(
+    evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = mock.Mock(return_value={})
+    monkeypatch.setattr(figures, "draw", drawn)
+    monkeypatch.setattr(evaluate, "_measure_disturbed", lambda *_: evaluated.metrics[-2])
+    monkeypatch.setattr(evaluate, "_measure_outliers", lambda *_: evaluated.metrics[-1])
+    monkeypatch.setattr(evaluate, "write_results", lambda *_, **__: None)
+    monkeypatch.chdir(evaluated.uploads)
+    test, _, uploads, *_ = evaluate.evaluate(evaluated.run, Path("unused"), uploads=Path())
+    assert uploads.dataset == evaluated.metrics[2].dataset
+    _, mistakes = drawn.call_args.args
+    assert {name: len(found) for name, found in mistakes.items()} == {
+        name: round(of_set.images * (1 - cast("float", of_set.values["accuracy"])))
+        for name, of_set in (("made up 3", test), ("scans", uploads))
+    }
 
 
 def test_training_again_forgets_what_was_measured(run: Path) -> None:
