@@ -14,7 +14,8 @@ with quick_imports(__name__):
     from predictor.model import Predictor
     from serving import logs, tracing
     from serving.cpu import cpu_limit
-    from serving.server import Server, parser, positive
+    from serving.flags import parser, positive
+    from serving.server import Server
 
 EPILOG = """\
 If STORAGE_URI is set, the version served is the one in /mnt/models, where KServe puts it; otherwise

@@ -2,7 +2,6 @@
 
 import inspect
 
-import kserve.model_server
 import numpy as np
 import pytest
 import uvicorn
@@ -10,7 +9,8 @@ from kserve import InferInput
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.rest.server import RESTServer as SDKRESTServer
 
-from serving.server import RESTServer, Server, parser
+from serving.flags import parser
+from serving.server import RESTServer, Server
 from serving.v2 import raw_data
 
 
@@ -47,51 +47,6 @@ def test_raw_tensors_are_where_we_look() -> None:
     assert raw_data(tensor) is None
     tensor.set_data_from_numpy(np.array([7, 8], np.uint8))
     assert raw_data(tensor) == b"\x07\x08"
-
-
-def test_the_flags_are_kserves_and_have_our_defaults() -> None:
-    flags = parser("predictor", "", "")
-    assert {action.dest for action in kserve.model_server.parser._actions} <= {
-        action.dest for action in flags._actions
-    }
-    args = flags.parse_args([])
-    assert (args.host, args.model_name, args.workers) == ("127.0.0.1", "mnist", 1)
-    assert (args.predictor_protocol, args.predictor_request_timeout_seconds) == ("v2", 10)
-
-
-def test_the_help_is_of_what_is_done_here() -> None:
-    text = " ".join(parser("predictor", "", "").format_help().split())
-    assert "--workers WORKERS Must be 1" in text
-    assert "when the connection fails. (default: 1)" in text
-    assert "Defaults to" not in text
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        "--http_port=65536",
-        "--grpc_port=-1",
-        "--metrics_port=65536",
-        "--timeout-keep-alive=0",
-        "--grpc_max_receive_message_length=-1",
-        "--grpc_max_send_message_length=0",
-        "--predictor_request_timeout_seconds=0",
-        "--predictor_request_retries=-1",
-    ],
-)
-def test_numbers_with_which_nothing_is_answered_are_refused(
-    flag: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        parser("predictor", "", "").parse_args([flag])
-    assert f"argument {flag.partition('=')[0]}: must be at " in capsys.readouterr().err
-
-
-def test_none_is_a_number_of_retries_and_of_a_port() -> None:
-    args = parser("predictor", "", "").parse_args(
-        ["--predictor_request_retries=0", "--metrics_port=0"]
-    )
-    assert (args.predictor_request_retries, args.metrics_port) == (0, 0)
 
 
 def test_the_port_over_tls_is_that_of_the_flag() -> None:

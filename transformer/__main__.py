@@ -10,7 +10,8 @@ with quick_imports(__name__):
 
     from serving import logs, tracing
     from serving.cpu import cpu_limit
-    from serving.server import Server, parser, positive
+    from serving.flags import parser, positive
+    from serving.server import Server
     from transformer.client import client_for
     from transformer.decode import MAX_PIXELS
     from transformer.model import Transformer

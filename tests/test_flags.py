@@ -1,12 +1,13 @@
-"""The table of settings in the docs is that of the programs' flags."""
+"""The flags of the programs, and their table in the docs."""
 
 import argparse
 
+import kserve.model_server
 import pytest
 
 import predictor.__main__
 import transformer.__main__
-from serving.server import UNUSED, parser
+from serving.flags import UNUSED, parser
 from tests import programs
 
 PAGE = (programs.ROOT / "docs/settings.md").read_text(encoding="utf-8")
@@ -60,3 +61,48 @@ def test_every_default_is_the_programs(heading: str, defaults: dict[str, object]
 def test_the_flags_without_effect_are_named() -> None:
     section = PAGE.split("## Without effect\n")[1]
     assert all(f"`--{name.replace('event_loop', 'event-loop')}`" in section for name in UNUSED)
+
+
+def test_the_flags_are_kserves_and_have_our_defaults() -> None:
+    flags = parser("predictor", "", "")
+    assert {action.dest for action in kserve.model_server.parser._actions} <= {
+        action.dest for action in flags._actions
+    }
+    args = flags.parse_args([])
+    assert (args.host, args.model_name, args.workers) == ("127.0.0.1", "mnist", 1)
+    assert (args.predictor_protocol, args.predictor_request_timeout_seconds) == ("v2", 10)
+
+
+def test_the_help_is_of_what_is_done_here() -> None:
+    text = " ".join(parser("predictor", "", "").format_help().split())
+    assert "--workers WORKERS Must be 1" in text
+    assert "when the connection fails. (default: 1)" in text
+    assert "Defaults to" not in text
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--http_port=65536",
+        "--grpc_port=-1",
+        "--metrics_port=65536",
+        "--timeout-keep-alive=0",
+        "--grpc_max_receive_message_length=-1",
+        "--grpc_max_send_message_length=0",
+        "--predictor_request_timeout_seconds=0",
+        "--predictor_request_retries=-1",
+        "--max_batch=0",
+    ],
+)
+def test_numbers_with_which_nothing_is_answered_are_refused(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        transformer.__main__.command_line().parse_args([flag])
+    assert f"argument {flag.partition('=')[0]}: must be at " in capsys.readouterr().err
+
+
+def test_there_may_be_no_retry_no_port_and_no_waiting() -> None:
+    flags = ["--predictor_request_retries=0", "--metrics_port=0", "--max_linger=0"]
+    args = transformer.__main__.command_line().parse_args(flags)
+    assert (args.predictor_request_retries, args.metrics_port, args.max_linger) == (0, 0, 0)
