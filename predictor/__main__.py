@@ -14,7 +14,7 @@ with quick_imports(__name__):
     from predictor.model import Predictor
     from serving import logs, tracing
     from serving.cpu import cpu_limit
-    from serving.flags import parser, positive
+    from serving.flags import parser, positive, seconds
     from serving.server import Server
 
 EPILOG = """\
@@ -58,7 +58,7 @@ def command_line() -> argparse.ArgumentParser:
     flags.add_argument(
         "--max_linger",
         default=0.005,
-        type=float,
+        type=seconds,
         help="Seconds that a forward pass waits for the callers of the last one to call again.",
     )
     flags.add_argument(

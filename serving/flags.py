@@ -1,6 +1,7 @@
 """The command line of both programs: KServe's flags, and those of our own that both have."""
 
 import argparse
+import math
 import sys
 
 import kserve.model_server
@@ -27,6 +28,14 @@ def positive(text: str) -> int:
 def natural(text: str) -> int:
     """An integer of at least 0."""
     return _within(text, 0, sys.maxsize)
+
+
+def seconds(text: str) -> float:
+    """A time of at least 0."""
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError("must be at least 0, and finite")
+    return number
 
 
 def port(text: str) -> int:

@@ -45,6 +45,8 @@ class Server(ModelServer):  # type: ignore[misc]
         """Take the address and the limits from ``args``, see ``flags.parser``."""
         if args.workers != 1:
             sys.exit("--workers: must be 1, since requests share batches; scale by replicas")
+        if args.ssl_keyfile and not args.ssl_certfile:
+            sys.exit("--ssl_keyfile: needs --ssl_certfile; without it, there is no TLS")
         super().__init__(
             http_port=args.http_port,
             grpc_port=args.grpc_port,

@@ -91,6 +91,9 @@ def test_the_help_is_of_what_is_done_here() -> None:
         "--grpc_max_send_message_length=0",
         "--predictor_request_timeout_seconds=0",
         "--predictor_request_retries=-1",
+        "--max_wait=-1",
+        "--max_wait=inf",
+        "--max_linger=nan",
         "--max_batch=0",
     ],
 )

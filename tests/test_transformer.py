@@ -198,6 +198,7 @@ async def test_readiness_can_include_the_predictors(tmp_path: Path, protocol: st
         (["--predictor_host=x", "--workers=2"], "--workers"),
         (["--predictor_host=x", "--max_calls=0"], "at least 1"),
         (["--predictor_host=x", "--ssl_certfile=nowhere.pem"], "--ssl_certfile=nowhere.pem"),
+        (["--predictor_host=x", "--ssl_keyfile=key.pem"], "needs --ssl_certfile"),
     ],
 )
 def test_flags_that_cannot_work_end_the_start(

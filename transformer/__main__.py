@@ -10,7 +10,7 @@ with quick_imports(__name__):
 
     from serving import logs, tracing
     from serving.cpu import cpu_limit
-    from serving.flags import parser, positive
+    from serving.flags import parser, positive, seconds
     from serving.server import Server
     from transformer.client import client_for
     from transformer.decode import MAX_PIXELS
@@ -47,13 +47,13 @@ def command_line() -> argparse.ArgumentParser:
     flags.add_argument(
         "--max_wait",
         default=0.01,
-        type=float,
+        type=seconds,
         help="Seconds that a request waits to be merged while a call is under way.",
     )
     flags.add_argument(
         "--max_linger",
         default=0.005,
-        type=float,
+        type=seconds,
         help="Seconds that a request waits, after a call, while further requests come in.",
     )
     flags.add_argument(
