@@ -119,17 +119,26 @@ class Objects:
         self._check_version(path, wanted)
         wanted.pop("status", None)
         applied, merged = leaves(wanted), leaves(self._objects.get(path, {}))
+        others = [
+            (at, name)
+            for (other, name), fields in self._managed.items()
+            for at in sorted(fields)
+            if other == path and name != manager
+        ]
+        before = self._managed.get((path, manager), {}).keys()
+        for at in before - applied.keys() - {at for at, _ in others}:
+            merged.pop(at, None)
+        filled = {at[:size] for at in merged for size in range(len(at))}
+        for at in [at for at, value in applied.items() if value == {} and at in filled]:
+            del applied[at]  # an empty map takes nothing away
         taken = [
             f'conflict with "{name}": .{".".join(at)}'
-            for (other, name), fields in self._managed.items()
-            for at in sorted(fields.keys() & applied.keys())
-            if other == path and name != manager and merged.get(at) != applied[at]
+            for at, name in others
+            if at in applied and merged.get(at) != applied[at]
         ]
         if taken and not force:
             message = f"Apply failed with {len(taken)} conflicts: {', '.join(taken)}"
             raise APIError(409, "Conflict", message)
-        for at in self._managed.get((path, manager), {}).keys() - applied.keys():
-            merged.pop(at, None)
         made = self._change(path, merged | applied, manager, dry=dry)
         if not dry:
             self._managed[path, manager] = applied
@@ -226,6 +235,5 @@ def tree(fields: Leaves) -> Object:
             if not isinstance(node.get(key), dict):  # a patch may replace a value with an object
                 node[key] = {}
             node = node[key]
-        if value != {} or at[-1] not in node:  # an empty map beside fields in it takes none away
-            node[at[-1]] = copy.deepcopy(value)
+        node[at[-1]] = copy.deepcopy(value)
     return made

@@ -168,6 +168,13 @@ def test_apply_does_not_take_what_another_has_set_unless_forced(objects: Objects
         objects.apply(PATH, notes(c="4"), "git", force=False)
 
 
+def test_what_two_have_applied_stays_until_both_leave_it_out(objects: Objects) -> None:
+    for manager in ("git", "you"):
+        objects.apply(PATH, notes(c="1"), manager, force=False)
+    assert objects.apply(PATH, notes(), "git", force=False)["data"]["c"] == "1"
+    assert "c" not in objects.apply(PATH, notes(), "you", force=False)["data"]
+
+
 def test_each_object_has_managers_of_its_own(objects: Objects) -> None:
     path, more = PATH.replace("notes", "more"), {"kind": "ConfigMap", "metadata": {"name": "more"}}
     objects.apply(path, {**more, "data": {"a": "9"}}, "you", force=False)
