@@ -129,9 +129,10 @@ class Progress:
         """Return how the canary ended: by somebody else, or by a run that was killed."""
         found = record.release
         if found is None:
-            if not record.history:
+            last = record.history[-1] if record.history else None
+            # Without having seen a canary: the last one is meant if its template is live.
+            if last is None or not (self._release or last.is_live(service)):
                 raise Refused("no canary is running: there is nothing to go on with")
-            last = record.history[-1]
             self._say(f"{last.action} by {last.by}: {last.canary} of the {last.component}")
             return End.PROMOTED if last.action == "promoted" else End.ROLLED_BACK
         live = canary.read(service, found.component)

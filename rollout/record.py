@@ -96,6 +96,10 @@ class Entry(BaseModel):
     evidence: list[str] = []
     """The checks of the decision, a line each."""
 
+    def is_live(self, service: Object) -> bool:
+        """Return whether the template of its canary is that of ``service``."""
+        return self.fingerprint == fingerprint(read(service, self.component).template)
+
 
 class Record(BaseModel):
     """The content of the ConfigMap."""

@@ -430,15 +430,21 @@ def test_a_canary_that_somebody_changes_and_that_does_not_get_ready_is_taken_bac
     assert world.api.traffic[-1] == {"1": 100}
 
 
+@pytest.mark.parametrize("promoted", [False, True])
 def test_what_is_not_ready_and_was_never_a_canary_is_none(
-    world: World, traffic: Traffic, capsys: pytest.CaptureFixture[str]
+    world: World, traffic: Traffic, promoted: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.api.never_ready.add("2")
+    """Whether or not another one was, before it."""
+    version = "1" if promoted else "2"
     containers = world.service["spec"]["predictor"]["containers"]
-    containers[0]["env"][0]["value"] = "2"
+    containers[0]["env"][0]["value"] = version
+    if promoted:
+        assert world.start() == 0
+        assert world.run("promote") == 0
+    world.api.never_ready.add(version)
     world.patch(containers=containers)
     world.look()
-    assert run(world) == command.REFUSED
+    assert run(world, version) == command.REFUSED
     assert "there is nothing to go on with" in capsys.readouterr().err
 
 
