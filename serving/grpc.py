@@ -1,9 +1,7 @@
 """The V2 inference protocol over gRPC, with versions, limits and our errors."""
 
 import asyncio
-import socket
 import ssl
-import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
@@ -20,6 +18,7 @@ from serving import access, http2, protobuf, v2
 from serving.call import Headers, Method, Service
 from serving.context import REQUEST_ID, TRACEPARENT, TRACESTATE
 from serving.errors import ServingError, TooLarge
+from serving.listener import listen
 from serving.metrics import CLIENT_GONE, observe
 from serving.model import ServedModel
 from serving.rest import model_metadata, told
@@ -157,16 +156,6 @@ async def start(
         max_calls=CONCURRENT,
         max_receive=max_receive,
     )
-    is_ipv6 = ":" in host
-    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
-    try:
-        # "::" is for IPv4 too, as it is for REST.
-        listening = socket.create_server((host, port), family=family, dualstack_ipv6=is_ipv6)
-    except OSError as error:
-        sys.exit(
-            f"cannot listen on {host}:{port} for gRPC ({error.strerror}); choose another port with"
-            " --grpc_port"
-        )
     server = http2.Server(service.call, largest=service.bodies.largest, ssl=ssl)
-    await server.start(listening)
+    await server.start(listen(host, port, "--grpc_port"))
     return server

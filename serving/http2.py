@@ -36,7 +36,6 @@ class Server:
 
     async def start(self, listening: socket.socket) -> None:
         """Serve until ``stop``."""
-        listening.setblocking(False)
         self._listener = Listener(listening)
         self._server = await asyncio.get_running_loop().create_server(
             self._connection,

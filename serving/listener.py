@@ -1,13 +1,37 @@
-"""Accepting many connections quickly."""
+"""Listening on a port, and accepting many connections quickly."""
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any
 
 HANDSHAKE = 10
 """Seconds that a client has for that of TLS."""
+
+
+def listen(host: str, port: int, flag: str) -> socket.socket:
+    """A socket that listens on ``host`` and ``port``; "::" is for IPv4 too.
+
+    Ends the program if there can be none, and names the ``flag`` that chooses another port.
+    """
+    is_ipv6 = ":" in host
+    listening = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_ipv6:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        sys.exit(unavailable(host, port, flag, error))
+    return listening
+
+
+def unavailable(host: str, port: int, flag: str, error: OSError) -> str:
+    """What to say if ``host`` and ``port`` cannot be listened on."""
+    return f"cannot listen on {host}:{port} ({error.strerror}); choose another port with {flag}"
 
 
 class Listener:
@@ -19,7 +43,8 @@ class Listener:
     """
 
     def __init__(self, listening: socket.socket) -> None:
-        """Accept connections from ``listening``, which must not block."""
+        """Accept connections from ``listening``, without ever blocking there."""
+        listening.setblocking(False)
         self._socket = listening
         self.is_closed = False
         """Whether the program is stopping: new connections are closed at once."""

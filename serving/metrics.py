@@ -10,6 +10,7 @@ from typing import Any
 
 from prometheus_client import Gauge, start_http_server
 
+from serving.listener import unavailable
 from serving.noted import Counter, Histogram
 
 TIMEOUT = 10
@@ -101,9 +102,6 @@ def serve(host: str, port: int) -> None:
     try:
         server, _ = start_http_server(port, host)
     except OSError as error:
-        sys.exit(
-            f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another port"
-            " with --metrics_port"
-        )
+        sys.exit(unavailable(host, port, "--metrics_port", error))
     handler: Any = server.RequestHandlerClass
     handler.timeout = TIMEOUT

@@ -64,7 +64,6 @@ class Service:
         config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         config.load()
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.setblocking(False)
         self.connections = Listener(self.listener)
         app: Any = self
         make: Any = functools.partial(

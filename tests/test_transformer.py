@@ -210,13 +210,13 @@ def test_flags_that_cannot_work_end_the_start(
         assert "Traceback" not in running.output()
 
 
-def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        programs.program(
-            "transformer", tmp_path, "--predictor_host=x", http_port=taken.getsockname()[1]
-        ) as running,
-    ):
-        assert running.process.wait(60) == 1
-        assert "choose another port with --http_port" in running.output()
-        assert "Traceback" not in running.output()
+@pytest.mark.parametrize("flag", ["--http_port", "--grpc_port"])
+def test_a_port_that_is_taken_ends_the_start(tmp_path: Path, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = ("--predictor_host=x", f"{flag}={port}")
+        with programs.program("transformer", tmp_path, *flags) as running:
+            assert running.process.wait(60) == 1
+            assert f"127.0.0.1:{port} (Address already in use)" in running.output()
+            assert f"choose another port with {flag}" in running.output()
+            assert "Traceback" not in running.output()
