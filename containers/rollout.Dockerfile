@@ -1,5 +1,5 @@
 # Takes canaries to their end, in the cluster; has the part of the predictor that reads metadata,
-# what ends a program while it imports, and the number of classes.
+# and of serving what ends a program while it imports, the numbers of flags, and that of classes.
 ARG BASE=docker.io/library/python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${BASE} AS build
@@ -10,7 +10,7 @@ RUN ./install.sh rollout.txt \
     aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs frozenlist multidict propcache yarl
 COPY predictor/__init__.py predictor/artifact.py predictor/metadata.py /app/predictor/
 COPY rollout /app/rollout
-COPY serving/__init__.py serving/scores.py serving/start.py /app/serving/
+COPY serving/__init__.py serving/numbers.py serving/scores.py serving/start.py /app/serving/
 # Whatever the umask of the checkout, the image's user shall read these files and not write them.
 RUN chmod -R go=rX /app \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /app

@@ -14,7 +14,8 @@ with quick_imports(__name__):
     from predictor.model import Predictor
     from serving import logs, tracing
     from serving.cpu import cpu_limit
-    from serving.flags import parser, positive, seconds
+    from serving.flags import parser
+    from serving.numbers import positive, seconds
     from serving.server import Server
 
 EPILOG = """\

@@ -10,6 +10,7 @@ from rollout.canary import COMPONENTS
 from rollout.decision import Labels
 from rollout.evidence import SLOW
 from rollout.progress import Plan
+from serving.numbers import natural, seconds
 
 EXAMPLES = """\
 examples:
@@ -169,7 +170,7 @@ def _add_decision(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--minimum",
-        type=count,
+        type=natural,
         default=Plan.minimum,
         help="calls that the canary must answer per step: enough to see that it is broken, not that"
         " it is a little worse (docs/decisions/evidence.md)",
@@ -187,7 +188,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print the patch and change nothing"
     )
     command.add_argument(
-        "--timeout", type=count, default=Plan.timeout, help="seconds to wait for the cluster"
+        "--timeout", type=natural, default=Plan.timeout, help="seconds to wait for the cluster"
     )
 
 
@@ -220,22 +221,6 @@ def ascending(text: str) -> tuple[int, ...]:
     if len(found) < 2 or found[0] < 1 or found[-1] != 100 or list(found) != sorted(set(found)):
         raise argparse.ArgumentTypeError("must ascend to 100, such as 5,25,100")
     return found
-
-
-def seconds(text: str) -> float:
-    """Parse a time that is not negative."""
-    number = float(text)
-    if not number >= 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return number
-
-
-def count(text: str) -> int:
-    """Parse a whole number that is not negative."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must be at least 0")
-    return number
 
 
 def probability(text: str) -> float:

@@ -1,12 +1,11 @@
 """The command line of both programs: KServe's flags, and those of our own that both have."""
 
 import argparse
-import math
-import sys
 
 import kserve.model_server
 
 from serving import access, logs
+from serving.numbers import natural, port, positive
 
 UNUSED = {
     "access_log_format", "enable_docs_url", "enable_latency_logging", "event_loop",
@@ -18,38 +17,6 @@ HELP = {
     "predictor_request_retries": "How often a call is repeated when the connection fails.",
 }
 """Instead of what KServe says of these flags, which is not so here."""
-
-
-def positive(text: str) -> int:
-    """An integer of at least 1, for flags that count something."""
-    return _within(text, 1, sys.maxsize)
-
-
-def natural(text: str) -> int:
-    """An integer of at least 0."""
-    return _within(text, 0, sys.maxsize)
-
-
-def seconds(text: str) -> float:
-    """A time of at least 0."""
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError("must be at least 0, and finite")
-    return number
-
-
-def port(text: str) -> int:
-    """A port; 0 is none, or any."""
-    return _within(text, 0, 65535)
-
-
-def _within(text: str, least: int, most: int) -> int:
-    number = int(text)
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}")
-    if number > most:
-        raise argparse.ArgumentTypeError(f"must be at most {most}")
-    return number
 
 
 TYPES = {

@@ -10,7 +10,8 @@ with quick_imports(__name__):
 
     from serving import logs, tracing
     from serving.cpu import cpu_limit
-    from serving.flags import parser, positive, seconds
+    from serving.flags import parser
+    from serving.numbers import positive, seconds
     from serving.server import Server
     from transformer.client import client_for
     from transformer.decode import MAX_PIXELS
