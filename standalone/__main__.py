@@ -115,10 +115,12 @@ def _bridge(args: argparse.Namespace, address: Address, name: str) -> list[str]:
     """The command that answers the images of a Kafka topic.
 
     Raises:
-        OSError: a package that it needs is not installed.
+        OSError: a package that it needs is not installed, or there is no file of settings.
     """
     if importlib.util.find_spec("confluent_kafka") is None:
         raise OSError(f"--kafka needs a package that is not installed: {INSTALL}")
+    if args.kafka_settings and not args.kafka_settings.is_file():
+        raise OSError(f"--kafka_settings={args.kafka_settings}: there is no such file")
     url = f"http://{address.from_here}:{address.http_port}"
     command = [sys.executable, "-m", "standalone.kafka"]
     command += [f"--kafka={args.kafka}", f"--service={url}", f"--name={name}"]

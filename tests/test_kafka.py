@@ -550,6 +550,14 @@ def test_a_missing_package_is_named_before_anything_starts(
     assert "pip install -c constraints.txt -e '.[kafka]'" in capsys.readouterr().err
 
 
+def test_missing_settings_are_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["standalone", "--kafka=x:1", "--kafka_settings=nowhere"])
+    assert standalone.__main__.main() == 1
+    assert "--kafka_settings=nowhere: there is no such file" in capsys.readouterr().err
+
+
 def test_a_missing_topic_is_named(cluster: Cluster, tmp_path: Path) -> None:
     cluster.refuse(DEAD_LETTERS, KafkaError.UNKNOWN_TOPIC_OR_PART)
     with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
