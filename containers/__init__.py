@@ -1,1 +1,1 @@
-"""The container images: their Dockerfiles, and ``python3 -m containers``, which builds them."""
+"""The container images: their Dockerfile, and ``python3 -m containers``, which builds them."""

@@ -19,7 +19,8 @@ NAMES = ("predictor", "transformer", "rollout", "training")
 ENGINES = ("docker", "podman", "buildah")
 BUILD = Path("build")
 PUSHED = BUILD / "images.env"
-PINNED = (*(f"containers/{name}.Dockerfile" for name in NAMES), ".gitlab-ci.yml")
+DOCKERFILE = "containers/Dockerfile"
+PINNED = (DOCKERFILE, ".gitlab-ci.yml")
 """The files that name the base image."""
 BASE = re.compile(r"^(ARG BASE=|  image: )([^\s@]+)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
 IDENTITIES = ("ACTIONS_ID_TOKEN_REQUEST_URL", "SIGSTORE_ID_TOKEN")
@@ -82,15 +83,17 @@ class Images:
     def build(self) -> None:
         """Build all images."""
         labels = {
-            "REVISION": ask("git", "rev-parse", "HEAD"),
-            "SOURCE": self._environ.get("SOURCE", ""),
-            "VERSION": self._tag,
+            "licenses": "Apache-2.0",
+            "revision": ask("git", "rev-parse", "HEAD"),
+            "source": self._environ.get("SOURCE", ""),
+            "version": self._tag,
         }
         for name in NAMES:
+            own = {"title": f"mnist-kserve-{name}", **labels}
             run(
-                *(self.engine, "build", "--file", f"containers/{name}.Dockerfile"),
+                *(self.engine, "build", "--file", DOCKERFILE, "--target", name),
                 *("--tag", self.reference(name)),
-                *(f"--build-arg={label}={value}" for label, value in labels.items()),
+                *(f"--label=org.opencontainers.image.{key}={value}" for key, value in own.items()),
                 *(*shlex.split(self._environ.get("BUILD_ARGS", "")), "."),
             )
 

@@ -1,4 +1,4 @@
-"""The Dockerfiles and the tool that builds them, checked without an engine."""
+"""The Dockerfile and the tool that builds them, checked without an engine."""
 
 import re
 import subprocess
@@ -12,27 +12,29 @@ import httpx
 import pytest
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
-from containers.__main__ import BASE, NAMES, PINNED
+from containers.__main__ import BASE, DOCKERFILE, NAMES, PINNED
 from tests import programs, releases
 from tests.distributions import closure, named
 from tests.programs import ROOT
 
 FOLDER = ROOT / "containers"
-DOCKERFILES = {name: (FOLDER / f"{name}.Dockerfile").read_text() for name in NAMES}
+_, *_found = re.split(r"^FROM (\S+) AS (\S+)$", (ROOT / DOCKERFILE).read_text(), flags=re.M)
+STAGES = dict(zip(_found[1::3], zip(_found[::3], _found[2::3], strict=True), strict=True))
+"""By the name of each stage, what it is from, and what it does."""
 PACKAGES = ("predictor", "rollout", "serving", "standalone", "training", "transformer")
 REMOVED_MODULES = {"kubernetes.aio", "torch.test"}
 """By ``install.sh``, out of distributions that stay; and every folder called ``tests``."""
 
 
-def instructions(dockerfile: str, name: str) -> list[str]:
+def instructions(stage: str, name: str) -> list[str]:
     """The arguments of every instruction of that name."""
-    joined = dockerfile.replace("\\\n", " ")
+    joined = STAGES[stage][1].replace("\\\n", " ")
     return [line.partition(" ")[2] for line in joined.splitlines() if line.startswith(f"{name} ")]
 
 
-def copied(dockerfile: str) -> list[str]:
+def copied(stage: str) -> list[str]:
     """What comes from the repository."""
-    lines = [line.split() for line in instructions(dockerfile, "COPY")]
+    lines = [line.split() for line in instructions(stage, "COPY")]
     return [path for line in lines if not line[0].startswith("--from") for path in line[:-1]]
 
 
@@ -43,13 +45,13 @@ def requirements(name: str) -> set[str]:
 
 def taken_out(name: str) -> set[str]:
     """What the image does without, though what it asks for would bring it."""
-    [line] = [run for run in instructions(DOCKERFILES[name], "RUN") if "install.sh" in run]
+    [line] = [run for run in instructions(f"{name}-build", "RUN") if "install.sh" in run]
     return named(line.split()[2:]) | {"pip", "setuptools"}
 
 
 def left_out(name: str) -> set[str]:
     """The modules of the repository that the image does without."""
-    places = {Path(path) for path in copied(DOCKERFILES[name])}
+    places = {Path(path) for path in copied(f"{name}-build")}
     paths = [path for package in PACKAGES for path in (ROOT / package).glob("*.py")]
     return {
         ".".join(path.with_suffix("").parts).removesuffix(".__init__")
@@ -58,10 +60,9 @@ def left_out(name: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_hadolint_finds_nothing(name: str) -> None:
+def test_hadolint_finds_nothing() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
-    subprocess.run([hadolint, FOLDER / f"{name}.Dockerfile"], check=True)
+    subprocess.run([hadolint, ROOT / DOCKERFILE], check=True)
 
 
 def test_the_base_is_the_same_and_pinned() -> None:
@@ -73,26 +74,27 @@ def test_the_base_is_the_same_and_pinned() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_last_stage(name: str) -> None:
-    stage = DOCKERFILES[name].rpartition("\nFROM ")[2]
-    [user] = instructions(stage, "USER")
+def test_an_image_has_what_its_build_made_and_no_more(name: str) -> None:
+    assert STAGES[name][0] == "runtime"
+    assert STAGES[f"{name}-build"][0] == "build"
+    assert STAGES["build"][0] == STAGES["runtime"][0] == "${BASE}"
+    [user] = instructions("runtime", "USER")
     assert re.fullmatch("[1-9][0-9]*:[1-9][0-9]*", user)  # Kubernetes must see that it is not root
     # The exec form: a shell in front of it would keep SIGTERM to itself.
-    assert instructions(stage, "ENTRYPOINT") == [f'["python", "-m", "{name}"]']
-    assert "pip install" not in stage
-    assert "install.sh" not in stage
+    assert instructions(name, "ENTRYPOINT") == [f'["python", "-m", "{name}"]']
+    assert all(line.startswith(f"--from={name}-build /") for line in instructions(name, "COPY"))
+    assert copied("runtime") == instructions(name, "RUN") == instructions(name, "USER") == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_umask_of_the_checkout_is_no_matter(name: str) -> None:
     """Engines keep the modes of files, and after ``umask 077`` only root could read them."""
-    build, _, last = DOCKERFILES[name].rpartition("\nFROM ")
-    assert copied(last) == []
-    to = {line.split()[-1] for line in instructions(build, "COPY")} - {"./"}
-    [opened] = [run for run in instructions(build, "RUN") if run.startswith("chmod ")]
+    to = {line.split()[-1] for line in instructions(f"{name}-build", "COPY")} - {"./"}
+    [opened] = [run for run in instructions(f"{name}-build", "RUN") if run.startswith("chmod ")]
     places = opened.partition(" && ")[0].split()
     assert places[:3] == ["chmod", "-R", "go=rX"]
     assert {f"/{Path(path).parts[1]}" for path in to} == {*places[3:]}
+    assert {line.split()[-1] for line in instructions(name, "COPY")} == {"/venv", *places[3:]}
     # Python gives a compiled module the mode of its source.
     assert "compileall" in opened.partition(" && ")[2]
 
@@ -100,7 +102,7 @@ def test_the_umask_of_the_checkout_is_no_matter(name: str) -> None:
 def test_only_what_is_copied_reaches_the_engine() -> None:
     patterns = (ROOT / ".dockerignore").read_text().splitlines()
     context = {Path(path) for path in exclude_paths(str(ROOT), patterns)}
-    wanted = {Path(path) for dockerfile in DOCKERFILES.values() for path in copied(dockerfile)}
+    wanted = {Path(path) for stage in STAGES for path in copied(stage)}
     files = {path for path in context if (ROOT / path).is_file()}
     for path in wanted:
         assert any(found == path or path in found.parents for found in files), path

@@ -63,14 +63,18 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def test_build_makes_the_three_of_them(bench: Bench) -> None:
+def test_build_makes_all_of_them(bench: Bench) -> None:
     bench.install("git", "docker")
     done = bench.run("build", SOURCE="https://example.com/it", BUILD_ARGS="--pull --label 'a=b c'")
     assert done.returncode == 0, done.stderr
     assert bench.asked() == [
-        f"docker build --file containers/{name}.Dockerfile --tag mnist-kserve-{name}:1234567 "
-        "--build-arg=REVISION=1234567890 --build-arg=SOURCE=https://example.com/it "
-        "--build-arg=VERSION=1234567 --pull --label a=b c ."
+        f"docker build --file containers/Dockerfile --target {name} "
+        f"--tag mnist-kserve-{name}:1234567 "
+        f"--label=org.opencontainers.image.title=mnist-kserve-{name} "
+        "--label=org.opencontainers.image.licenses=Apache-2.0 "
+        "--label=org.opencontainers.image.revision=1234567890 "
+        "--label=org.opencontainers.image.source=https://example.com/it "
+        "--label=org.opencontainers.image.version=1234567 --pull --label a=b c ."
         for name in NAMES
     ]
 
