@@ -62,6 +62,7 @@ def test_it_prints_the_page_and_a_curl_line_that_works(service: programs.Program
         [*curl[1].split(), "--silent"], cwd=programs.ROOT, capture_output=True, check=True
     )
     assert b'"digit":7' in answer.stdout
+    assert service.output().count("The service is ready.") == 1
 
 
 def test_the_logs_name_their_part(service: programs.Program) -> None:
@@ -186,7 +187,8 @@ def test_without_envoy_it_serves_and_says_there_is_no_split(
     process = subprocess.Popen(
         [python, "-m", "standalone", *ports],
         cwd=programs.ROOT,
-        env={**os.environ, "PYTHONPATH": paths},
+        # A proxy that the user has is not for the programs of this machine.
+        env={**os.environ, "PYTHONPATH": paths, "HTTP_PROXY": "http://127.0.0.1:9"},
         stdout=subprocess.PIPE,
         text=True,
     )
