@@ -78,11 +78,10 @@ def _write(path: Path, kind: str, resources: list[dict[str, Any]]) -> None:
 
 
 def _routes(door: Door, targets: list[Target]) -> dict[str, Any]:
-    shares = [each for each in targets if each.percent]
     split: dict[str, Any] = {"direct_response": {"status": 503}}
-    if shares:
+    if targets:
         split = {"route": {"weighted_clusters": {"clusters": [
-            {"name": _cluster_name(door, each.revision), "weight": each.percent} for each in shares
+            {"name": _cluster_name(door, each.revision), "weight": each.percent} for each in targets
         ]}, "timeout": REQUEST_TIMEOUT}}  # fmt: skip
     hosts = [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **split}]}]
     for each in targets:

@@ -199,8 +199,9 @@ def test_the_tag_hosts_lead_to_one_revision_each(service: Program) -> None:
     args = "/spec/transformer/containers/0/args/-"
     share = {"op": "add", "path": "/spec/transformer/canaryTrafficPercent", "value": 50}
     patch(service, {"op": "add", "path": args, "value": "--max_instances=1"}, share)
-    statuses = {"mnist-transformer": {200, 413}, "prev-mnist-transformer": {200}}
-    statuses["latest-mnist-transformer"] = {413}
+    statuses = {"mnist-transformer": {200, 413}}
+    for end in ("", ":8080", ".default.example.com"):
+        statuses |= {f"prev-mnist-transformer{end}": {200}, f"latest-mnist-transformer{end}": {413}}
     deadline = time.monotonic() + programs.START_TIMEOUT
     while (found := {host: asked_by(service, host) for host in statuses}) != statuses:
         assert time.monotonic() < deadline, found

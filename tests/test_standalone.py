@@ -229,6 +229,13 @@ def test_envoy_takes_the_configuration(tmp_path: Path) -> None:
     )
 
 
+def test_envoy_waits_for_an_answer_as_long_as_knative(tmp_path: Path) -> None:
+    write_routes({Door("p", "127.0.0.1", 1080): [Target("p-1", 100, "latest")]}, tmp_path)
+    found = re.findall(r'"timeout": "(\d+)s"', (tmp_path / "p.json").read_text())
+    predictor = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))["spec"]["predictor"]
+    assert found == [str(predictor["timeout"])] * 2
+
+
 def test_the_manifest_is_read() -> None:
     service = read_manifest(MANIFEST)
     assert service["metadata"]["name"] == "mnist"
