@@ -121,6 +121,7 @@ def test_the_first_revision_has_no_percent(world: World) -> None:
     kinds = [each["kind"] for each in world.api.list()]
     assert kinds[-2:] == ["InferenceService", "ConfigMap"]  # what its pods need was there first
     assert world.api.list()[-1]["metadata"]["name"] == deploy.CONFIG_MAP
+    assert world.api.get("/api/v1/namespaces/mnist")["kind"] == "Namespace"
 
 
 def test_a_deployment_that_failed_midway_is_made_up_for(
