@@ -77,7 +77,8 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Load the version, then serve it until SIGTERM or SIGINT."""
     args = command_line().parse_args()
-    logs.configure(args.log_level, args.log_format, args.access_log)
+    file = args.log_config_file if args.configure_logging else None
+    logs.configure(args.log_level, args.log_format, args.access_log, file)
     tracing.configure(f"{args.model_name}-predictor")
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")

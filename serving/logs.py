@@ -1,10 +1,15 @@
 """Logging of both programs: one line per event, with the ids of the request it belongs to."""
 
 import logging
+import logging.config
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import kserve.model_server
 import orjson
+import yaml
 
 from serving import access, context
 
@@ -46,13 +51,16 @@ FORMATS = {
 }
 
 
-def configure(level: str = "INFO", style: str = "text", inferences: str = "errors") -> None:
+def configure(
+    level: str = "INFO", style: str = "text", inferences: str = "errors", file: str | None = None
+) -> None:
     """Log to stderr in one of ``FORMATS``; some libraries log only warnings and errors.
 
     Args:
         level: the lowest level that is logged.
         style: a key of ``FORMATS``.
         inferences: which inferences are logged, a key of ``access.CHOICES``, whatever the level.
+        file: a configuration of Python's logging, in place of ``level`` and ``style``.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(FORMATS[style])
@@ -66,3 +74,16 @@ def configure(level: str = "INFO", style: str = "text", inferences: str = "error
     logging.getLogger("uvicorn.access").propagate = False
     # Neither format shows these, so they need not be looked up for every line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    if file:
+        _read(file)
+
+
+def _read(file: str) -> None:
+    # The SDK would do it later, by Python's default, which silences the loggers that there are.
+    kserve.model_server.args.configure_logging = False
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        found = orjson.loads(text) if file.endswith(".json") else yaml.safe_load(text)
+        logging.config.dictConfig({"disable_existing_loggers": False, **found})
+    except Exception as error:  # of any kind, by what the file holds
+        sys.exit(f"--log_config_file={file} cannot be used: {error}")

@@ -4,21 +4,29 @@ import json
 import logging
 from collections.abc import Iterator
 from contextvars import copy_context
+from pathlib import Path
+from types import ModuleType
 
+import kserve.model_server
 import pytest
+import yaml
 
+import predictor.__main__
+import transformer.__main__
 from serving import access, context, logs
 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """pytest's own handlers come back after a test."""
-    root = logging.getLogger()
+    root, sdk = logging.getLogger(), kserve.model_server.args
     handlers, level, shown = root.handlers[:], root.level, access.log.level
+    configures = sdk.configure_logging
     root.handlers = []
     yield
     root.handlers, root.level = handlers, level
     access.log.setLevel(shown)
+    sdk.configure_logging = configures
 
 
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +91,46 @@ def test_which_inferences_are_logged_does_not_depend_on_the_level() -> None:
     assert not access.log.isEnabledFor(logging.INFO)
     logs.configure("ERROR", inferences="all")
     assert access.log.isEnabledFor(logging.INFO)
+
+
+YAML = """
+version: 1
+formatters: {mine: {format: "mine: %(message)s"}}
+handlers: {stderr: {class: logging.StreamHandler, formatter: mine}}
+root: {level: INFO, handlers: [stderr]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("log.yaml", YAML), ("log.json", json.dumps(yaml.safe_load(YAML)))]
+)
+def test_a_file_takes_the_place_of_level_and_format(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, text: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    logs.configure("ERROR", "json", file=str(file))
+    access.log.warning("inference")  # a logger that there was before
+    assert capsys.readouterr().err == "mine: inference\n"
+    assert not kserve.model_server.args.configure_logging
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("log.yaml", None), ("log.yaml", "a: b: c"), ("log.json", "{"), ("log.yaml", "- 1"),
+     ("log.yaml", "version: 2"), ("log.json", '{"version": 1, "root": {"handlers": ["x"]}}')],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str | None) -> None:
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        logs.configure(file=str(file))
+    assert str(stopped.value.code).startswith(f"--log_config_file={file} cannot be used: ")
+
+
+@pytest.mark.parametrize("program", [predictor.__main__, transformer.__main__])
+def test_both_programs_read_it(monkeypatch: pytest.MonkeyPatch, program: ModuleType) -> None:
+    monkeypatch.setattr("sys.argv", ["", "--log_config_file=none.yaml"])
+    with pytest.raises(SystemExit, match="--log_config_file=none.yaml cannot be used"):
+        program.main()

@@ -72,7 +72,8 @@ def command_line() -> argparse.ArgumentParser:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     args = command_line().parse_args()
-    logs.configure(args.log_level, args.log_format, args.access_log)
+    file = args.log_config_file if args.configure_logging else None
+    logs.configure(args.log_level, args.log_format, args.access_log, file)
     tracing.configure(f"{args.model_name}-transformer")
     if not args.predictor_host:
         sys.exit("transformer: --predictor_host is missing, such as 127.0.0.1:8082")
