@@ -10,7 +10,7 @@ from serving import frames
 from serving.frames import HIGHEST, LONGEST_HEAD, Broken, check, frame
 from serving.message import refusal
 from serving.receiver import STREAMS, Receiver
-from serving.stream import Streams
+from serving.stream import UNREAD, Streams
 from serving.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ AGE = 60
 another, perhaps to another pod. A load balancer of connections could not move it otherwise."""
 AGE_GRACE = 30
 """Seconds that the calls of such a connection have to end."""
-UNREAD = 30
-"""Seconds that a client has to read what it is sent."""
 GOODBYE = 1
 """Seconds that a client has to answer that its connection ends, and again to close it."""
 

@@ -8,13 +8,10 @@ import socket
 from collections.abc import Callable
 from ssl import SSLContext
 
-from serving.connection import Connection
+from serving.connection import GOODBYE, Connection
 from serving.frames import HIGHEST, Head
 from serving.listener import HANDSHAKE, Listener
 from serving.stream import Stream, Streams
-
-GOODBYE = 1
-"""Seconds that a client has to close TLS."""
 
 
 class Server:

@@ -8,7 +8,7 @@ from serving import frames
 from serving.frames import FIRST_WINDOW, HIGHEST, check, frame
 
 UNREAD = 30
-"""Seconds that a client has to make room for an answer."""
+"""Seconds that a client has to read what it is sent, and to make room for an answer."""
 
 
 class Stream(ABC):
