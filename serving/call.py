@@ -257,9 +257,7 @@ class Call(Stream):
             ("grpc-message", quote(message, safe=PRINTABLE, errors="replace")),
             *more,
         ]
-        if self._service.version:
-            failed.append((VERSION_HEADER, self._service.version))
-        self._close(block(failed) + _request_id())
+        self._close(block(failed) + _named(self._service.version) + _request_id())
 
     def _close(self, head: bytes) -> None:
         self._release()
@@ -278,7 +276,12 @@ class Call(Stream):
 
 @lru_cache(maxsize=8)
 def _succeeded(version: str) -> bytes:
-    return block([("grpc-status", "0"), (VERSION_HEADER, version)])
+    return block([("grpc-status", "0")]) + _named(version)
+
+
+def _named(version: str) -> bytes:
+    """The header that names the version; the transformer answers for none about itself."""
+    return field(VERSION_HEADER, version) if version else b""
 
 
 def _request_id() -> bytes:

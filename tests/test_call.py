@@ -368,3 +368,14 @@ async def test_a_call_that_is_given_up_is_freed_at_once(served: Served) -> None:
                     await asyncio.sleep(0.01)
     finally:
         gc.enable()
+
+
+async def test_an_answer_that_comes_from_no_version_names_none(served: Served) -> None:
+    async def health(_: bytes, __: Headers) -> tuple[bytes, str]:
+        return b"", ""
+
+    served.service.methods = {"/health": Method(health)}
+    async with grpc.aio.insecure_channel(f"{served.host}:{served.port}") as channel:
+        answering = channel.unary_unary("/health")(b"")
+        assert await answering == b""
+        assert not await answering.trailing_metadata()
