@@ -19,10 +19,9 @@ _SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 """A request id that is kept: it cannot break a log line or a header."""
 _VALID = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """A ``traceparent`` of https://www.w3.org/TR/trace-context/, version 00."""
-
-
-_STATE = re.compile(r"[\t -~]{0,512}")
-"""A ``tracestate`` that is passed on: it cannot end a header early."""
+_STATE = re.compile(r"[ -~]{0,512}")
+"""A ``tracestate`` that is passed on: it cannot end a header early, nor has it a tab, with which
+gRPC's client sends nothing."""
 
 
 @dataclass(slots=True)
