@@ -24,6 +24,12 @@ async def test_work_is_done_beside_the_event_loop() -> None:
     pool.close()
 
 
+async def test_as_much_is_done_at_a_time_as_there_are_threads() -> None:
+    pool, together = Threads(3, "test"), threading.Barrier(3, timeout=30)
+    assert sorted(await asyncio.gather(*[pool.run(together.wait) for _ in range(3)])) == [0, 1, 2]
+    pool.close()
+
+
 @pytest.mark.parametrize("error", [ValueError, BaseException])  # Rust's panics are the latter
 async def test_an_error_is_its_callers_and_the_thread_goes_on(error: type[BaseException]) -> None:
     def fail() -> None:
