@@ -1,6 +1,7 @@
 """The deadlines of many requests, watched by one timer."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -43,10 +44,28 @@ async def test_each_is_given_up_at_its_own_deadline_whatever_their_order(
 
 async def test_what_comes_later_may_be_due_sooner(deadlines: Deadlines[str], late: Late) -> None:
     now = asyncio.get_running_loop().time()
-    for name, seconds in (("first", 3600), ("second", 0.02), ("third", 0.04)):
+    for name, seconds in (("first", 3600), ("second", 0.02), ("third", 0.04), ("fourth", 3600)):
         deadlines.add(name, now + seconds)
     await asyncio.sleep(0.1)
     assert late.names() == ["second", "third"]
+
+
+async def test_there_is_one_timer(
+    deadlines: Deadlines[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a client with ever sooner deadlines could fill the memory."""
+
+    def call_at(*arguments: Any) -> asyncio.TimerHandle:
+        timers.append(set_timer(*arguments))
+        return timers[-1]
+
+    timers: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+    set_timer = loop.call_at
+    monkeypatch.setattr(loop, "call_at", call_at)
+    for seconds in (3600, 3500, 3400):
+        deadlines.add(str(seconds), loop.time() + seconds)
+    assert [timer.cancelled() for timer in timers] == [True, True, False]
 
 
 async def test_what_was_answered_is_not_given_up(deadlines: Deadlines[str], late: Late) -> None:
