@@ -1,6 +1,7 @@
 """A time limit that starts and ends often."""
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,6 +46,7 @@ async def test_it_expires_once(limit: Timeout, expired: Expired) -> None:
 async def test_what_ends_in_time_does_not_expire(limit: Timeout, expired: Expired) -> None:
     limit.begin()
     limit.end()
+    assert not limit.has_begun()
     await asyncio.sleep(4 * SECONDS)
     assert expired.times == 0
 
@@ -80,6 +82,32 @@ async def test_it_can_expire_again(limit: Timeout, expired: Expired) -> None:
         limit.begin()
         await asyncio.sleep(4 * SECONDS)
         assert expired.times == times
+
+
+async def test_it_may_begin_again_as_it_expires(expired: Expired) -> None:
+    limit: Timeout
+
+    def expire() -> None:
+        expired()
+        if expired.times == 1:
+            limit.begin()
+
+    limit = Timeout(expired.loop, SECONDS, expire)
+    limit.begin()
+    await asyncio.sleep(8 * SECONDS)
+    assert expired.times == 2
+
+
+async def test_one_timer_serves_all_beginnings(
+    limit: Timeout, expired: Expired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those of a busy connection would fill the memory."""
+    timers = Mock(wraps=expired.loop.call_later)
+    monkeypatch.setattr(expired.loop, "call_later", timers)
+    for _ in range(3):
+        limit.begin()
+        limit.end()
+    assert timers.call_count == 1
 
 
 async def test_after_it_is_closed_nothing_expires(limit: Timeout, expired: Expired) -> None:
