@@ -102,6 +102,28 @@ async def test_calls_in_hand_have_time_to_end(service: Service) -> None:
     await stopping
 
 
+async def test_a_server_that_stops_waits_for_the_last_call(service: Service) -> None:
+    """Whoever has gone before, or goes meanwhile."""
+    gone = await begun(service)
+    gone.writer.close()
+    while service.server._connections:
+        await asyncio.sleep(0.01)
+    held = await begun(service, opened(1, "/held", end=True))
+    idle = await begun(service)
+    stopping = asyncio.create_task(service.server.stop(60))
+    await farewell(idle)
+    assert await idle.ended() == (0, NO_ERROR)
+    while len(service.server._connections) > 1:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    assert not stopping.done()
+    for _ in range(2):
+        await held.next(GOAWAY)
+    service.calls[0].answer()
+    assert await held.echoed(1) == b""
+    await stopping
+
+
 async def test_calls_in_hand_are_cut_at_the_grace(service: Service) -> None:
     client = await begun(service, opened(1, "/held", end=True))
     await service.server.stop(0.2)
@@ -145,6 +167,13 @@ async def test_a_server_that_stops_takes_no_more_connections(service: Service) -
         await service.dial()
     service.calls[0].answer()
     await stopping
+
+
+async def test_who_is_accepted_while_the_server_stops_is_told_to_go(service: Service) -> None:
+    service.server._listener.is_closed = True
+    client = await service.connect()
+    assert await farewell(client) == (HIGHEST, NO_ERROR)
+    assert await client.ended() == (0, NO_ERROR)
 
 
 async def test_an_old_connection_retires(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
