@@ -115,6 +115,22 @@ async def test_the_bodies_of_all_requests_together_are_limited(service: Service,
     assert service.bodies.held == 0
 
 
+async def test_as_many_bodies_give_way_as_room_is_needed(service: Service) -> None:
+    service.let.clear()
+    whole = [await service.connect() for _ in range(BODIES)]
+    for each in whole[:-1]:
+        each.writer.write(post(bytes(LARGEST)))
+    parts = [await service.connect() for _ in range(2)]
+    for each in parts:
+        each.writer.write(post(bytes(LARGEST))[: 100 - LARGEST])
+    await settled()
+    whole[-1].writer.write(post(bytes(LARGEST - 50)))
+    async with asyncio.timeout(5):
+        assert [(await each.answer())[0] for each in parts] == [429, 429]
+    service.let.set()
+    assert [(await each.answer())[0] for each in whole] == [200] * BODIES
+
+
 async def test_bodies_that_do_not_come_give_way_to_smaller_ones(
     service: Service, client: Client
 ) -> None:
