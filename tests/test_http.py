@@ -266,6 +266,8 @@ def test_connections_that_wait_together_are_taken_together() -> None:
                 while len(service.state.connections) < count:
                     turns += 1
                     await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
+                assert not service.connections._taking
             return turns
 
     assert uvloop.run(turns()) < count / 4
