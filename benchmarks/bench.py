@@ -218,7 +218,7 @@ class Results:
         for server in chosen:
             if server.name in self.found["missing"]:
                 continue
-            print(f"round {number}: {server.name}", flush=True)
+            print(f"round {number}: {server.name}", file=sys.stderr)
             if self.failure(number, server, points, seconds):
                 reason = self.failure(number, server, points, seconds)
                 if reason and server.name == report.OURS:
@@ -232,9 +232,9 @@ class Results:
             folder = Path(name)
             try:
                 self.visit(number, server, points, seconds, folder)
-            except (Failed, httpx.HTTPError, grpc.RpcError, psutil.Error) as error:
+            except (Failed, OSError, httpx.HTTPError, grpc.RpcError, psutil.Error) as error:
                 log = (folder / "log").read_text(encoding="utf-8", errors="replace")
-                print(error, log[-4000:], sep="\n", flush=True)
+                print(error, log[-4000:], sep="\n", file=sys.stderr)
                 return f"in round {number}: {error}"
         return ""
 

@@ -30,6 +30,11 @@ def site_packages(folder: Path) -> Path:
     return folder / f"lib/python3.{sys.version_info.minor}/site-packages"
 
 
+def has_python(folder: Path) -> bool:
+    """Whether an environment is there: its stamp may be all that is left of it."""
+    return (folder / "bin/python").exists()
+
+
 def pip(folder: Path, *args: str) -> None:
     """Make a new environment in ``folder``, and install into it.
 
@@ -48,7 +53,7 @@ def install(name: str, *requirements: Path, args: tuple[str, ...] = ()) -> None:
     wanted = "\n".join(path.read_text(encoding="utf-8") for path in requirements)
     folder = VENVS / name
     stamp, missing = (VENVS / f"{name}.{kind}" for kind in ("installed", "missing"))
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    if has_python(folder) and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     print(f"installing {name}", flush=True)
     try:
@@ -81,7 +86,7 @@ def main() -> None:
         subprocess.run(["apt-get", "update", "-qq"], check=True)  # noqa: S607
         subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=True)  # noqa: S603, S607
     VENVS.mkdir(parents=True, exist_ok=True)
-    if not BASE.with_suffix(".installed").exists():
+    if not (has_python(BASE) and BASE.with_suffix(".installed").exists()):
         print("installing torch, a minute or two", flush=True)
         pip(BASE, *CONSTRAINED, *SHARED)
         BASE.with_suffix(".installed").touch()

@@ -103,7 +103,7 @@ def wrk(
     """POST ``bodies`` in turn from ``clients`` for ``seconds``; scratch files go to ``folder``.
 
     Raises:
-        Failed: an answer was not 2xx, or did not come.
+        Failed: an answer was not 2xx or did not come, or nothing listens.
     """
     lines = ["local requests = {}", "function init()"]
     for name, value in headers.items():
@@ -122,8 +122,10 @@ def wrk(
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout=30s", "--latency"]
     with on(LOAD):
         run = subprocess.run(  # noqa: S603
-            [*command, f"-s{script}", url], check=True, capture_output=True, text=True
+            [*command, f"-s{script}", url], capture_output=True, text=True
         )
+    if run.returncode:
+        raise Failed(f"wrk failed: {(run.stderr + run.stdout).strip()}")
     return read_wrk(run.stdout)
 
 

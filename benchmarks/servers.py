@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -241,20 +241,21 @@ class Running:
 
     def stop(self) -> None:
         """Terminate all, and kill what is left after 10 s."""
-        for process in self._processes:
-            os.killpg(process.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         psutil.wait_procs(self._processes, 10)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to each process that was started and to its children, if any is left."""
         for process in self._processes:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
 
 
 @contextmanager
 def running(server: Server, folder: Path) -> Iterator[Running]:
     """Run ``server`` until the end of the block; exit if it is not installed."""
-    if not (VENVS / server.venv).exists():
+    if not (VENVS / server.venv / "bin/python").exists():
         sys.exit(f"{server.name} is not installed; run first: python -m benchmarks.install")
     processes = Running(server, folder)
     try:

@@ -3,19 +3,21 @@
 import os
 import re
 import runpy
+import shutil
 import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from benchmarks import load, report, servers
+from benchmarks import bench, install, load, report, servers
 from benchmarks.bench import read_digits
-from benchmarks.bodies import IMAGES, LARGE, MANY, SMALL, digits_sent, files, form, v1
+from benchmarks.bodies import IMAGES, LARGE, MANY, SMALL, Request, digits_sent, files, form, v1
 from benchmarks.load import Answers, Failed, read_time, read_wrk
 from benchmarks.peers.model import Classifier, read
 from benchmarks.report import ASGI, FASTAPI, GRPC, OURS, REST, Goal, Report
-from tests.programs import ROOT
+from benchmarks.servers import Server
+from tests.programs import ROOT, free_port
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:8080/predict
@@ -209,16 +211,67 @@ def test_a_missing_peer_is_named_and_not_guessed(
         assert (tmp_path / picture).exists()
 
 
+PEER = Server("ours", 1, ("{python}",), {SMALL: Request("/", "", [b""])}, "ours")
+
+
 def test_a_server_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(servers, "VENVS", tmp_path)
-    server = servers.ours({})
+    (tmp_path / "ours").mkdir()  # all that is left of it
     with (
         pytest.raises(SystemExit, match=r"ours is not .* python -m benchmarks\.install"),
-        servers.running(server, tmp_path),
+        servers.running(PEER, tmp_path),
     ):
         pass
+
+
+def test_a_stamp_without_an_environment_does_not_pass_for_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(install, "VENVS", tmp_path)
+    installed: list[Path] = []
+    monkeypatch.setattr(install, "pip", lambda folder, *_: installed.append(folder))
+    (tmp_path / "ours.installed").touch()
+    install.install("ours")
+    assert installed == [tmp_path / "ours"]
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The Python of our environment, which ends at once; its folder is the environment's."""
+    monkeypatch.setattr(servers, "VENVS", tmp_path)
+    python = tmp_path / "ours/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho no such module\nexit 1\n", encoding="utf-8")
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [("{python}", "it answers nothing"), ("{venv}/bin/tool", "No such file .*/ours/bin/tool")],
+)
+def test_a_server_that_does_not_start_is_named_and_the_others_go_on(
+    stub: Path, command: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stub.exists()
+    peer = PEER._replace(name="peer", commands=(command,))
+    results = bench.Results({})
+    results.visit_all(1, [peer, peer._replace(name="another")], bench.COMPARED, 1)
+    assert list(results.found["missing"]) == ["peer", "another"]
+    assert re.search(f"in round 1: .*{why}", results.found["missing"]["peer"])
+    said = capsys.readouterr()
+    assert ("no such module" in said.err) == (command == "{python}")
+    assert not said.out  # which may be the results
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="needs wrk")
+def test_nothing_that_listens_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(load, "LOAD", os.sched_getaffinity(0))
+    url = f"http://127.0.0.1:{free_port()}/"
+    with pytest.raises(Failed, match="wrk failed: unable to connect"):
+        load.wrk(url, [b""], {}, tmp_path, clients=1, seconds=1)
 
 
 def test_the_load_has_a_core_of_its_own() -> None:
