@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line, positive
 
 # torch is imported inside the functions: `start` measures how long that takes.
 if TYPE_CHECKING:
@@ -218,7 +218,9 @@ def measure(directory: Path, rounds: int) -> list[dict[str, str]]:
 def main() -> None:
     """Measure, and print the table."""
     parser = flags(__doc__)
-    parser.add_argument("--rounds", type=int, default=60, help="rounds per batch size (default 60)")
+    parser.add_argument(
+        "--rounds", type=positive, default=60, help="rounds per batch size (default 60)"
+    )
     parser.add_argument("--start", nargs=2, metavar=("FORM", "PATH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.start:
@@ -236,4 +238,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

@@ -29,7 +29,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
 from benchmarks import coldstart, load, report
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR, Request, digits_sent
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line, positive
 from benchmarks.grpc_load import METHOD
 from benchmarks.load import Failed
 from benchmarks.servers import ENVIRONMENT, VENVS, Running, Server, running, servers
@@ -233,20 +233,26 @@ class Results:
             try:
                 self.visit(number, server, points, seconds, folder)
             except (Failed, OSError, httpx.HTTPError, grpc.RpcError, psutil.Error) as error:
-                log = (folder / "log").read_text(encoding="utf-8", errors="replace")
-                print(error, log[-4000:], sep="\n", file=sys.stderr)
+                print(error, file=sys.stderr)
                 return f"in round {number}: {error}"
         return ""
 
 
 def main() -> None:
     """Measure, and write the page."""
-    parser = flags(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over all servers (default 5)")
-    parser.add_argument("--seconds", type=int, default=2, help="seconds per figure (default 2)")
+    parser = flags(
+        __doc__, 'python -m benchmarks.bench --only ours "KServe\'s pair, REST" --rounds=1'
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=5, help="rounds over all servers (default 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=positive, default=2, help="seconds per figure (default 2)"
+    )
     parser.add_argument(
         "--only",
         nargs="+",
+        metavar="SERVER",
         choices=[server.name for server in servers()],
         help="measure only these, and print the results as JSON; no page is written",
     )
@@ -277,4 +283,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from benchmarks.load import LOAD, PROGRAM, Answers, check_machine, on, wrk
 from tests import programs
 
@@ -110,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(programs.NotStarted):
+        main()

@@ -16,7 +16,7 @@ import numpy as np
 from kserve import InferInput, InferRequest, PredictorConfig
 from kserve.inference_client import InferenceRESTClient, RESTConfig
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from tests import programs
 from transformer.client import client_for
 
@@ -84,6 +84,7 @@ async def compare(predictor: programs.Program) -> None:
 
 
 if __name__ == "__main__":
-    flags(__doc__).parse_args()
-    with tempfile.TemporaryDirectory() as folder, programs.predictor(Path(folder)) as running:
-        asyncio.run(compare(running))
+    with in_a_line(programs.NotStarted):
+        flags(__doc__).parse_args()
+        with tempfile.TemporaryDirectory() as folder, programs.predictor(Path(folder)) as running:
+            asyncio.run(compare(running))

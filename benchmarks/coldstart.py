@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from benchmarks import load
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line, positive
 from tests import programs
 from transformer import image
 from transformer.answer import show
@@ -156,7 +156,9 @@ def row(name: str, starts: list[Start], base: list[Start]) -> str:
 def main() -> None:
     """Measure, and print the table."""
     parser = flags(__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="starts of each case (default 9)")
+    parser.add_argument(
+        "--rounds", type=positive, default=9, help="starts of each case (default 9)"
+    )
     rounds = parser.parse_args().rounds
     starts: dict[str, list[Start]] = {name: [] for name in CASES}
     with tempfile.TemporaryDirectory() as folder:
@@ -173,4 +175,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(programs.NotStarted, httpx.HTTPError):
+        main()

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.artifact import images_per_second
-from benchmarks.flags import flags
-from predictor.artifact import GRAPH_FILE, Graph, load
+from benchmarks.flags import flags, in_a_line
+from predictor.artifact import GRAPH_FILE, ArtifactError, Graph, load
 from predictor.graph import read_graph
 from tests.synthetic import digits
 
@@ -70,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(ArtifactError):
+        main()

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.data import MNIST
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from predictor import artifact
-from predictor.artifact import Graph
+from predictor.artifact import ArtifactError, Graph
 from predictor.metadata import Histogram, Reference
 from training import data, evaluate, robustness
-from training.data import Digits
+from training.data import DataError, Digits
 from training.reference import refer
-from training.run import training_data
+from training.run import RunError, training_data
 from training.uploads import read_uploads
 from transformer import image
 from transformer.image import Picture
@@ -96,4 +96,5 @@ def _print(name: str, distances: Iterable[float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(ArtifactError, DataError, RunError):
+        main()

@@ -1,15 +1,55 @@
-"""The command line of the benchmarks."""
+"""The command line of the benchmarks: their flags, and how they end."""
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import CalledProcessError
+
+from benchmarks.load import Failed
+
+INTERRUPTED = 130
+"""The status that shells give for SIGINT."""
 
 
-def flags(about: str | None) -> argparse.ArgumentParser:
-    """A parser for the running program, described by its docstring ``about``."""
+def _program() -> str | None:
+    """What runs the program."""
     spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name}" if spec else None
+
+
+def flags(about: str | None, example: str | None = None) -> argparse.ArgumentParser:
+    """A parser for the running program, described by its docstring ``about``."""
     return argparse.ArgumentParser(
-        prog=f"python -m {spec.name}" if spec else None,
+        prog=_program(),
         description=about,
+        epilog=example and f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def positive(text: str) -> int:
+    """A flag's value that is a whole number from 1; raises ArgumentTypeError if it is not."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text}")
+    return int(text)
+
+
+@contextmanager
+def in_a_line(*problems: type[Exception]) -> Iterator[None]:
+    """End the program if the block fails for a reason that the user can mend; say so in a line.
+
+    Args:
+        problems: such reasons, beside those that any of the programs may have.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # see benchmarks/__init__.py
+    told: tuple[type[Exception], ...] = (Failed, OSError, CalledProcessError, *problems)
+    try:
+        yield
+    except told as error:
+        sys.exit(f"{_program()}: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{_program()}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

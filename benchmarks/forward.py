@@ -7,8 +7,8 @@ import time
 
 import torch
 
-from benchmarks.flags import flags
-from predictor.artifact import load
+from benchmarks.flags import flags, in_a_line, positive
+from predictor.artifact import ArtifactError, load
 from tests.programs import ROOT
 
 BATCH = 64
@@ -29,8 +29,9 @@ def images_per_second(seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    parser = flags(__doc__)
-    parser.add_argument(
-        "seconds", nargs="?", type=float, default=2, help="seconds to measure (default 2)"
-    )
-    print(images_per_second(parser.parse_args().seconds))
+    with in_a_line(ArtifactError):
+        parser = flags(__doc__)
+        parser.add_argument(
+            "seconds", nargs="?", type=positive, default=2, help="seconds to measure (default 2)"
+        )
+        print(images_per_second(parser.parse_args().seconds))

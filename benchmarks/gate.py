@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from training.gate import Limits
 from training.noninferiority import ALPHA, p_value
 
@@ -88,4 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

@@ -7,13 +7,14 @@ here, so that it is the server that is measured.
 
 import asyncio
 import json
+import sys
 import time
 from pathlib import Path
 
 import grpc
 import numpy as np
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line, positive
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -38,11 +39,15 @@ async def load(address: str, request: bytes, clients: int, seconds: float) -> li
 
 
 if __name__ == "__main__":
-    parser = flags(__doc__)
-    parser.add_argument("address", help="host:port")
-    parser.add_argument("request", type=Path, help="file with a serialized ModelInferRequest")
-    parser.add_argument("clients", type=int, help="each waits for its answer")
-    parser.add_argument("seconds", type=float, help="seconds to call for")
-    args = parser.parse_args()
-    measured = load(args.address, args.request.read_bytes(), args.clients, args.seconds)
-    print(json.dumps(asyncio.run(measured)))
+    with in_a_line():
+        parser = flags(__doc__)
+        parser.add_argument("address", help="host:port")
+        parser.add_argument("request", type=Path, help="file with a serialized ModelInferRequest")
+        parser.add_argument("clients", type=positive, help="each waits for its answer")
+        parser.add_argument("seconds", type=positive, help="seconds to call for")
+        args = parser.parse_args()
+        measured = load(args.address, args.request.read_bytes(), args.clients, args.seconds)
+        try:
+            print(json.dumps(asyncio.run(measured)))
+        except grpc.RpcError as error:
+            sys.exit(f"{error.code().name}: {error.details()}")

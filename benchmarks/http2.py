@@ -8,6 +8,7 @@ the ratio is to ours.
 
 import asyncio
 import multiprocessing
+import signal
 import socket
 import statistics
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded
 from tqdm import tqdm
 from uvicorn.loops.auto import auto_loop_factory
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from benchmarks.grpc_load import METHOD, load
 from serving import http2
 from serving.call import CONTENT_TYPE, Headers, Method, Service
@@ -103,7 +104,8 @@ SERVERS = {"ours": ours, "grpcio": grpcio, "on h2": on_h2}
 
 
 def run(serve: Callable[[int], Awaitable[None]], port: int) -> None:
-    """Serve until the process is killed."""
+    """Serve until the process is killed; Ctrl-C is for the program that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     async def forever() -> None:
         await serve(port)
@@ -146,5 +148,6 @@ def compare() -> None:
 
 
 if __name__ == "__main__":
-    flags(__doc__).parse_args()
-    compare()
+    with in_a_line():
+        flags(__doc__).parse_args()
+        compare()

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.data import HWD1000, MNIST
-from benchmarks.flags import flags
-from predictor.artifact import load
-from training.data import read_idx
+from benchmarks.flags import flags, in_a_line
+from predictor.artifact import ArtifactError, load
+from training.data import DataError, read_idx
 from training.pages import encode
 from training.uploads import read_uploads
 from transformer import decode as decode_module
@@ -251,13 +251,14 @@ def measure_time() -> None:
 
 
 if __name__ == "__main__":
-    parser = flags(__doc__)
-    parser.add_argument(
-        "--half", type=int, choices=(0, 1), default=0, help="which half of hwd1000 (default 0)"
-    )
-    half = parser.parse_args().half
-    measure_accuracy(half)
-    print()
-    measure_status(half)
-    print()
-    measure_time()
+    with in_a_line(ArtifactError, DataError):
+        parser = flags(__doc__)
+        parser.add_argument(
+            "--half", type=int, choices=(0, 1), default=0, help="which half of hwd1000 (default 0)"
+        )
+        half = parser.parse_args().half
+        measure_accuracy(half)
+        print()
+        measure_status(half)
+        print()
+        measure_time()

@@ -13,7 +13,7 @@ import sys
 import venv
 from pathlib import Path
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from benchmarks.servers import VENVS
 from tests.programs import ROOT
 
@@ -97,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

@@ -34,13 +34,18 @@ class Answers(NamedTuple):
 
 
 class Failed(Exception):
-    """Not every request succeeded; the first line of the message says so in short."""
+    """Not every request succeeded."""
 
 
 def check_machine() -> None:
     """Exit if wrk or one of the two cores is missing."""
     if not shutil.which("wrk"):
         sys.exit("wrk is missing: apt install wrk")
+    check_cores()
+
+
+def check_cores() -> None:
+    """Exit if one of the two cores is missing."""
     if not os.sched_getaffinity(0) >= PROGRAM | LOAD:
         sys.exit("two cores are needed: one for the program, one for the load")
 
@@ -139,7 +144,8 @@ def read_wrk(report: str) -> Answers:
     times = dict(re.findall(r"^ +(\d+)%\s+(\S+) *$", report, re.MULTILINE))
     failed = "Non-2xx" in report or "Socket errors" in report or not {"50", "99"} <= times.keys()
     if failed or not found or not float(found[1]):
-        raise Failed(f"not every request was answered with success\n{report}")
+        said = re.findall(r"Non-2xx.*|Socket errors.*", report) or ["no answers"]
+        raise Failed(f"not every request was answered with success: {', '.join(said)}")
     return Answers(float(found[1]), read_time(times["50"]), read_time(times["99"]))
 
 
@@ -163,5 +169,5 @@ def grpc(address: str, body: bytes, folder: Path, *, clients: int, seconds: int)
             [*command, str(clients), str(seconds)], capture_output=True, text=True
         )
     if run.returncode:
-        raise Failed(f"a call failed\n{run.stderr}")
+        raise Failed(f"a call failed: {run.stderr.strip()}")
     return Answers(*json.loads(run.stdout))

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import psutil
 
 from benchmarks import bodies
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from benchmarks.load import LOAD, PROGRAM, check_machine, on, wrk
 from tests import programs
 from tests.collector import Collector
@@ -99,4 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(programs.NotStarted):
+        main()

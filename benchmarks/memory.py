@@ -19,7 +19,7 @@ import psutil
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from PIL import Image
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from benchmarks.grpc_load import METHOD
 from tests import programs
 from tests.digits import encode
@@ -138,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(programs.NotStarted):
+        main()

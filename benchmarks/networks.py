@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from predictor.graph import read_graph
 from training.network import NETWORKS, Served, export, fold, multiply_adds, network
 
@@ -47,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

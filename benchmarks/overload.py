@@ -16,8 +16,8 @@ import psutil
 import uvloop
 
 from benchmarks.arrivals import Answers, Load
-from benchmarks.flags import flags
-from benchmarks.load import LOAD, PROGRAM, on
+from benchmarks.flags import flags, in_a_line
+from benchmarks.load import LOAD, PROGRAM, check_cores, on
 from tests import programs
 
 PATH = "/v1/models/mnist:predict"
@@ -98,6 +98,7 @@ def main() -> None:
         "--soak", default=0, type=float, help="minutes to go on with ×10 and ×0.8 in turn"
     )
     args = parser.parse_args()
+    check_cores()
     with tempfile.TemporaryDirectory() as name, on(LOAD):
         folder = Path(name)
         with programs.predictor(folder, "--torch_threads=1") as predictor, on(PROGRAM):
@@ -109,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(programs.NotStarted):
+        main()

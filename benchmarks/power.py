@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from rollout.decision import GUARDRAILS, TESTS, log_e_value
 
 PLOT = Path("docs/power.png")
@@ -251,7 +251,6 @@ def main() -> None:
             ["bad calls, %: stable → canary", *head],
             [[words(e), *(cell(results[e, share]) for share in SHARES)] for e in EFFECTS],
         )
-
     rows = []
     for effect, images in MERGED:
         of_calls = merged(effect, images)
@@ -263,7 +262,6 @@ def main() -> None:
         ["bad images, %", "images in a call", "bad calls, %", f"{SOON:,}", f"{LATE:,}"],
         rows,
     )
-
     rows = []
     for loss in LOSSES:
         each = [simulate(share, answered(loss), random, one_sided=False) for share in SHARES]
@@ -297,4 +295,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

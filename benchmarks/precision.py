@@ -15,12 +15,12 @@ import torch
 from torch import fx
 
 from benchmarks.data import MNIST
-from benchmarks.flags import flags
-from predictor.artifact import GRAPH_FILE, Graph, load
+from benchmarks.flags import flags, in_a_line
+from predictor.artifact import GRAPH_FILE, ArtifactError, Graph, load
 from predictor.graph import read_graph
-from training.data import Digits
+from training.data import DataError, Digits
 from training.measure import answer, calibration_error
-from training.run import training_data
+from training.run import RunError, training_data
 
 HALF = (torch.conv2d, torch.nn.functional.linear)
 """The functions computed in bf16; what lies between them is, too."""
@@ -95,4 +95,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(ArtifactError, DataError, RunError):
+        main()

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks import load
-from benchmarks.bench import measure, wait
+from benchmarks.bench import COMPARED, measure, wait
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line, positive
 from benchmarks.servers import running, servers
 
 CASES = {"small": SMALL, "large": LARGE, "many": MANY, "tensor": TENSOR, "call": CALL}
@@ -25,14 +25,19 @@ METRICS = "third", "fourth"
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    parser = flags(__doc__)
-    parser.epilog = "example:\n  python -m benchmarks.profile --case=large --clients=8"
+    parser = flags(__doc__, "python -m benchmarks.profile --case=large --clients=8")
     parser.add_argument("--case", choices=CASES, default="small", help=", ".join(CASES.values()))
     parser.add_argument(
-        "--clients", type=int, default=32, help="each waits for its answer (default 32)"
+        "--clients",
+        type=positive,
+        help="each waits for its answer (default 32; 8 with many, as in make bench)",
     )
-    parser.add_argument("--seconds", type=int, default=5, help="seconds to measure (default 5)")
-    return parser.parse_args()
+    parser.add_argument(
+        "--seconds", type=positive, default=5, help="seconds to measure (default 5)"
+    )
+    args = parser.parse_args()
+    args.clients = args.clients or COMPARED[CASES[args.case]][-1]
+    return args
 
 
 def batches(port: int) -> tuple[float, float]:
@@ -83,4 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line():
+        main()

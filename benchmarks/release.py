@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from tests import programs, versions
 
 API_PORT = 8001
@@ -155,4 +155,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_line(programs.NotStarted):
+        main()

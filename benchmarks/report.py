@@ -5,12 +5,13 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import charts
 from benchmarks.bodies import CALL, IMAGES, LARGE, MANY, SMALL, TENSOR
-from benchmarks.flags import flags
+from benchmarks.flags import flags, in_a_line
 from benchmarks.servers import VENVS
 from tests.programs import ROOT
 
@@ -237,5 +238,8 @@ def write(results: Results) -> None:
 
 
 if __name__ == "__main__":
-    flags(__doc__).parse_args()
-    write(json.loads(RESULTS.read_text(encoding="utf-8")))
+    with in_a_line():
+        flags(__doc__).parse_args()
+        if not RESULTS.exists():
+            sys.exit(f"{RESULTS} is missing; run first: python -m benchmarks.bench")
+        write(json.loads(RESULTS.read_text(encoding="utf-8")))

@@ -254,11 +254,18 @@ class Running:
 
 @contextmanager
 def running(server: Server, folder: Path) -> Iterator[Running]:
-    """Run ``server`` until the end of the block; exit if it is not installed."""
+    """Run ``server`` until the end of the block; exit if it is not installed.
+
+    If the block fails, what the server has logged last is printed.
+    """
     if not (VENVS / server.venv / "bin/python").exists():
         sys.exit(f"{server.name} is not installed; run first: python -m benchmarks.install")
     processes = Running(server, folder)
     try:
         yield processes
+    except Exception:
+        log = (folder / "log").read_text(encoding="utf-8", errors="replace")
+        print(log[-4000:], file=sys.stderr)
+        raise
     finally:
         processes.stop()

@@ -22,6 +22,10 @@ START_TIMEOUT = 90
 """Seconds; generous, since the machine may be busy."""
 
 
+class NotStarted(Exception):
+    """A program has ended, or was not ready in time; the message is its output."""
+
+
 @dataclass
 class Program:
     """A running program."""
@@ -60,12 +64,12 @@ class Program:
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise RuntimeError(f"ended with {self.process.returncode}:\n{self.output()}")
+                raise NotStarted(f"ended with {self.process.returncode}:\n{self.output()}")
             with suppress(httpx.TransportError):
                 if httpx.get(self.url + path, verify=self.context or True).is_success:
                     return
             time.sleep(0.05)
-        raise TimeoutError(self.output())
+        raise NotStarted(self.output())
 
 
 def handles(pid: int, number: int) -> bool:
@@ -155,6 +159,6 @@ def service(folder: Path, *args: str) -> Iterator[Program]:
         deadline = time.monotonic() + START_TIMEOUT
         while "The service is ready" not in running.output():
             if running.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(running.output())
+                raise NotStarted(running.output())
             time.sleep(0.05)
         yield running

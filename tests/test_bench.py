@@ -2,9 +2,7 @@
 
 import os
 import re
-import runpy
 import shutil
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from benchmarks.load import Answers, Failed, read_time, read_wrk
 from benchmarks.peers.model import Classifier, read
 from benchmarks.report import ASGI, FASTAPI, GRPC, OURS, REST, Goal, Report
 from benchmarks.servers import Server
-from tests.programs import ROOT, free_port
+from tests.programs import free_port
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:8080/predict
@@ -63,24 +61,6 @@ def test_no_answer_at_all_is_a_failure(said: str, instead: str) -> None:
 )
 def test_wrks_units(text: str, milliseconds: float) -> None:
     assert read_time(text) == pytest.approx(milliseconds)
-
-
-PROGRAMS = [
-    path.stem
-    for path in sorted((ROOT / "benchmarks").glob("*.py"))
-    if "__main__" in path.read_text(encoding="utf-8") and path.stem != "flags"
-]
-
-
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_every_program_says_what_it_does_before_it_does_it(
-    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [program, "--help"])
-    with pytest.raises(SystemExit, match="^0$"):
-        runpy.run_module(f"benchmarks.{program}", run_name="__main__", alter_sys=True)
-    assert f"usage: python -m benchmarks.{program} [-h]" in capsys.readouterr().out
 
 
 def test_the_time_of_programs_on_the_two_cores() -> None:

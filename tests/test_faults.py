@@ -228,7 +228,7 @@ def test_a_damaged_version_never_gets_ready_and_says_why(
     path.write_bytes(damage(path.read_bytes()))
     flag = f"--models_dir={tmp_path}"
     with programs.program("predictor", tmp_path, flag, env={"MODEL_VERSION": "1"}) as running:
-        with pytest.raises(RuntimeError, match=f"mnist/1/{name}"):
+        with pytest.raises(programs.NotStarted, match=f"mnist/1/{name}"):
             running.wait_for("/")
         assert running.process.returncode == 1
         assert "Traceback" not in running.output()
