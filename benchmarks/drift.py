@@ -42,6 +42,8 @@ def main() -> None:
     )
     parser.add_argument("--uploads", type=Path, help="directory of users' images and labels.csv")
     args = parser.parse_args()
+    halves = (0, 1) if args.uploads else ()
+    uploads = [upload for half in halves for upload in read_uploads(args.uploads, half)]
     model = artifact.load(args.version)
     _, validation = training_data(model.metadata.training, MNIST, of=str(args.version))
     seen = [image.picture(pixels) for pixels in validation.images.numpy()]
@@ -61,7 +63,6 @@ def main() -> None:
         unit = robustness.DISTURBANCES[name].unit
         rows[f"{DISTURBED} of it, {name} {level:g} {unit}"] = list(map(image.picture, changed))
     if args.uploads:
-        uploads = [upload for half in (0, 1) for upload in read_uploads(args.uploads, half)]
         rows[f"{args.uploads.name}, {len(uploads)} drawings"] = [
             image.read(upload.content) for upload in uploads
         ]

@@ -5,6 +5,7 @@ import runpy
 import signal
 import sys
 from argparse import ArgumentTypeError
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -46,6 +47,15 @@ def test_what_a_user_can_mend_is_said_without_a_stack_trace(
         assert capsys.readouterr().err.endswith(": interrupted\n")
     else:
         assert str(ended.value.code).endswith(": why")
+
+
+def test_uploads_that_are_missing_are_noticed_before_minutes_of_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["drift", f"--uploads={tmp_path}/none"])
+    monkeypatch.setattr("predictor.artifact.load", Mock(side_effect=AssertionError))
+    with pytest.raises(SystemExit, match="drift: .*/none"):
+        runpy.run_module("benchmarks.drift", run_name="__main__", alter_sys=True)
 
 
 def test_a_bug_keeps_its_stack_trace() -> None:
