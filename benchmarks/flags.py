@@ -45,6 +45,8 @@ def in_a_line(*problems: type[Exception]) -> Iterator[None]:
         problems: such reasons, beside those that any of the programs may have.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see benchmarks/__init__.py
+    # Likewise, so that no server is left: they have sessions of their own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     told: tuple[type[Exception], ...] = (Failed, OSError, CalledProcessError, *problems)
     try:
         yield

@@ -70,9 +70,11 @@ def test_ctrl_c_during_the_imports_is_silent(monkeypatch: pytest.MonkeyPatch) ->
         importlib.reload(benchmarks)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         with in_a_line():
-            assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+            for number in (signal.SIGINT, signal.SIGTERM):  # so that no server is left over
+                assert signal.getsignal(number) == signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", ""])
