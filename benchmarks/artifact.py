@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
-from benchmarks.flags import flags, in_a_line, positive
+from benchmarks.flags import flags, in_a_line
+from serving.numbers import positive
 
 # torch is imported inside the functions: `start` measures how long that takes.
 if TYPE_CHECKING:

@@ -29,10 +29,11 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
 from benchmarks import coldstart, load, report
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR, Request, digits_sent
-from benchmarks.flags import flags, in_a_line, positive
+from benchmarks.flags import flags, in_a_line
 from benchmarks.grpc_load import METHOD
 from benchmarks.load import Failed
 from benchmarks.servers import ENVIRONMENT, VENVS, Running, Server, running, servers
+from serving.numbers import positive
 from tests.programs import ROOT
 
 COMPARED = {SMALL: (1, 32), LARGE: (32,), MANY: (8,), TENSOR: (32,), CALL: (32,)}

@@ -19,7 +19,8 @@ import httpx
 import psutil
 
 from benchmarks import load
-from benchmarks.flags import flags, in_a_line, positive
+from benchmarks.flags import flags, in_a_line
+from serving.numbers import positive
 from tests import programs
 from transformer import image
 from transformer.answer import show

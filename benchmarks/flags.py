@@ -30,13 +30,6 @@ def flags(about: str | None, example: str | None = None) -> argparse.ArgumentPar
     )
 
 
-def positive(text: str) -> int:
-    """A flag's value that is a whole number from 1; raises ArgumentTypeError if it is not."""
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, found {text}")
-    return int(text)
-
-
 @contextmanager
 def in_a_line(*problems: type[Exception]) -> Iterator[None]:
     """End the program if the block fails for a reason that the user can mend; say so in a line.

@@ -7,8 +7,9 @@ import time
 
 import torch
 
-from benchmarks.flags import flags, in_a_line, positive
+from benchmarks.flags import flags, in_a_line
 from predictor.artifact import ArtifactError, load
+from serving.numbers import positive
 from tests.programs import ROOT
 
 BATCH = 64

@@ -14,7 +14,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from benchmarks.flags import flags, in_a_line, positive
+from benchmarks.flags import flags, in_a_line
+from serving.numbers import positive
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 

@@ -14,8 +14,9 @@ import httpx
 from benchmarks import load
 from benchmarks.bench import COMPARED, measure, wait
 from benchmarks.bodies import CALL, LARGE, MANY, SMALL, TENSOR
-from benchmarks.flags import flags, in_a_line, positive
+from benchmarks.flags import flags, in_a_line
 from benchmarks.servers import running, servers
+from serving.numbers import positive
 
 CASES = {"small": SMALL, "large": LARGE, "many": MANY, "tensor": TENSOR, "call": CALL}
 NAMES = "predictor", "transformer"

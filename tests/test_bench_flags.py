@@ -4,7 +4,6 @@ import importlib
 import runpy
 import signal
 import sys
-from argparse import ArgumentTypeError
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,7 +11,7 @@ import pytest
 
 import benchmarks
 from benchmarks import profile
-from benchmarks.flags import in_a_line, positive
+from benchmarks.flags import in_a_line
 from benchmarks.load import Failed
 from tests.programs import ROOT, NotStarted
 
@@ -75,13 +74,6 @@ def test_ctrl_c_during_the_imports_is_silent(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         signal.signal(signal.SIGINT, before)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", ""])
-def test_no_rounds_or_seconds_are_a_wrong_flag(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match=f"expected a whole number from 1, found {text}"):
-        positive(text)
-    assert positive("12") == 12
 
 
 @pytest.mark.parametrize(
