@@ -10,6 +10,7 @@ table. Needs a C++ compiler, which AOTInductor and torch.compile use.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -20,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from benchmarks.flags import flags, in_a_line
 from serving.numbers import positive
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
     import torch
 
 BATCHES = (1, 8, 32, 64)
-Graph = Callable[["torch.Tensor"], Any]
+Module = Callable[["torch.Tensor"], Any]
+Graph = Callable[[NDArray[np.uint8]], Any]
 
 
 class Variant(NamedTuple):
@@ -64,7 +68,7 @@ def save_state(path: Path, variant: Variant) -> None:
     torch.save(served(variant).state_dict(), path)
 
 
-def load_state(path: Path, variant: Variant) -> Graph:
+def load_state(path: Path, variant: Variant) -> Module:
     """Build the module with the training code, and load its weights."""
     import torch
 
@@ -80,21 +84,21 @@ def save_program(path: Path, variant: Variant) -> None:
     path.write_bytes(export(served(variant)))
 
 
-def load_program(path: Path) -> Graph:
+def load_program(path: Path) -> Module:
     """Load the program as the documentation of ``torch.export`` does."""
     import torch
 
     return torch.export.load(path).module()
 
 
-def read_program(path: Path) -> Graph:
-    """Read the program as the predictor does."""
+def read_program(path: Path) -> Module:
+    """Read the program as the predictor does where ONNX Runtime cannot."""
     from predictor.graph import read_graph
 
     return read_graph(path.read_bytes())
 
 
-def compile_program(path: Path) -> Graph:
+def compile_program(path: Path) -> Module:
     """Compile the program at start; the compiler's cache on disk is not cleared."""
     import torch
 
@@ -112,56 +116,88 @@ def save_package(path: Path) -> None:
     torch._inductor.aoti_compile_and_package(torch.export.load(path), package_path=str(path))
 
 
-def load_package(path: Path) -> Graph:
+def load_package(path: Path) -> Module:
     """Load the shared library in the package."""
     import torch._inductor
 
     return torch._inductor.aoti_load_package(str(path))
 
 
-# name: (save, load)
-FORMS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Graph]]] = {
-    "state dict, module as trained": (
+def open_in_onnx_runtime(path: Path) -> Graph:
+    """Open the program as the predictor does."""
+    from predictor.runtime import open_graph
+
+    return open_graph(path.read_bytes(), threads=1)
+
+
+def in_torch(load: Callable[[Path], Module]) -> Callable[[Path], Graph]:
+    """Have torch run what ``load`` returns, on one thread."""
+
+    def loaded(path: Path) -> Graph:
+        import torch
+
+        torch.set_num_threads(1)
+        module = load(path)
+
+        def run(images: NDArray[np.uint8]) -> Any:
+            with torch.inference_mode():
+                return module(torch.from_numpy(images))
+
+        return run
+
+    return loaded
+
+
+class Form(NamedTuple):
+    """How a graph is written, and how it is loaded with the help of ``library``."""
+
+    save: Callable[[Path], None]
+    load: Callable[[Path], Graph]
+    library: str = "torch"
+
+
+FORMS = {
+    "state dict, module as trained": Form(
         lambda path: save_state(path, TRAINED),
-        lambda path: load_state(path, TRAINED),
+        in_torch(lambda path: load_state(path, TRAINED)),
     ),
-    "state dict, module folded": (
+    "state dict, module folded": Form(
         lambda path: save_state(path, FOLDED),
-        lambda path: load_state(path, FOLDED),
+        in_torch(lambda path: load_state(path, FOLDED)),
     ),
-    "state dict, module folded, channels-last": (
+    "state dict, module folded, channels-last": Form(
         lambda path: save_state(path, PREPARED),
-        lambda path: load_state(path, PREPARED),
+        in_torch(lambda path: load_state(path, PREPARED)),
     ),
-    "program, as trained": (lambda path: save_program(path, TRAINED), load_program),
-    "program, folded": (lambda path: save_program(path, FOLDED), load_program),
-    "program, folded, channels-last": (lambda path: save_program(path, PREPARED), load_program),
-    "**the same, read by `predictor.graph`**": (
-        lambda path: save_program(path, PREPARED),
-        read_program,
+    "program, as trained": Form(lambda path: save_program(path, TRAINED), in_torch(load_program)),
+    "program, folded": Form(lambda path: save_program(path, FOLDED), in_torch(load_program)),
+    "program, folded, channels-last": Form(
+        lambda path: save_program(path, PREPARED), in_torch(load_program)
     ),
-    "the same, `torch.compile` at start": (
-        lambda path: save_program(path, PREPARED),
-        compile_program,
+    "the same, read by `predictor.graph`": Form(
+        lambda path: save_program(path, PREPARED), in_torch(read_program)
     ),
-    "the same, AOTInductor package": (save_package, load_package),
+    "the same, `torch.compile` at start": Form(
+        lambda path: save_program(path, PREPARED), in_torch(compile_program)
+    ),
+    "the same, AOTInductor package": Form(save_package, in_torch(load_package)),
+    "**the same, in ONNX Runtime**": Form(
+        lambda path: save_program(path, PREPARED), open_in_onnx_runtime, "predictor.session"
+    ),
 }
 
 
 def start(name: str, path: Path) -> dict[str, float]:
     """The figures of a process that loads this form only."""
+    form = FORMS[name]
     begin = time.perf_counter()
-    import torch
-
+    importlib.import_module(form.library)
     imported = time.perf_counter()
-    graph = FORMS[name][1](path)
+    graph = form.load(path)
     loaded = time.perf_counter()
-    torch.set_num_threads(1)
-    with torch.inference_mode():
-        rate = images_per_second({name: graph}, 32, rounds=20)[name]
     return {
-        "batch 32, alone": rate,
-        "import torch, s": imported - begin,
+        "batch 32, alone": images_per_second({name: graph}, 32, rounds=20)[name],
+        "import, s": imported - begin,
         "load, s": loaded - imported,
         "memory, MB": psutil.Process().memory_info().rss / 1e6,
     }
@@ -179,9 +215,7 @@ def start_fresh(name: str, path: Path) -> dict[str, float]:
 
 def images_per_second(graphs: dict[str, Graph], batch: int, rounds: int) -> dict[str, float]:
     """The median images per second of each form, over ``rounds`` in which they take turns."""
-    import torch
-
-    images = torch.randint(0, 256, (batch, 28, 28), dtype=torch.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), np.uint8)
     calls = max(4, 256 // batch)
     rates: dict[str, list[float]] = {name: [] for name in graphs}
     for _ in range(rounds):
@@ -196,23 +230,19 @@ def images_per_second(graphs: dict[str, Graph], batch: int, rounds: int) -> dict
 
 def measure(directory: Path, rounds: int) -> list[dict[str, str]]:
     """Build, load and run all forms; return a row of the table for each."""
-    import torch
-
-    torch.set_num_threads(1)
     rows: dict[str, dict[str, str]] = {}
     graphs: dict[str, Graph] = {}
-    for number, (name, (save, load)) in enumerate(FORMS.items()):
+    for number, (name, form) in enumerate(FORMS.items()):
         path = directory / f"{number}.pt2"
         begin = time.perf_counter()
-        save(path)
+        form.save(path)
         rows[name] = {"form": name, "build, s": f"{time.perf_counter() - begin:.1f}"}
         for key, value in start_fresh(name, path).items():
             rows[name][key] = f"{value:.2f}" if key.endswith(", s") else f"{value:,.0f}"
-        graphs[name] = load(path)
-    with torch.inference_mode():
-        for batch in BATCHES:
-            for name, rate in images_per_second(graphs, batch, rounds).items():
-                rows[name][f"batch {batch}"] = f"{rate:,.0f}"
+        graphs[name] = form.load(path)
+    for batch in BATCHES:
+        for name, rate in images_per_second(graphs, batch, rounds).items():
+            rows[name][f"batch {batch}"] = f"{rate:,.0f}"
     return list(rows.values())
 
 
@@ -231,7 +261,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         rows = measure(Path(directory), arguments.rounds)
     columns = ["form", *(f"batch {batch}" for batch in BATCHES)]
-    columns += ["batch 32, alone", "import torch, s", "load, s", "memory, MB", "build, s"]
+    columns += ["batch 32, alone", "import, s", "load, s", "memory, MB", "build, s"]
     print("| " + " | ".join(columns) + " |")
     print("| --- |" + " ---: |" * (len(columns) - 1))
     for row in rows:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from benchmarks.data import MNIST
 from benchmarks.flags import flags, in_a_line
 from predictor import artifact
-from predictor.artifact import ArtifactError, Graph
+from predictor.artifact import ArtifactError
 from predictor.metadata import Histogram, Reference
+from predictor.runtime import Graph
 from training import data, evaluate, robustness
 from training.data import DataError, Digits
 from training.reference import refer

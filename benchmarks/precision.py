@@ -16,8 +16,10 @@ from torch import fx
 
 from benchmarks.data import MNIST
 from benchmarks.flags import flags, in_a_line
-from predictor.artifact import GRAPH_FILE, ArtifactError, Graph, load
+from predictor.artifact import GRAPH_FILE, ArtifactError, load
 from predictor.graph import read_graph
+from predictor.runtime import Graph
+from serving.scores import Images
 from training.data import DataError, Digits
 from training.measure import answer, calibration_error
 from training.run import RunError, training_data
@@ -48,9 +50,10 @@ def in_bf16(compute: Callable[..., Any]) -> Callable[..., Any]:
 def on(device: str, compute: Callable[..., Any]) -> Graph:
     """``compute`` on ``device``, with images and answers in main memory."""
 
-    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        probabilities, accepted = compute(images.to(device))
-        return probabilities.cpu(), accepted.cpu()
+    def graph(images: Images) -> Any:
+        with torch.inference_mode():
+            outputs = compute(torch.from_numpy(images).to(device))
+        return [output.cpu().numpy() for output in outputs]
 
     return graph
 
