@@ -8,8 +8,6 @@ with quick_imports(__name__):
     import sys
     from pathlib import Path
 
-    import torch
-
     from predictor.artifact import ArtifactError, load, select_directory
     from predictor.model import Predictor
     from serving import logs, tracing
@@ -80,10 +78,12 @@ def main() -> None:
     file = args.log_config_file if args.configure_logging else None
     logs.configure(args.log_level, args.log_format, args.access_log, file)
     tracing.configure(f"{args.model_name}-predictor")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
-    torch.set_num_threads(args.torch_threads)
-    torch.set_num_interop_threads(1)  # the graph is a chain: nothing in it can run in parallel
+    if args.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
+    os.environ["OMP_NUM_THREADS"] = str(args.torch_threads)  # torch's, should it be imported
     try:
         version = load(
             select_directory(
@@ -94,6 +94,7 @@ def main() -> None:
             ),
             digest=os.environ.get("MODEL_DIGEST") or None,
             device=args.device,
+            threads=args.torch_threads,
         )
     except ArtifactError as error:
         sys.exit(f"predictor: {error}")

@@ -5,13 +5,14 @@ describes it and lists every other file with its SHA-256; ``model.pt2`` is the g
 weights (``torch.export``). All listed files are verified before anything is deserialised, and
 exactly the bytes that were hashed are deserialised. Files that are not listed are never read.
 
-torch is imported only when a graph is loaded, so that tools can read ``model.json`` without it.
+What computes a graph (``predictor.runtime``) is imported only when one is loaded, so that tools can
+read ``model.json`` without it.
 """
 
 import hashlib
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +22,12 @@ from pydantic import ValidationError
 from predictor.metadata import Metadata
 
 if TYPE_CHECKING:
-    import torch
+    from predictor.runtime import Graph
 
 LONGEST = 500
 """Most characters of what a message quotes of a file."""
 METADATA_FILE = "model.json"
 GRAPH_FILE = "model.pt2"
-
-Graph = Callable[["torch.Tensor"], "tuple[torch.Tensor, torch.Tensor]"]
-"""``images`` uint8 [N, 28, 28] → ``probabilities`` float32 [N, 10], ``accepted`` bool [N]."""
 
 
 class ArtifactError(Exception):
@@ -41,7 +39,7 @@ class Model:
     """A verified version, ready to be called."""
 
     metadata: Metadata
-    graph: Graph
+    graph: "Graph"
 
 
 def select_directory(
@@ -122,22 +120,27 @@ def verify(directory: Path, *, digest: str | None) -> tuple[Metadata, dict[str, 
     return metadata, contents
 
 
-def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> Model:
+def load(
+    directory: Path, *, digest: str | None = None, device: str = "cpu", threads: int = 0
+) -> Model:
     """Verify the version in ``directory``, then load it and run its graph once.
 
     Args:
         directory: the version's directory.
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
-        device: ``cpu`` or ``cuda``; inputs and outputs are in main memory with either.
+        device: what computes it, ``cpu`` or ``cuda``.
+        threads: see ``open_graph``.
 
     Raises:
         ArtifactError: a file is missing or malformed, or has another digest; or the graph does
             not load here, or its outputs are not as ``model.json`` declares.
     """
+    from predictor import runtime
+
     metadata, contents = verify(directory, digest=digest)
     try:
-        graph = _callable(contents[GRAPH_FILE], device)
-        _check(graph, metadata)
+        graph = runtime.open_graph(contents[GRAPH_FILE], device=device, threads=threads)
+        runtime.check(graph, metadata)
     except Exception as error:
         # The bytes are as published, so the likely cause is another version of torch.
         raise ArtifactError(
@@ -145,27 +148,6 @@ def load(directory: Path, *, digest: str | None = None, device: str = "cpu") -> 
             f"(written with torch {metadata.training.libraries.get('torch', 'unknown')})"
         ) from error
     return Model(metadata, graph)
-
-
-def _callable(content: bytes, device: str) -> Graph:
-    import torch
-
-    from predictor.graph import read_graph
-
-    compute: Callable[..., tuple[torch.Tensor, ...]] = read_graph(content, device)
-    if device == "cuda":
-        from predictor.replay import Replay
-
-        # TF32 keeps 10 bits: the answers would differ from those evaluated and calibrated.
-        torch.backends.cudnn.allow_tf32 = False
-        compute = Replay(compute)
-
-    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.inference_mode():
-            probabilities, accepted = compute(images)
-        return probabilities, accepted
-
-    return graph
 
 
 def _line(text: str) -> str:
@@ -187,23 +169,3 @@ def _compare(path: Path, content: bytes, *, expected: str, remedy: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ArtifactError(f"{path}: SHA-256 expected {expected}, found {found}; {remedy}")
-
-
-def _check(graph: Graph, metadata: Metadata) -> None:
-    """Run zeros through the graph; raise ValueError if the outputs are not as declared, or NaN."""
-    import torch
-
-    datatypes = {"UINT8": torch.uint8, "FP32": torch.float32, "BOOL": torch.bool}
-    for batch in (1, 3):  # two sizes, in case the export has fixed one
-        inputs = [
-            torch.zeros(spec.shape_for(batch), dtype=datatypes[spec.datatype])
-            for spec in metadata.inputs
-        ]
-        answers = graph(*inputs)
-        found = [(output.dtype, tuple(output.shape)) for output in answers]
-        expected = [(datatypes[spec.datatype], spec.shape_for(batch)) for spec in metadata.outputs]
-        if found != expected:
-            raise ValueError(f"declared are outputs {expected}, found {found}")
-        # As of weights that are NaN: the transformer would refuse each answer.
-        if not all(output.isfinite().all() for output in answers):
-            raise ValueError("of a blank picture it gives numbers that are not finite")

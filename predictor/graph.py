@@ -1,25 +1,21 @@
-"""Reads a graph that ``torch.export`` saved (``.pt2``) and makes a function of it.
+"""Has torch compute a ``torch.export`` program: makes a ``torch.fx`` graph of it.
 
 ``torch.export.load`` does this too, but imports the compiler stack of torch first, which takes
-longer than ``import torch`` itself, and unpickles. Here the archive is only data: a zip file with
-the graph as JSON and the weights as raw numbers. From these a ``torch.fx`` graph is built, which
-can call nothing but ATen operators. The figures are in docs/decisions/artifact.md. The format is
-that of ``torch/_export/serde/schema.py``, version 8 (torch 2.13).
+longer than ``import torch`` itself, and unpickles. The graph made here can call nothing but ATen
+operators. The figures are in docs/decisions/artifact.md.
 """
 
 import functools
-import io
-import json
 import operator
 import re
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
-SCHEMA = 8
+from predictor.program import Json, Program, read_program
+
 KEYWORD = 2
 FILES = ("from_file", "save")
 """ATen operators that read or write any file, which a graph may not call."""
@@ -60,8 +56,6 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }
 """What torch itself has for an operator, with the same arguments: it is called in less time."""
 
-Json = dict[str, Any]
-
 
 def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch.Tensor, ...]]:
     """The graph in ``content``, a ``.pt2`` archive, as a function of its input tensors.
@@ -71,20 +65,10 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     Raises:
         ValueError: the graph has something that is not supported here; the message names it.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > len(content):
-            raise ValueError("the files in it are larger than it: torch does not compress them")
-        root = archive.namelist()[0].partition("/")[0]
-        program = json.loads(archive.read(f"{root}/models/model.json"))
-        if program["schema_version"]["major"] != SCHEMA:
-            raise ValueError(f"schema version {program['schema_version']}, expected {SCHEMA}")
-        weights = _tensors(archive, f"{root}/data/weights", "model_weights_config.json")
-        weights |= _tensors(archive, f"{root}/data/constants", "model_constants_config.json")
-
-    module = program["graph_module"]
+    program = read_program(content)
+    module, weights = program.module, _weights(program, device)
     graph = fx.Graph()
     values: dict[str, Any] = {}
-    weights = {name: tensor.to(device) for name, tensor in weights.items()}
     lifted = []  # the graph takes the weights first, and the caller's inputs after them
     for number, spec in enumerate(module["signature"]["input_specs"]):
         ((kind, declared),) = spec.items()
@@ -108,24 +92,18 @@ def read_graph(content: bytes, device: str = "cpu") -> Callable[..., tuple[torch
     return functools.partial(forward, *lifted)
 
 
-def _tensors(archive: zipfile.ZipFile, folder: str, index: str) -> dict[str, torch.Tensor]:
-    tensors = {}
-    read: dict[tuple[str, torch.dtype], torch.Tensor] = {}  # several tensors may share a file
-    for name, entry in json.loads(archive.read(f"{folder}/{index}"))["config"].items():
-        if entry["use_pickle"]:
-            raise ValueError(f"{name} is pickled")
-        meta = entry["tensor_meta"]
-        source = entry["path_name"], DTYPES[meta["dtype"]]
+def _weights(program: Program, device: str) -> dict[str, torch.Tensor]:
+    weights = {}
+    read: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+    for name, tensor in program.tensors.items():
+        source = id(tensor.numbers), DTYPES[tensor.dtype]
         if source not in read:
-            numbers = bytearray(archive.read(f"{folder}/{source[0]}"))
-            # The copy has the alignment that torch expects; the strides keep the published layout.
-            read[source] = torch.frombuffer(numbers, dtype=source[1]).clone()
-        tensors[name] = read[source].as_strided(
-            [size["as_int"] for size in meta["sizes"]],
-            [stride["as_int"] for stride in meta["strides"]],
-            meta["storage_offset"]["as_int"],
-        )
-    return tensors
+            # The copy has the alignment that torch expects, and is on the device.
+            numbers = torch.frombuffer(bytearray(tensor.numbers), dtype=source[1])
+            read[source] = numbers.clone().to(device)
+        # The strides keep the published layout.
+        weights[name] = read[source].as_strided(tensor.sizes, tensor.strides, tensor.offset)
+    return weights
 
 
 def _add(graph: fx.Graph, node: Json, values: dict[str, Any], device: str) -> None:

@@ -6,8 +6,6 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-import torch
 from kserve import InferRequest, InferResponse
 
 from predictor import artifact
@@ -22,9 +20,6 @@ from serving.threads import Threads
 SHORT = 0.001
 """Seconds. A pass of one image that took less the last time runs on the event loop: its caller is
 alone, so that the loop has nothing else to do, and a thread would cost more."""
-FEW, MULTIPLE = 8, 4
-"""A batch of more than ``FEW`` images is filled up with blank ones to a multiple of ``MULTIPLE``:
-torch prepares for each size that it meets, and keeps up to half a megabyte for it."""
 
 
 class Predictor(ServedModel):
@@ -55,7 +50,7 @@ class Predictor(ServedModel):
         self._alone = inf
         """Seconds that the last pass of one image took."""
         self._max_instances = max_instances
-        # One thread, so that passes do not compete: each uses torch's own threads.
+        # One thread, so that passes do not compete: each uses the threads of what computes it.
         self.threads = Threads(1, "forward")
         self._batcher = Batcher(
             self._score,
@@ -117,18 +112,7 @@ class Predictor(ServedModel):
 
     def _forward(self, images: Images) -> Scores:
         began = perf_counter()
-        probabilities, accepted = self._graph(_tensor(images))
-        count = len(images)
-        if count == 1:
+        probabilities, accepted = self._graph(images)
+        if len(images) == 1:
             self._alone = perf_counter() - began
-        return Scores(probabilities.numpy()[:count], accepted.numpy()[:count], self.version)
-
-
-def _tensor(images: Images) -> torch.Tensor:
-    """The graph's batch of ``images``, uint8 [N, 28, 28]: uint8 [M, 28, 28], M at least N."""
-    count = len(images)
-    size = count if count <= FEW else count + -count % MULTIPLE
-    # A copy: torch warns of memory that may not be written to, as that of a request's body.
-    batch = np.zeros((size, *images.shape[1:]), images.dtype)
-    batch[:count] = images
-    return torch.from_numpy(batch)
+        return Scores(probabilities, accepted, self.version)

@@ -8,7 +8,6 @@ Envoy.
 from typing import Any
 
 import httpx
-import torch
 from fastapi import FastAPI
 from kserve import ModelRepository
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
@@ -37,9 +36,9 @@ class Graph:
         self._version = version
 
     async def score(self, images: Images) -> Scores:
-        probabilities, accepted = self._version.graph(torch.tensor(images))
+        probabilities, accepted = self._version.graph(images)
         version = str(self._version.metadata.version)
-        return Scores(probabilities.numpy(), accepted.numpy(), version)
+        return Scores(probabilities, accepted, version)
 
     async def close(self) -> None:
         pass

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from predictor import artifact
 from predictor.artifact import ArtifactError
 from predictor.metadata import INPUTS, Metadata, outputs
+from serving.scores import Images
 from tests.versions import linear_graph, served, write
 from training.network import export
 
@@ -69,10 +71,10 @@ def test_without_either_variable_there_is_nothing_to_serve() -> None:
 def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails the test if a graph is read after all."""
 
-    def forbidden(content: bytes) -> None:
+    def forbidden(content: bytes, **_: object) -> None:
         pytest.fail("the graph was deserialised")
 
-    monkeypatch.setattr("predictor.graph.read_graph", forbidden)
+    monkeypatch.setattr("predictor.runtime.open_graph", forbidden)
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
@@ -175,10 +177,10 @@ def test_a_graph_that_does_not_load_is_an_error_that_says_so(version: Path, grap
 def test_a_message_is_one_line_whatever_torch_and_the_files_say(
     version: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         torch.ones(1).ge("x" * 5000)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("predictor.graph.read_graph", refuse)
+    monkeypatch.setattr("predictor.runtime.open_graph", refuse)
     many = {f"line\nbreak {number}": "" for number in range(99)}
     for changes in ({}, {"files": many}):
         write(version, linear_graph(), **changes)
@@ -211,9 +213,9 @@ def test_what_the_predictor_cannot_serve_is_refused(version: Path, changes: dict
 @pytest.mark.parametrize(
     ("size", "datatype", "value", "told"),
     [
-        (2, torch.float32, 0, "declared are outputs"),
-        (10, torch.float64, 0, "declared are outputs"),
-        (10, torch.float32, math.inf, "of a blank picture it gives numbers that are not finite"),
+        (2, np.float32, 0, "declared are outputs"),
+        (10, np.float64, 0, "declared are outputs"),
+        (10, np.float32, math.inf, "of a blank picture it gives numbers that are not finite"),
     ],
     ids=["labels", "datatype", "infinite"],
 )
@@ -221,15 +223,15 @@ def test_a_graph_must_do_what_is_declared(
     version: Path,
     monkeypatch: pytest.MonkeyPatch,
     size: int,
-    datatype: torch.dtype,
+    datatype: type[Any],
     value: float,
     told: str,
 ) -> None:
-    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def graph(images: Images) -> Any:
         count = len(images)
-        return torch.full((count, size), value, dtype=datatype), torch.zeros(count).bool()
+        return np.full((count, size), value, datatype), np.zeros(count, np.bool_)
 
-    monkeypatch.setattr("predictor.graph.read_graph", lambda *_: graph)
+    monkeypatch.setattr("predictor.runtime.open_graph", lambda *_, **__: graph)
     with pytest.raises(ArtifactError, match=rf"model\.pt2 cannot be served: {told}"):
         artifact.load(version)
 
@@ -238,8 +240,8 @@ def test_a_graph_must_do_what_is_declared(
 def test_a_graph_must_take_any_number_of_images(
     version: Path, monkeypatch: pytest.MonkeyPatch, fixed: int
 ) -> None:
-    same = torch.zeros(fixed, 10), torch.zeros(fixed).bool()
-    monkeypatch.setattr("predictor.graph.read_graph", lambda *_: lambda _: same)
+    same = np.zeros((fixed, 10), np.float32), np.zeros(fixed, np.bool_)
+    monkeypatch.setattr("predictor.runtime.open_graph", lambda *_, **__: lambda _: same)
     with pytest.raises(ArtifactError, match=r"model\.pt2 cannot be served: declared are outputs"):
         artifact.load(version)
 

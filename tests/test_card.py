@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from predictor.metadata import Metrics, Provenance
+from serving.scores import Images
 from tests.synthetic import digits
 from training import card, figures
 from training.config import Config
@@ -47,12 +48,12 @@ def run_of(**settings: Any) -> Run:
 def metrics_of(*, seeds: bool = False, uploads: bool = False) -> tuple[Metrics, ...]:
     """As ``evaluate`` returns them, of a graph that reads the digits 0 to 4 right."""
 
-    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        columns = images[:, 4:24, 4:24:2].float().mean(1)
+    def graph(images: Images) -> Any:
+        columns = torch.from_numpy(images)[:, 4:24, 4:24:2].float().mean(1)
         probabilities = torch.full((len(images), 10), 0.01)
         read = columns.argmax(1).clamp(0, 4)
         probabilities[torch.arange(len(images)), read] = 0.6 + 0.08 * read
-        return probabilities, read < 3
+        return probabilities.numpy(), (read < 3).numpy()
 
     test, validation = (measure(graph, digits(60, seed=seed)) for seed in (3, 2))
     if seeds:
@@ -242,10 +243,13 @@ def test_figures_do_not_depend_on_the_users_settings_of_matplotlib() -> None:
 
 
 def test_every_figure_shows_what_was_measured() -> None:
+
+    def sevens(images: Images) -> Any:
+        return np.eye(10, dtype=np.float32)[[7] * len(images)], np.ones(len(images), np.bool_)
+
     metrics = metrics_of()
     other = (
-        measure(lambda images: (torch.eye(10)[[7] * len(images)], torch.ones(len(images)) > 0),
-                digits(60, seed=3)),
+        measure(sevens, digits(60, seed=3)),
         metrics[1],
         metrics[2].model_copy(
             update={"values": {n: dict.fromkeys(v, 0.5) for n, v in metrics[2].values.items()}}  # type: ignore[arg-type]

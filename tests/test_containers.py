@@ -13,16 +13,17 @@ import pytest
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 
 from containers.__main__ import BASE, DOCKERFILE, NAMES, PINNED
-from tests import programs, releases
+from tests import programs, releases, versions
 from tests.distributions import closure, named
 from tests.programs import ROOT
+from training.network import export
 
 FOLDER = ROOT / "containers"
 _, *_found = re.split(r"^FROM (\S+) AS (\S+)$", (ROOT / DOCKERFILE).read_text(), flags=re.M)
 STAGES = dict(zip(_found[1::3], zip(_found[::3], _found[2::3], strict=True), strict=True))
 """By the name of each stage, what it is from, and what it does."""
 PACKAGES = ("predictor", "rollout", "serving", "standalone", "training", "transformer")
-REMOVED_MODULES = {"kubernetes.aio", "torch.test"}
+REMOVED_MODULES = {"kubernetes.aio", "onnx.backend", "torch.test"}
 """By ``install.sh``, out of distributions that stay; and every folder called ``tests``."""
 
 
@@ -182,7 +183,7 @@ def test_the_programs_serve_with_what_is_in_the_images(
 @pytest.mark.parametrize(
     ("name", "needed"),
     [
-        ("predictor", "torch"),
+        ("predictor", "numpy"),
         ("rollout", "kubernetes"),
         ("rollout", "scipy"),
         ("transformer", "httptools"),
@@ -195,6 +196,17 @@ def test_a_program_does_not_start_without_what_it_needs(
     done = python(inside(name, needed), "-m", name, "--help")
     assert done.returncode == 1
     assert "in the image" in done.stderr
+
+
+@pytest.mark.parametrize("network", ["folded", "varied"])
+def test_versions_are_loaded_with_what_is_in_the_image(
+    tmp_path: Path, inside: Callable[..., dict[str, str]], network: str
+) -> None:
+    """By ONNX Runtime, and by torch."""
+    versions.write(tmp_path / "3", export(versions.served(network)))
+    program = "import sys, pathlib, predictor.artifact as a; a.load(pathlib.Path(sys.argv[1]))"
+    done = python(inside("predictor"), "-c", program, str(tmp_path / "3"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_canary_can_be_watched_with_what_is_in_the_image(

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from predictor.artifact import Graph
 from predictor.metadata import Metrics, Provenance
+from predictor.runtime import Graph
 from tests.digits import encode, write_uploads
 from tests.synthetic import digits
 from tests.versions import served
@@ -70,7 +70,7 @@ def says(*answers: Sequence[float], accepted: Sequence[bool]) -> Graph:
     """A graph that gives these probabilities of 0, 1 and 2, and none of any other digit."""
     rows = torch.zeros(len(answers), 10)
     rows[:, :3] = torch.tensor(answers)
-    return lambda images: (rows, torch.tensor(accepted))
+    return lambda images: (rows.numpy(), np.array(accepted))
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ def test_uploads_have_accuracy_and_the_status_of_each_answer(evaluated: Evaluate
     graph = evaluate.graph_of(evaluated.run)
     right = 0
     for upload in read_uploads(evaluated.uploads, 1):
-        probabilities, _ = graph(torch.from_numpy(read(upload.content).pixels[None]))
+        probabilities, _ = graph(read(upload.content).pixels[None])
         right += int(probabilities.argmax()) == upload.label
     assert values["accuracy"] == right / images
 

@@ -1,21 +1,28 @@
-"""The predictor's model in process: what happens while torch works."""
+"""The predictor's model in process: what happens while a graph is computed."""
 
 import asyncio
 import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from predictor import artifact
 from predictor.model import SHORT, Predictor
+from predictor.runtime import Graph
 from serving.errors import Overloaded
+from serving.scores import Images
 from tests import programs
 
 pytestmark = pytest.mark.anyio
 
 BLANK = {"instances": [[[0] * 28] * 28]}
+
+
+def answers(images: Images) -> Any:
+    """Ten equal probabilities, and not sure."""
+    return np.full((len(images), 10), 0.1, np.float32), np.zeros(len(images), np.bool_)
 
 
 class SlowGraph:
@@ -26,11 +33,11 @@ class SlowGraph:
         self.released = threading.Event()
         self.batches: list[int] = []
 
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, images: Images) -> Any:
         self.batches.append(len(images))
         self.started.set()
         assert self.released.wait(30)
-        return torch.full((len(images), 10), 0.1), torch.zeros(len(images), dtype=torch.bool)
+        return answers(images)
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def graph() -> SlowGraph:
     return SlowGraph()
 
 
-def serve(graph: artifact.Graph, max_instances: int = 5) -> Predictor:
+def serve(graph: Graph, max_instances: int = 5) -> Predictor:
     metadata = artifact.read_metadata(programs.ROOT / "models/mnist/1")
     version = artifact.Model(metadata, graph)
     return Predictor(
@@ -55,7 +62,7 @@ async def ask(model: Predictor) -> Any:
     return await model(BLANK)
 
 
-async def test_the_event_loop_is_free_while_torch_works(model: Predictor, graph: SlowGraph) -> None:
+async def test_the_event_loop_is_free_during_a_pass(model: Predictor, graph: SlowGraph) -> None:
     request = asyncio.create_task(ask(model))
     while not graph.started.is_set():
         await asyncio.sleep(0.01)
@@ -81,33 +88,14 @@ async def test_requests_that_arrive_during_a_pass_share_the_next_ones_and_a_full
     await model.close()
 
 
-@pytest.mark.parametrize(
-    ("images", "size"), [(1, 1), (8, 8), (9, 12), (12, 12), (13, 16), (65, 68)]
-)
-async def test_large_batches_are_of_few_sizes(images: int, size: int) -> None:
-    sizes = []
-
-    def graph(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        sizes.append(len(batch))
-        sums = batch.sum((1, 2)) / 784  # says which image it is
-        return sums[:, None].expand(-1, 10), sums > 0
-
-    model = serve(graph, max_instances=images)
-    answer = await model({"instances": [[[i + 1] * 28] * 28 for i in range(images)]})
-    assert sizes == [size]
-    assert [each["probabilities"][0] for each in answer["predictions"]] == [*range(1, images + 1)]
-    assert all(each["accepted"] for each in answer["predictions"])
-    await model.close()
-
-
 async def test_a_short_pass_of_one_image_needs_no_thread_and_a_long_one_does() -> None:
     seconds = 0.0
     threads = []
 
-    def graph(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def graph(images: Images) -> Any:
         threads.append(threading.current_thread())
         time.sleep(seconds)
-        return torch.full((len(images), 10), 0.1), torch.zeros(len(images), dtype=torch.bool)
+        return answers(images)
 
     model = serve(graph)
     here = threading.current_thread()

@@ -13,6 +13,7 @@ from torch import nn
 
 from predictor.graph import read_graph
 from predictor.metadata import INPUTS, TensorSpec
+from predictor.runtime import open_graph
 from serving.scores import LABELS
 from tests.programs import ROOT
 from tests.synthetic import digits
@@ -106,7 +107,8 @@ def test_the_graph_takes_pictures_of_the_shape_that_is_declared(
 def test_it_learns() -> None:
     model = fit(digits(256, seed=1), SMALL, device=CPU)
     served = calibrate(model, digits(64, seed=2), accepted_share=0.99)
-    assert measure(served, digits(64, seed=3)).values["accuracy"] == 1
+    graph = open_graph(export(served))
+    assert measure(graph, digits(64, seed=3)).values["accuracy"] == 1
 
 
 def weights(config: Config) -> bytes:
@@ -188,7 +190,9 @@ def test_what_is_measured() -> None:
         probabilities[row, digit] = confidence
     labels = torch.tensor([0, 1, 1, 2])
     accepted = torch.tensor([True, False, True, True])
-    values = measure(lambda _: (probabilities, accepted), numbered(4, labels)).values
+    values = measure(
+        lambda _: (probabilities.numpy(), accepted.numpy()), numbered(4, labels)
+    ).values
     assert values["accuracy"] == 0.75
     assert values["accepted"] == 0.75
     assert values["accuracy_of_accepted"] == 1

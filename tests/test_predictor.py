@@ -11,12 +11,12 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import torch
 from kserve import InferInput, InferRequest
 from kserve.inference_client import InferenceGRPCClient
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from predictor import artifact
+from predictor.runtime import Graph
 from serving.scores import Images
 from tests import programs
 
@@ -32,14 +32,14 @@ def random_images(count: int) -> Images:
 
 
 @pytest.fixture(scope="module")
-def graph() -> artifact.Graph:
+def graph() -> Graph:
     """The model itself, without a server."""
     return artifact.load(programs.ROOT / "models/mnist/1").graph
 
 
-def expected(graph: artifact.Graph, images: Images) -> tuple[np.ndarray[Any, Any], list[bool]]:
-    probabilities, accepted = graph(torch.tensor(images))
-    return probabilities.numpy(), accepted.tolist()
+def expected(graph: Graph, images: Images) -> tuple[np.ndarray[Any, Any], list[bool]]:
+    probabilities, accepted = graph(images)
+    return probabilities, accepted.tolist()
 
 
 def tensor(shape: list[int], **rest: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def binary_body(images: Images, **rest: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 256])
 async def test_every_protocol_gives_the_models_own_scores(
-    predictor: programs.Program, graph: artifact.Graph, count: int
+    predictor: programs.Program, graph: Graph, count: int
 ) -> None:
     images = random_images(count)
     probabilities, accepted = expected(graph, images)

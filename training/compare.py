@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 
 from predictor import artifact
-from predictor.artifact import ArtifactError, Graph, Model
+from predictor.artifact import ArtifactError, Model
+from predictor.runtime import Graph
 from training.data import Digits
 from training.gate import Comparison, Limits, Verdict, judge
 from training.measure import answer
@@ -69,7 +70,7 @@ def verdict(
 
     return judge(
         compared(held_out),
-        time_ratio=time_ratio(production, candidate, held_out.images),
+        time_ratio=time_ratio(production, candidate, held_out.images.numpy()),
         limits=limits,
         new=None if new is None else compared(new),
     )

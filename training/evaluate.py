@@ -7,16 +7,16 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from predictor.artifact import GRAPH_FILE, Graph
-from predictor.graph import read_graph
+from predictor.artifact import GRAPH_FILE
 from predictor.metadata import Metrics, Reference
+from predictor.runtime import Graph, open_graph
 from serving.errors import ServingError
 from serving.scores import Scores
 from training import card, data, figures, probes, robustness
@@ -92,8 +92,8 @@ def evaluate(
 
 
 def graph_of(directory: Path) -> Graph:
-    """Return the graph of a run, read as the predictor reads it."""
-    return cast("Graph", read_graph(read_file(directory, GRAPH_FILE, writer="train")))
+    """Return the graph of a run, computed as the predictor computes it."""
+    return open_graph(read_file(directory, GRAPH_FILE, writer="train"))
 
 
 def _spread(runs: dict[int, Metrics]) -> dict[str, JsonValue]:

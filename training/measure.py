@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from pydantic import JsonValue
 
-from predictor.artifact import Graph
 from predictor.metadata import Metrics
+from predictor.runtime import Graph
 from training.data import Digits
 
 BINS = 15
@@ -24,9 +24,9 @@ class Answers(NamedTuple):
 
 def answer(graph: Graph, images: torch.Tensor) -> Answers:
     """Run the graph on images, uint8 [N, 28, 28], 256 at a time."""
-    with torch.inference_mode():
-        outputs = [graph(part) for part in torch.split(images, 256)]
-    return Answers(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
+    outputs = [graph(part.numpy()) for part in torch.split(images, 256)]
+    parts = (map(torch.from_numpy, each) for each in zip(*outputs, strict=True))
+    return Answers(*(torch.cat(tuple(each)) for each in parts))
 
 
 def measure(graph: Graph, digits: Digits) -> Metrics:

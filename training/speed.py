@@ -3,9 +3,8 @@
 import statistics
 import time
 
-import torch
-
-from predictor.artifact import Graph
+from predictor.runtime import Graph
+from serving.scores import Images
 
 ROUNDS = 40
 """Pairs of runs, for each batch size, whose median is the ratio of times."""
@@ -13,7 +12,7 @@ BATCH = 64
 """The largest batch of the predictor."""
 
 
-def time_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> float:
+def time_ratio(production: Graph, candidate: Graph, images: Images) -> float:
     """Return the candidate's time per image divided by production's.
 
     The two run in turn, so that other load on the machine affects both. It is measured with one
@@ -27,7 +26,7 @@ def time_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> flo
     return max(_median_ratio(production, candidate, images[:size]) for size in (1, BATCH))
 
 
-def _median_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> float:
+def _median_ratio(production: Graph, candidate: Graph, images: Images) -> float:
     _seconds(production, images), _seconds(candidate, images)  # the first runs are slower
     ratios = []
     for turn in range(ROUNDS):
@@ -39,7 +38,7 @@ def _median_ratio(production: Graph, candidate: Graph, images: torch.Tensor) -> 
     return statistics.median(ratios)
 
 
-def _seconds(graph: Graph, images: torch.Tensor) -> float:
+def _seconds(graph: Graph, images: Images) -> float:
     start = time.perf_counter()
     graph(images)
     return time.perf_counter() - start
