@@ -1,11 +1,14 @@
 """Listening on a port, and accepting many connections quickly."""
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 HANDSHAKE = 10
 """Seconds that a client has for that of TLS."""
@@ -26,6 +29,7 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
         listening.listen()
     except OSError as error:
         sys.exit(unavailable(host, port, flag, error))
+    log.info("listening on %s:%d (%s)", host, listening.getsockname()[1], flag)
     return listening
 
 

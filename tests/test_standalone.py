@@ -68,7 +68,7 @@ def test_it_prints_the_page_and_a_curl_line_that_works(service: programs.Program
 def test_the_logs_name_their_part(service: programs.Program) -> None:
     for name in ("predictor", "transformer"):
         assert re.search(
-            rf"^mnist-{name}-00001 +\| .+Uvicorn running", service.output(), re.MULTILINE
+            rf"^mnist-{name}-00001 +\| .+listening on", service.output(), re.MULTILINE
         )
 
 
