@@ -128,8 +128,7 @@ def load(
     Args:
         directory: the version's directory.
         digest: SHA-256 that ``model.json`` must have, in hexadecimal; ``None`` for any.
-        device: what computes it, ``cpu`` or ``cuda``.
-        threads: see ``open_graph``.
+        device, threads: see ``runtime.open_graph``.
 
     Raises:
         ArtifactError: a file is missing or malformed, or has another digest; or the graph does

@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictor.metadata import Metadata
+from predictor.program import read_program
+from predictor.session import Untranslated, open_session
 from serving.scores import Images
 
 Graph = Callable[[Images], tuple[NDArray[np.float32], NDArray[np.bool_]]]
 """``images`` uint8 [N, 28, 28] → ``probabilities`` float32 [N, 10], ``accepted`` bool [N]."""
 
+DEVICES = ("cpu", "cuda")
+"""What may compute it."""
 FEW, MULTIPLE = 8, 4
 """A batch of more than ``FEW`` images is filled up with blank ones to a multiple of ``MULTIPLE``:
 torch prepares for each size that it meets, and keeps up to half a megabyte for it."""
@@ -25,16 +29,13 @@ def open_graph(content: bytes, *, device: str = "cpu", threads: int = 0) -> Grap
 
     Args:
         content: what ``torch.export`` has saved.
-        device: ``cpu`` or ``cuda``; inputs and outputs are in main memory with either.
+        device: one of ``DEVICES``; inputs and outputs are in main memory with either.
         threads: of ONNX Runtime, or 0 for one per core; torch's are set for the process.
 
     Raises:
         ValueError: the graph has something that is not supported here; the message names it.
     """
     if device == "cpu":
-        from predictor.program import read_program
-        from predictor.session import Untranslated, open_session
-
         try:
             return open_session(read_program(content), threads=threads)
         except Untranslated as reason:

@@ -2,7 +2,7 @@
 
 The program is translated, operator by operator, when it is loaded; torch is not needed, nor
 imported. What a program may call is in ``OPERATORS``. Any other is left to torch
-(``predictor.graph``). The figures are in docs/decisions/engine.md.
+(``predictor.graph``). The figures are in docs/decisions/runtime.md.
 """
 
 from collections.abc import Callable, Sequence

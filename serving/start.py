@@ -19,24 +19,9 @@ UNUSED = (
     "kserve.models",  # that client's objects
     "pandas",  # for requests as data frames
     "psutil",  # for counting processors
-    "torch._higher_order_ops",  # for compilers: control flow
-    "torch._meta_registrations",  # for compilers: operators on tensors without data
-    "torch.ao",  # for quantization
-    "torch.distributions",
-    "torch.export",  # for the compiler's front end
-    "torch.fx.passes",  # for compilers
-    "torch.hub",  # for downloading models
-    "torch.masked",  # for tensors with masked values
-    "torch.nn.parallel",  # for training
-    "torch.optim",  # for training
-    "torch.profiler",
-    "torch.quantization",
-    "torch.utils.data",  # for training
-    "torchgen",  # for building torch
-    "unittest",
     "urllib3",  # for the client of Kubernetes
 )
-"""Modules that the SDK and torch import, and that no request needs."""
+"""Modules that the SDK imports, and that no request needs."""
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
@@ -113,8 +98,7 @@ def quick_imports(importer: str) -> Iterator[None]:
     with interruptible_imports(importer):
         gc.disable()
         if BLAS_THREADS not in os.environ:
-            # NumPy's threads for linear algebra spin while idle, and no request uses them. An
-            # OpenBLAS of torch's own is not limited.
+            # NumPy's threads for linear algebra spin while idle, and no request uses them.
             os.environ[BLAS_THREADS] = "1"
             importlib.import_module("numpy")
             del os.environ[BLAS_THREADS]
