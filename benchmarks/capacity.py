@@ -43,7 +43,7 @@ def tensor(images: int) -> tuple[bytes, dict[str, str]]:
 
 def measure_predictor(folder: Path, version: str) -> None:
     """Measure calls of 64 images, as the transformer merges them under load."""
-    flags = ("--models_dir=models", "--torch_threads=1")
+    flags = ("--models_dir=models", "--compute_threads=1")
     with (
         on(PROGRAM),
         programs.program("predictor", folder, *flags, env={"MODEL_VERSION": version}) as predictor,
@@ -61,7 +61,7 @@ def pair(folder: Path, predictor: set[int], transformer: set[int]) -> Iterator[s
     """Run both programs, each on its cores; yield the URL that takes images."""
     with ExitStack() as running:
         with on(predictor):
-            inner = running.enter_context(programs.predictor(folder, "--torch_threads=1"))
+            inner = running.enter_context(programs.predictor(folder, "--compute_threads=1"))
         with on(transformer):
             address = f"127.0.0.1:{inner.http_port}"
             outer = running.enter_context(programs.transformer(folder, address))

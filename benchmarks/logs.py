@@ -46,7 +46,7 @@ def pair(folder: Path, setting: str, collector: str) -> Iterator[tuple[Program, 
         environment = {**environment, "OTEL_EXPORTER_OTLP_ENDPOINT": collector}
     with ExitStack() as stack, patch.dict(os.environ, environment):
         stack.enter_context(on(PROGRAM))
-        predictor = stack.enter_context(programs.predictor(folder, "--torch_threads=1", *flags))
+        predictor = stack.enter_context(programs.predictor(folder, "--compute_threads=1", *flags))
         address = f"127.0.0.1:{predictor.http_port}"
         yield predictor, stack.enter_context(programs.transformer(folder, address, *flags))
 

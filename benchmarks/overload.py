@@ -101,7 +101,7 @@ def main() -> None:
     check_cores()
     with tempfile.TemporaryDirectory() as name, on(LOAD):
         folder = Path(name)
-        with programs.predictor(folder, "--torch_threads=1") as predictor, on(PROGRAM):
+        with programs.predictor(folder, "--compute_threads=1") as predictor, on(PROGRAM):
             address = f"127.0.0.1:{predictor.http_port}"
             with programs.transformer(folder, address) as transformer, on(LOAD):
                 image = (programs.ROOT / "docs/seven.png").read_bytes()

@@ -53,7 +53,7 @@ def ours(predictor: Mapping[str, Request]) -> Server:
         "ours",
         2,
         (
-            "{python} -m predictor --models_dir=models --torch_threads=1"
+            "{python} -m predictor --models_dir=models --compute_threads=1"
             " --http_port={inner} --grpc_port={inner_grpc}",
             "{python} -m transformer --decode_threads=1"
             " --predictor_host=127.0.0.1:{inner}"

@@ -10,6 +10,7 @@ with quick_imports(__name__):
 
     from predictor.artifact import ArtifactError, load, select_directory
     from predictor.model import Predictor
+    from predictor.runtime import DEVICES
     from serving import logs, tracing
     from serving.cpu import cpu_limit
     from serving.flags import parser
@@ -61,10 +62,10 @@ def command_line() -> argparse.ArgumentParser:
         help="Seconds that a forward pass waits for the callers of the last one to call again.",
     )
     flags.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="Device that runs the graph."
+        "--device", default="cpu", choices=DEVICES, help="Device that runs the graph."
     )
     flags.add_argument(
-        "--torch_threads",
+        "--compute_threads",
         default=cpu_limit(),
         type=positive,
         help="Threads of one forward pass; by default the container's CPU limit.",
@@ -79,11 +80,11 @@ def main() -> None:
     logs.configure(args.log_level, args.log_format, args.access_log, file)
     tracing.configure(f"{args.model_name}-predictor")
     if args.device == "cuda":
-        import torch
+        import torch  # seconds that the CPU does not need
 
         if not torch.cuda.is_available():
             sys.exit("predictor: --device=cuda, but there is no GPU here or torch has no CUDA")
-    os.environ["OMP_NUM_THREADS"] = str(args.torch_threads)  # torch's, should it be imported
+    os.environ["OMP_NUM_THREADS"] = str(args.compute_threads)  # torch's, if it is imported at all
     try:
         version = load(
             select_directory(
@@ -94,7 +95,7 @@ def main() -> None:
             ),
             digest=os.environ.get("MODEL_DIGEST") or None,
             device=args.device,
-            threads=args.torch_threads,
+            threads=args.compute_threads,
         )
     except ArtifactError as error:
         sys.exit(f"predictor: {error}")

@@ -51,7 +51,7 @@ def test_every_flag_has_its_line(heading: str, names: list[str]) -> None:
     [("Both programs", BOTH), ("Predictor", PREDICTOR), ("Transformer", TRANSFORMER)],
 )
 def test_every_default_is_the_programs(heading: str, defaults: dict[str, object]) -> None:
-    computed = {"decode_threads", "torch_threads"}
+    computed = {"decode_threads", "compute_threads"}
     shown = {name: text for name, text in documented(heading).items() if name not in computed}
     assert shown == {
         name: "" if defaults[name] is None else f"`{defaults[name]}`" for name in shown
