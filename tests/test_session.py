@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from predictor.program import Program, read_program
-from predictor.session import OPERATORS, Untranslated, open_session
+from predictor.session import OPERATORS, PART, Untranslated, open_session
 from tests.versions import served
 from training.network import export
 
@@ -127,11 +127,13 @@ def test_a_weight_lies_within_its_numbers() -> None:
             open_session(Program(program.module, {**program.tensors, "matrix": altered}), threads=1)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [PART, PART + 1, 4 * PART + 1])
 @pytest.mark.parametrize("name", ["folded", "linear"])
-def test_networks_give_the_numbers_of_torch(name: str) -> None:
+def test_networks_give_the_numbers_of_torch(name: str, count: int, threads: int) -> None:
     network = served(name)
-    compute = open_session(read_program(export(network)), threads=2)
-    images = torch.randint(0, 256, (65, 28, 28), dtype=torch.uint8)
+    compute = open_session(read_program(export(network)), threads=threads)
+    images = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8)
     (probabilities, accepted), expected = compute(images.numpy()), network(images)
     np.testing.assert_allclose(probabilities, expected[0], rtol=0, atol=1e-6)
     assert accepted.tolist() == expected[1].tolist()

@@ -67,9 +67,7 @@ def test_it_prints_the_page_and_a_curl_line_that_works(service: programs.Program
 
 def test_the_logs_name_their_part(service: programs.Program) -> None:
     for name in ("predictor", "transformer"):
-        assert re.search(
-            rf"^mnist-{name}-00001 +\| .+listening on", service.output(), re.MULTILINE
-        )
+        assert re.search(rf"^mnist-{name}-00001 +\| .+listening on", service.output(), re.MULTILINE)
 
 
 def test_a_request_keeps_its_id(service: programs.Program) -> None:
