@@ -108,12 +108,17 @@ class _Translation:
         """``value``, a number or the name of a tensor, as float32, for what gives ``output``."""
         if not isinstance(value, str):
             return np.float32(value)
-        dtype = self._values[value]["dtype"]
+        dtype = self.dtype(value)
         if dtype == FLOAT:
             return value
         if dtype not in BYTES:
             raise ValueError(f"of a tensor of the type {dtype}")
         return self.node("Cast", [value], f"{output} from {value}", to=_onnx(FLOAT))
+
+    def dtype(self, name: str) -> int:
+        """The type of a value, as the schema numbers it."""
+        number: int = self._values[name]["dtype"]
+        return number
 
     def rank(self, name: str) -> int:
         """The number of dimensions of a value."""
@@ -156,7 +161,10 @@ def _array(tensor: Tensor) -> Array:
     dtype = _dtype(tensor.dtype)
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     offset = tensor.offset * dtype.itemsize
-    return np.ndarray(tensor.sizes, dtype, tensor.numbers, offset, strides)
+    array: Array = np.ndarray(tensor.sizes, dtype, tensor.numbers, offset, strides)
+    if not np.isfinite(array).all():
+        raise Untranslated("weights that are not finite: its pooling would drop them")
+    return array
 
 
 def _value(argument: Json) -> Any:
@@ -216,7 +224,9 @@ def _flatten(to: _Translation, output: str, *, self: str, start_dim: int) -> Non
 
 
 def _ge(to: _Translation, output: str, *, self: str, other: float) -> None:
-    to.node("GreaterOrEqual", [to.floats(self, output), np.float32(other)], output)
+    if to.dtype(self) != FLOAT:
+        raise ValueError("of integers: torch compares as many bits as they have")
+    to.node("GreaterOrEqual", [self, np.float32(other)], output)
 
 
 def _linear(
