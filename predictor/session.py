@@ -124,6 +124,11 @@ class _Translation:
         """The number of dimensions of a value."""
         return len(self._values[name]["sizes"])
 
+    def within(self, name: str, *dims: int) -> None:
+        """Check that ``dims`` are within an image: a pass may be computed in parts."""
+        if not dims or any(dim % self.rank(name) == 0 for dim in dims):
+            raise ValueError("across the images of a batch")
+
     def _translate(self, node: Json) -> None:
         target = node["target"].removeprefix("torch.ops.aten.")
         if target == "_assert_tensor_metadata.default":
@@ -132,7 +137,7 @@ class _Translation:
             (output,) = (each["as_tensor"]["name"] for each in node["outputs"])
             arguments = {each["name"]: _value(each["arg"]) for each in node["inputs"]}
             OPERATORS[target](self, output, **arguments)
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise Untranslated(f"{node['target']} ({error})") from error
 
     def _constant(self, value: Any) -> str:
@@ -187,6 +192,7 @@ def _value(argument: Json) -> Any:
 def _amax(
     to: _Translation, output: str, *, self: str, dim: list[int], keepdim: bool = False
 ) -> None:
+    to.within(self, *dim)
     to.node("ReduceMax", [self, np.array(dim)], output, keepdims=int(keepdim))
 
 
@@ -266,14 +272,19 @@ def _relu(to: _Translation, output: str, *, self: str) -> None:
 
 
 def _slice(to: _Translation, output: str, *, self: str, dim: int, start: int, end: int) -> None:
+    if (start, end) != (0, 2**63 - 1):  # all of them, as ``x[:, 1]`` says of the images
+        to.within(self, dim)
     to.node("Slice", [self, *(np.array([each]) for each in (start, end, dim))], output)
 
 
 def _softmax(to: _Translation, output: str, *, self: str, dim: int) -> None:
+    to.within(self, dim)
     to.node("Softmax", [self], output, axis=dim)
 
 
 def _unsqueeze(to: _Translation, output: str, *, self: str, dim: int) -> None:
+    if dim in (0, -1 - to.rank(self)):
+        raise ValueError("before the images of a batch")
     to.node("Unsqueeze", [self, np.array([dim])], output)
 
 

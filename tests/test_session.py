@@ -103,6 +103,11 @@ OTHERS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], torch.Tensor]] = {
     "flatten from elsewhere": (lambda m, x: x.flatten(2), IMAGES),
     "linear of three dimensions": (lambda m, x: functional.linear(x, m.matrix), numbers(2, 7)),
     "every other one": (lambda m, x: x[:, ::2], IMAGES),
+    "a maximum of all images": (lambda m, x: x / x.amax((-2, 1), keepdim=True), ROWS),
+    "a maximum of everything": (lambda m, x: x / x.amax(), ROWS),
+    "shares among images": (lambda m, x: torch.softmax(x, -2), ROWS),
+    "all but the first image": (lambda m, x: x[-1:], ROWS),
+    "images in the second dimension": (lambda m, x: x.unsqueeze(-3), ROWS),
     "two outputs": (lambda m, x: x.max(1)[0], ROWS),
     "what ONNX Runtime computes of floats alone": (lambda m, x: torch.relu(x), BYTES),
     "a weight of halves": (lambda m, x: x.half() / m.halves, ROWS),
@@ -113,7 +118,8 @@ OTHERS: dict[str, tuple[Callable[[Any, torch.Tensor], Any], torch.Tensor]] = {
 def test_what_is_not_known_is_left_to_torch(name: str) -> None:
     function, example = OTHERS[name]
     module = Module(function)
-    module.halves = nn.Parameter(torch.ones(7).half())
+    if "halves" in name:  # a program has all weights of its module, used or not
+        module.halves = nn.Parameter(torch.ones(7).half())
     with pytest.raises(Untranslated):
         open_session(exported(module, example), threads=1)
 
