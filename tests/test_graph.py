@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from predictor import artifact
 from predictor.artifact import ArtifactError
-from predictor.graph import ATEN, FUNCTIONS, read_graph
+from predictor.graph import ATEN, FUNCTIONS, _weights, read_graph
+from predictor.program import Program, Tensor
 from tests import anything
 from tests.versions import NETWORKS, linear_graph, served, write
 from training.network import export
@@ -34,6 +35,7 @@ def test_any_architecture_is_served_by_the_same_loader(tmp_path: Path, name: str
     digest = write(tmp_path, export(original))
     model = artifact.load(tmp_path, digest=digest)
     assert model.metadata.version == 3
+    compute = read_graph(export(original))
     for batch in (1, 2, 7, 64):
         images = torch.randint(0, 256, (batch, 28, 28), dtype=torch.uint8)
         probabilities, accepted = model.graph(images.numpy())
@@ -42,6 +44,9 @@ def test_any_architecture_is_served_by_the_same_loader(tmp_path: Path, name: str
         expected = original(images)
         np.testing.assert_allclose(probabilities, expected[0], rtol=0, atol=1e-6)
         assert accepted.tolist() == expected[1].tolist()
+        in_torch = compute(images)
+        assert torch.equal(in_torch[0], expected[0])
+        assert torch.equal(in_torch[1], expected[1])
 
 
 def test_a_relu_overwrites_its_convolution_or_the_pool_behind_it() -> None:
@@ -244,6 +249,13 @@ def parts() -> dict[str, bytes]:
     """The files in the archive of a good graph."""
     with zipfile.ZipFile(io.BytesIO(linear_graph())) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_tensors_of_one_file_share_their_memory() -> None:
+    tensor = Tensor(np.arange(3, dtype=np.float32).tobytes(), 7, [2], [1], 1)
+    weights = _weights(Program({}, {"a": tensor, "b": tensor}), "cpu")
+    assert [weight.tolist() for weight in weights.values()] == [[1, 2], [1, 2]]
+    assert weights["a"].data_ptr() == weights["b"].data_ptr()
 
 
 @given(data=st.data(), share=st.floats(0, 1))
