@@ -8,6 +8,8 @@ from itertools import chain, cycle, islice
 from secrets import randbelow
 from typing import NamedTuple
 
+from serving.listener import unavailable
+
 LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 """Where to look for free ports. One picked by the system could go to an outgoing connection before
@@ -57,10 +59,7 @@ def check_free(*ports: tuple[str, str, int]) -> None:
             try:
                 probe.bind((host, port))
             except OSError as error:
-                raise OSError(
-                    f"cannot listen on {host}:{port} ({error.strerror}); "
-                    f"choose another port with {flag}"
-                ) from None
+                raise OSError(unavailable(host, port, flag, error)) from None
 
 
 def free_ports(count: int) -> list[int]:
