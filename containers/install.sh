@@ -13,8 +13,8 @@ python3 -m venv /venv
 # pip and setuptools come with the environment, and are not needed any more.
 /venv/bin/pip uninstall --yes "$@" setuptools pip
 
-# Tests, C++ headers and a second client of Kubernetes are never used (onnx/backend has only tests). Of torch's programs, only
-# torch_shm_manager is needed, when torch is imported.
+# Tests, which are all that onnx/backend has, C++ headers and a second client of Kubernetes are never
+# used. Of torch's programs, only torch_shm_manager is needed, when torch is imported.
 cd /venv/lib/python3*/site-packages
 rm -rf kubernetes/aio onnx/backend torch/include torch/test
 find . -type d -name tests -prune -exec rm -rf {} +

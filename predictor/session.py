@@ -99,8 +99,12 @@ class _Translation:
         return content
 
     def node(self, operator: str, inputs: list[Any], output: str, **attributes: Any) -> str:
-        """Append a node of ONNX's; inputs are names of values, or constants. Returns its output."""
-        names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
+        """Append a node of ONNX's, and return its output.
+
+        Inputs are names of values, constants, or ``None`` for one that is left out.
+        """
+        given = [each for each in inputs if each is not None]
+        names = [each if isinstance(each, str) else self._constant(each) for each in given]
         self._nodes.append(helper.make_node(operator, names, [output], **attributes))
         return output
 
@@ -210,7 +214,7 @@ def _conv2d(
 ) -> None:
     to.node(
         "Conv",
-        [input, weight, *([bias] if bias else [])],
+        [input, weight, bias],
         output,
         strides=stride,
         pads=[*padding, *padding],
@@ -245,7 +249,7 @@ def _linear(
 ) -> None:
     if to.rank(input) != 2:
         raise ValueError("of more than two dimensions")
-    to.node("Gemm", [input, weight, *([bias] if bias else [])], output, transB=1)
+    to.node("Gemm", [input, weight, bias], output, transB=1)
 
 
 def _max_pool2d(
