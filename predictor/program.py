@@ -10,6 +10,8 @@ import zipfile
 from typing import Any, NamedTuple
 
 SCHEMA = 8
+FLOAT, BYTES = 7, (1, 2)
+"""The schema's numbers for float32, and for types whose numbers float32 has, too."""
 
 Json = dict[str, Any]
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from predictor.metadata import Metadata
 from predictor.program import read_program
-from predictor.session import Untranslated, open_session
+from predictor.session import open_session
+from predictor.translation import Untranslated
 from serving.scores import Images
 
 Graph = Callable[[Images], tuple[NDArray[np.float32], NDArray[np.bool_]]]

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from predictor.operators import OPERATORS
 from predictor.program import Program, read_program
-from predictor.session import OPERATORS, PART, Untranslated, open_session
+from predictor.session import PART, open_session
+from predictor.translation import Untranslated
 from tests.versions import served
 from training.network import export
 
