@@ -266,7 +266,7 @@ class Call(Stream):
     def _release(self) -> None:
         service = self._service
         service.deadlines.discard(self)
-        service.in_hand.busy.discard(self)
+        service.in_hand.leave(self)
         service.bodies.held -= self._size
         service.bodies.arriving.pop(self, None)
         self._size = 0

@@ -81,7 +81,7 @@ class Overloaded(ServingError):
 
     http_status = HTTPStatus.TOO_MANY_REQUESTS
     grpc_status = "RESOURCE_EXHAUSTED"
-    retry_after = 1
+    retry_after = 2
 
 
 class Unavailable(ServingError):

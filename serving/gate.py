@@ -1,5 +1,6 @@
 """Limits: how much work is accepted at a time, and how large a request may be."""
 
+from collections import OrderedDict
 from typing import Protocol
 
 from serving.errors import Overloaded, ServingError, TooLarge
@@ -50,21 +51,58 @@ TOO_MANY = "overloaded; try again later"
 """The error of a request that exceeds the limit of ``InHand``."""
 
 
+AFFORDABLE = 3
+"""Refusals for each answer that leave most of the time to the answers."""
+SPARE = 2000
+"""How many more there may be at once, such as when many clients connect."""
+
+
+class Refused(Protocol):
+    """A connection whose last request was refused."""
+
+    def read_on(self) -> None:
+        """Read the next request."""
+
+
 class InHand:
     """The requests in hand over all connections, and their limit.
 
     Requests that wait for their client, to send a body or to read, do not count: otherwise a few
     slow clients would shut everybody out.
+
+    Refusals take time, too. Once there are too many of them for the answers, who is refused is not
+    read at once: with each answer, the one that has waited longest has its turn, until none waits.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.busy: set[object] = set()
         """Those at work: connections of HTTP/1.1, with one request at a time, or calls by gRPC."""
+        self.waiting: OrderedDict[Refused, None] = OrderedDict()
+        """The refused ones that are not read."""
+        self._spare = SPARE
 
     def is_full(self) -> bool:
         """Whether the limit is reached."""
         return len(self.busy) >= self._limit
+
+    def leave(self, one: object) -> None:
+        """``one`` is not at work any more."""
+        if one not in self.busy:
+            return
+        self.busy.remove(one)
+        self._spare = min(self._spare + AFFORDABLE, SPARE)
+        if self.waiting:
+            longest, _ = self.waiting.popitem(last=False)
+            longest.read_on()
+
+    def must_wait(self, refused: Refused) -> bool:
+        """Whether ``refused`` must wait for its ``read_on``, as there are too many refusals."""
+        if self._spare and not self.waiting:
+            self._spare -= 1
+            return False
+        self.waiting[refused] = None
+        return True
 
 
 def check_instances(count: int, limit: int) -> None:

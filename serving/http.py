@@ -2,7 +2,8 @@
 
 What a client sends has limits (``serving.arrival``), and so has the time to begin with a request. A
 request beyond the limit of requests in hand is refused as soon as its head has arrived, without a
-task of its own, so that refusals take little from the requests that are answered. Inferences go
+task of its own, so that refusals take little from the requests that are answered; if there are too
+many, the next ones wait in the kernel, which costs nothing (``serving.gate.InHand``). Inferences go
 straight to our app (``serving.exchange``), everything else goes through ASGI.
 
 Overrides ``uvicorn.protocols.http.httptools_impl.HttpToolsProtocol`` of uvicorn 0.54.
@@ -25,6 +26,7 @@ from serving.gate import TOO_MANY, Bodies, InHand
 from serving.listener import Listener
 from serving.message import refusal
 from serving.timeout import Timeout
+from serving.turn import Turn
 from serving.upgrade import feed
 
 UNREAD = 30
@@ -74,7 +76,7 @@ class Protocol(HttpToolsProtocol):
         self._inferences = app
         self._in_hand = in_hand
         self._bodies = bodies
-        self._idle = Timeout(self.loop, self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._idle = Timeout(self.loop, self.timeout_keep_alive, self._time_out_idle)
         self._arrival = Arrival(self.loop, self._time_out)
         self._unread = Timeout(self.loop, UNREAD, lambda: self.transport.abort())
         self._running: Exchange | RequestResponseCycle | None = None
@@ -86,6 +88,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept further connections; wait for the first request as long as for the next ones."""
         super().connection_made(transport)
+        self._turn = Turn(self.loop, self._in_hand, self.flow)
         # So that we notice any unread byte. With 0, uvloop's TLS would find 0 bytes too many.
         transport.set_write_buffer_limits(1)
         if self._listener.is_closed:
@@ -106,9 +109,9 @@ class Protocol(HttpToolsProtocol):
             self.cycle = None
         super().connection_lost(exc)
         self._running = None
-        self._in_hand.busy.discard(self)
-        for timeout in (self._idle, self._arrival.time, self._unread):
-            timeout.close()
+        self._in_hand.leave(self)
+        for each in (self._idle, self._arrival.time, self._unread, self._turn):
+            each.close()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which calls the methods below; limit what is still incomplete."""
@@ -190,6 +193,8 @@ class Protocol(HttpToolsProtocol):
             self._is_refused = False
             if self.parser.should_keep_alive():
                 self.on_response_complete()
+                if not self._listener.is_closed:
+                    self._turn.end()
             else:
                 self.transport.close()
         elif isinstance(self.cycle, Exchange):
@@ -237,6 +242,10 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close if idle; over TLS, wait at most ``GOODBYE`` seconds for the client to close too."""
+        if self._turn.is_awaited():
+            self._turn.read_on()
+            self.loop.call_later(GOODBYE, self.shutdown)
+            return
         super().shutdown()
         has_unsent = self.transport.get_write_buffer_size() > 0
         if self.transport.is_closing() and self.config.ssl and not has_unsent:
@@ -250,7 +259,7 @@ class Protocol(HttpToolsProtocol):
         if running and is_whole and is_read:
             self._in_hand.busy.add(self)
         else:
-            self._in_hand.busy.discard(self)
+            self._in_hand.leave(self)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
@@ -295,6 +304,12 @@ class Protocol(HttpToolsProtocol):
 
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _time_out_idle(self) -> None:
+        if self.flow.read_paused:  # we are the ones who do not read
+            self._idle.begin()
+        else:
+            self.timeout_keep_alive_handler()
 
     def _time_out(self) -> None:
         if self.flow.read_paused:  # we are the ones who do not read

@@ -57,6 +57,7 @@ class Service:
         self.let = asyncio.Event()
         self.let.set()
         self.bodies = Bodies(max_body)
+        self.in_hand = InHand(most)
         retry = {"retry-after": "1"}
         self.overloaded = refusal(HTTPStatus.TOO_MANY_REQUESTS, "busy", retry).encode()
         self._clients: list[Client] = []
@@ -70,7 +71,7 @@ class Service:
             Protocol,
             listener=self.connections,
             app=app,
-            in_hand=InHand(most),
+            in_hand=self.in_hand,
             bodies=self.bodies,
         )
         config.http_protocol_class = make

@@ -11,6 +11,7 @@ import uvloop
 
 from serving import arrival, http
 from serving.arrival import LONGEST_HEAD
+from serving.errors import Overloaded
 from serving.http import PIPELINED
 from tests.service import GET, Service, post
 
@@ -49,7 +50,8 @@ async def test_who_does_not_read_is_not_in_hand_and_then_given_up(
     assert service.bodies.held == 0
 
 
-async def test_who_reads_no_refusals_is_given_up() -> None:
+async def test_who_reads_no_refusals_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Overloaded, "retry_after", 0.01)  # the many refusals wait for their turn
     async with Service(most=0) as service:
         client = await service.connect()
         client.reader._transport.pause_reading()  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ async def test_what_is_not_there_is_404(
     ("error", "status", "retry_after"),
     [
         (InvalidInput("instance 3: no"), 400, None),
-        (Overloaded("busy"), 429, "1"),
+        (Overloaded("busy"), 429, "2"),
         (Unavailable("away"), 503, "1"),
         (TimedOut("slow"), 504, None),
     ],

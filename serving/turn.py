@@ -1,0 +1,48 @@
+"""When a connection is read again after a refusal."""
+
+import asyncio
+from random import uniform
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from serving.errors import Overloaded
+from serving.gate import InHand
+from serving.timeout import Timeout
+
+
+class Turn:
+    """Of one connection, which waits for it while there are too many refusals.
+
+    It comes at once after the first refusal: many clients hang up then, which is noticed only when
+    their connection is read.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, in_hand: InHand, flow: FlowControl) -> None:
+        """Read by ``flow`` when ``in_hand`` says so, or after some seconds."""
+        self._in_hand = in_hand
+        self._flow = flow
+        self._was_refused = False
+        # Those that are refused at a time are not read again at a time.
+        self._longest = Timeout(loop, Overloaded.retry_after * uniform(1, 2), self.read_on)
+
+    def end(self) -> None:
+        """A request has been refused: read the next one when it is our turn again."""
+        if self._was_refused and self._in_hand.must_wait(self):
+            self._flow.pause_reading()
+            self._longest.begin()
+        self._was_refused = True
+
+    def is_awaited(self) -> bool:
+        """Whether there may be a request that is not read."""
+        return self._longest.has_begun()
+
+    def read_on(self) -> None:
+        """It is our turn."""
+        self._longest.end()
+        self._in_hand.waiting.pop(self, None)
+        self._flow.resume_reading()
+
+    def close(self) -> None:
+        """The connection is lost."""
+        self._in_hand.waiting.pop(self, None)
+        self._longest.close()
