@@ -41,8 +41,9 @@ class Answers:
         return Counter(status for _, status, _ in self.times)
 
     def rate(self, status: int = 200) -> float:
-        """Answers with ``status`` per second."""
-        return self.statuses[status] / self.seconds
+        """Answers with ``status`` per second, without those that come when the load has ended."""
+        ends = [due + seconds for due, found, seconds in self.times if found == status]
+        return sum(end < self.seconds for end in ends) / self.seconds
 
     def percentile(self, percent: float, status: int = 200) -> float:
         """Milliseconds within which ``percent`` % of the answers with ``status`` came; or NaN."""

@@ -2,14 +2,16 @@
 
 The transformer has a core to itself; the predictor and the load share the other. Requests of one
 image each are sent at a fixed rate, whether or not earlier ones were answered (``arrivals.py``).
-The table shows the capacity, what is answered at up to ten times that rate, and what afterwards. If
-the load takes nearly a whole core, the figures say more about the load than about the service.
+The table shows the capacity, what is answered at up to ten times that rate, and what afterwards;
+and what is left for a thousand clients that come again at once, whatever they are told. If the load
+takes nearly a whole core, the figures say more about the load than about the service.
 
 ``--soak=10`` then alternates a tenfold overload with a load of 80 % for ten minutes.
 """
 
 import asyncio
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -22,7 +24,8 @@ from tests import programs
 
 PATH = "/v1/models/mnist:predict"
 CLIENTS = 16
-SECONDS = 10.0
+MANY = 1000
+SECONDS = 20.0
 """Duration of each row."""
 
 
@@ -35,37 +38,39 @@ class Watch:
             psutil.Process(predictor.process.pid),
             psutil.Process(),
         ]
-        self._times = [0.0] * len(self._programs)
+        self._times = [time.monotonic()] + [0.0] * len(self._programs)
 
-    def row(self, name: str, offered: float, answers: Answers) -> None:
-        """Print one row; ``offered`` is in requests per second."""
-        before, self._times = self._times, [sum(p.cpu_times()[:2]) for p in self._programs]
-        cores = [(b - a) / answers.seconds for a, b in zip(before, self._times, strict=True)]
+    def row(self, name: str, answers: Answers) -> None:
+        """Print one row."""
+        times = [time.monotonic(), *(sum(p.cpu_times()[:2]) for p in self._programs)]
+        passed, *used = [b - a for a, b in zip(self._times, times, strict=True)]
+        self._times = times
         memory = [int(p.memory_info().rss) >> 20 for p in self._programs[:2]]
-        sent = len(answers.times) + answers.lost + answers.unsent
+        due = len(answers.times) + answers.lost + answers.unsent
         counts = answers.statuses
         others = sum(counts.values()) - counts[200] - counts[429]
         cells = (
             name,
-            f"{offered:,.0f}",
+            f"{due / answers.seconds:,.0f}",
             f"{answers.rate():,.0f}",
-            f"{counts[429] / sent:.0%}",
             f"{answers.percentile(50):,.0f}",
             f"{answers.percentile(99):,.0f}",
+            f"{counts[429] / due:.0%}",
             f"{answers.percentile(99, 429):,.0f}" if counts[429] else "",
-            f"{others + answers.lost + answers.unsent + answers.without_retry_after}",
-            " / ".join(f"{share:.2f}" for share in cores),
+            f"{answers.unsent / due:.0%}",
+            f"{others + answers.lost + answers.without_retry_after}",
+            " / ".join(f"{cpu / passed:.2f}" for cpu in used),
             " / ".join(map(str, memory)),
         )
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
 HEADER = """\
-| load | offered/s | answered/s | 429 | p50, ms | p99, ms | p99 of 429, ms | else | cores | MiB |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
-"""The percentiles are of answers with 200. ``else`` counts all other answers, except 429 with
-Retry-After, and the requests without an answer. Cores: transformer / predictor / load. Memory:
-transformer / predictor."""
+| load | due/s | answered/s | p50, ms | p99, ms | 429 | p99, ms | unsent | else | cores | MiB |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+"""Percentiles of the answers with 200, then of those with 429. Unsent: all connections were in use.
+``else`` counts all other answers, except 429 with Retry-After, and the requests without an answer.
+Cores: transformer / predictor / load. Memory: transformer / predictor."""
 
 
 async def measure(watch: Watch, load: Load, soak: float) -> None:
@@ -74,16 +79,17 @@ async def measure(watch: Watch, load: Load, soak: float) -> None:
     for name in (f"{CLIENTS} clients in turn, to warm up", f"{CLIENTS} clients in turn"):
         answers = await load.in_turn(CLIENTS, SECONDS)
         capacity = answers.rate()
-        watch.row(name, capacity, answers)
+        watch.row(name, answers)
 
     async def at(name: str, share: float) -> None:
-        watch.row(name, share * capacity, await load.at_rate(share * capacity, SECONDS))
+        watch.row(name, await load.at_rate(share * capacity, SECONDS))
 
     await at("×0.8", 0.8)
     await at("×1", 1)
     await at("×3", 3)
     await at("×10", 10)
     await at("×0.8, at once after", 0.8)
+    watch.row(f"{MANY} clients in turn", await load.in_turn(MANY, SECONDS))
     loop = asyncio.get_running_loop()
     end = loop.time() + soak * 60
     while loop.time() < end:
