@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from predictor.operators import OPERATORS
+from predictor.operators import OPERATORS, VIEWS
 from predictor.program import BYTES, FLOAT, Json, Program, Tensor
 
 OPSET, IR = 18, 10
@@ -19,6 +19,8 @@ DTYPES: dict[int, np.dtype[Any]] = {
     for number, name in ((1, "u1"), (2, "i1"), (4, "<i4"), (5, "<i8"), (7, "<f4"), (12, "?"))
 }
 """Those of the schema that both sides compute with alike."""
+UNSAID = ("_assert_tensor_metadata.default", "sym_size.int")
+"""A check left over from tracing, which computes nothing, and a size, which each value has."""
 
 Array = NDArray[Any]
 
@@ -35,6 +37,9 @@ class Translation:
         self._values: Json = module["graph"]["tensor_values"]
         self._nodes: list[Any] = []
         self._constants: dict[str, Array] = {}
+        self._views: dict[str, set[str]] = {}
+        """The names of what is in the same memory in torch, for each that a node has made."""
+        self._overwritten: set[str] = set()
         inputs = []
         for spec in module["signature"]["input_specs"]:
             ((kind, declared),) = spec.items()
@@ -47,6 +52,8 @@ class Translation:
         for node in module["graph"]["nodes"]:
             self._translate(node)
         self._outputs = [output["as_tensor"]["name"] for output in module["graph"]["outputs"]]
+        if not self._overwritten.isdisjoint(self._outputs):
+            raise Untranslated("an output that is overwritten")
 
     def model(self) -> bytes:
         """The model in ONNX's format."""
@@ -68,6 +75,8 @@ class Translation:
         Inputs are names of values, constants, or ``None`` for one that is left out.
         """
         given = [each for each in inputs if each is not None]
+        if any(each in self._overwritten for each in given if isinstance(each, str)):
+            raise ValueError("of what is overwritten before")
         names = [each if isinstance(each, str) else self._constant(each) for each in given]
         self._nodes.append(helper.make_node(operator, names, [output], **attributes))
         return output
@@ -88,25 +97,49 @@ class Translation:
         number: int = self._values[name]["dtype"]
         return number
 
-    def rank(self, name: str) -> int:
-        """The number of dimensions of a value."""
-        return len(self._values[name]["sizes"])
-
-    def within(self, name: str, *dims: int) -> None:
-        """Check that ``dims`` are within an image: a pass may be computed in parts."""
-        if not dims or any(dim % self.rank(name) == 0 for dim in dims):
-            raise ValueError("across the images of a batch")
+    def sizes(self, name: str) -> list[Any]:
+        """The sizes of a value; ``None`` is the number of images, or follows from it."""
+        return [size.get("as_int") for size in self._values[name]["sizes"]]
 
     def _translate(self, node: Json) -> None:
         target = node["target"].removeprefix("torch.ops.aten.")
-        if target == "_assert_tensor_metadata.default":
-            return  # a check left over from tracing, which computes nothing
+        if target in UNSAID:
+            return
+        name, _, overload = target.partition(".")
         try:
             (output,) = (each["as_tensor"]["name"] for each in node["outputs"])
-            arguments = {each["name"]: _value(each["arg"]) for each in node["inputs"]}
-            OPERATORS[target](self, output, **arguments)
+            first, *others = (_value(each["arg"]) for each in node["inputs"])
+            names = (each["name"] for each in node["inputs"][1:])
+            function = OPERATORS[f"{name.removesuffix('_')}.{overload}"]
+            self._check_images(output)
+            function(self, output, first, **dict(zip(names, others, strict=True)))
+            self._note_memory(output, first, view=function in VIEWS, in_place=name.endswith("_"))
         except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise Untranslated(f"{node['target']} ({error})") from error
+
+    def _check_images(self, name: str) -> None:
+        """Check that a value has the images of a batch first: a pass may be computed in parts.
+
+        Sizes that are not numbers are made of the batch's. Of ``[N] / [N, 1]`` there are two.
+        """
+        (images, *_), sizes = self._values[self.input]["sizes"], self._values[name]["sizes"]
+        if sizes[:1] != [images] or None in self.sizes(name)[1:]:
+            raise ValueError("across the images of a batch")
+
+    def _note_memory(self, output: str, first: Any, *, view: bool, in_place: bool) -> None:
+        """Note whose memory ``output`` is in, and what an operator in place has overwritten.
+
+        In ONNX nothing is overwritten, so by its other names it may not be read any more.
+        """
+        if in_place:
+            if first not in self._views:
+                raise ValueError("overwrites an input or a weight")
+            self._overwritten |= self._views[first]
+        if in_place or not view:
+            self._views[output] = {output}
+        elif first in self._views:
+            self._views[output] = self._views[first]
+            self._views[output].add(output)
 
     def _constant(self, value: Any) -> str:
         name = f"constant {len(self._constants)}"
@@ -148,7 +181,11 @@ def _value(argument: Json) -> Any:
             return content["name"]
         case "as_none":
             return None
-        case "as_bool" | "as_int" | "as_ints" | "as_float":
+        case "as_tensors":
+            return [each["name"] for each in content]
+        case "as_sym_ints":
+            return [each.get("as_int") for each in content]
+        case "as_bool" | "as_int" | "as_ints" | "as_float" | "as_string":
             return content
         case _:
             raise ValueError(f"an argument of the kind {kind}")

@@ -13,7 +13,12 @@ from training.network import export
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("folded", []), ("varied", ["torch computes the graph", "torch.ops.aten."])]
+    ("name", "told"),
+    [
+        ("folded", []),
+        ("residual", []),
+        ("varied", ["torch computes the graph", "torch.ops.aten.to.dtype"]),
+    ],
 )
 def test_torch_computes_what_onnx_runtime_does_not_know(
     name: str, told: list[str], caplog: pytest.LogCaptureFixture

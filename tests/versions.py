@@ -79,12 +79,39 @@ class Rectified(nn.Module):
         return result
 
 
+class Residual(nn.Module):
+    """A small ResNet, as others train it: not folded, and computed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.strided, self.second = (
+            nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after))
+            for before, after, stride in ((1, 8, 1), (8, 16, 2), (16, 16, 1))
+        )
+        self.shortcut = nn.Conv2d(8, 16, 1, 2)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(16, REJECT + 1)
+        )
+        for name, buffer in self.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                nn.init.uniform_(buffer, 0.1, 0.5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.stem((images - 0.1307) / 0.3081))
+        y = self.second(self.relu(self.strided(x)))
+        y += self.shortcut(x)
+        result: torch.Tensor = self.head(self.relu(y))
+        return result
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "as trained": lambda: network("plain"),
     "folded": lambda: fold(network("plain")),
     "linear": Linear,
     "varied": Varied,
     "rectified": Rectified,
+    "residual": Residual,
 }
 
 
