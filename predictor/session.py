@@ -26,6 +26,7 @@ def open_session(program: Program, *, threads: int) -> Callable[[Array], Any]:
         Untranslated: something in it is not known here.
     """
     translation = Translation(program)
+    name = translation.input  # and not the translation, which has all weights
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -39,9 +40,9 @@ def open_session(program: Program, *, threads: int) -> Callable[[Array], Any]:
 
     def compute(images: Array) -> Any:
         if threads != 1 or len(images) <= PART:
-            return session.run(None, {translation.input: images})
+            return session.run(None, {name: images})
         starts = range(0, len(images), PART)
-        parts = [session.run(None, {translation.input: images[i : i + PART]}) for i in starts]
+        parts = [session.run(None, {name: images[i : i + PART]}) for i in starts]
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
     return compute

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from predictor.operators import OPERATORS
 from predictor.program import Program, read_program
 from predictor.session import PART, open_session
-from predictor.translation import Untranslated
+from predictor.translation import Translation, Untranslated
 from tests.versions import served
 from training.network import export
 
@@ -252,6 +253,21 @@ def test_a_weight_lies_within_its_numbers() -> None:
         altered = tensor._replace(**changes)
         with pytest.raises((TypeError, ValueError), match="buffer|strides|offset"):
             open_session(Program(program.module, {**program.tensors, "matrix": altered}), threads=1)
+
+
+def test_a_session_does_not_keep_the_translation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has all weights, as the session has."""
+    made = []
+
+    def translation(program: Program) -> Translation:
+        result = Translation(program)
+        made.append(weakref.ref(result))
+        return result
+
+    monkeypatch.setattr("predictor.session.Translation", translation)
+    compute = open_session(exported(Module(CASES["linear"][0]), ROWS), threads=1)
+    assert [each() for each in made] == [None]
+    assert compute(ROWS.numpy())[0].shape == (len(ROWS), 5)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
