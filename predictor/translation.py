@@ -135,7 +135,7 @@ class Translation:
             if first not in self._views:
                 raise ValueError("overwrites an input or a weight")
             self._overwritten |= self._views[first]
-        if in_place or not view:
+        if not view:
             self._views[output] = {output}
         elif first in self._views:
             self._views[output] = self._views[first]
