@@ -19,7 +19,14 @@ HELP = {
 """Instead of what KServe says of these flags, which is not so here."""
 
 
+def _name(text: str) -> str:
+    if not text or "/" in text:
+        raise argparse.ArgumentTypeError("must be a name, without a slash")
+    return text
+
+
 TYPES = {
+    "model_name": _name,
     "http_port": port,
     "grpc_port": port,
     "timeout_keep_alive": positive,
@@ -28,7 +35,7 @@ TYPES = {
     "predictor_request_timeout_seconds": positive,
     "predictor_request_retries": natural,
 }
-"""Of KServe's flags that take any integer: with some no request could be answered."""
+"""Of KServe's flags that take any text or integer: with some no request could be answered."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

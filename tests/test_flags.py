@@ -105,6 +105,15 @@ def test_numbers_with_which_nothing_is_answered_are_refused(
     assert f"argument {flag.partition('=')[0]}: must be at " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["", "mnist/1"])
+def test_a_name_that_no_path_has_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for program in (predictor.__main__, transformer.__main__):
+        with pytest.raises(SystemExit, match="^2$"):
+            program.command_line().parse_args([f"--model_name={name}"])
+        said = capsys.readouterr().err
+        assert "error: argument --model_name: must be a name, without a slash" in said
+
+
 def test_there_may_be_no_retry_no_port_and_no_waiting() -> None:
     flags = ["--predictor_request_retries=0", "--metrics_port=0", "--max_linger=0"]
     args = transformer.__main__.command_line().parse_args(flags)
