@@ -24,6 +24,7 @@ from rollout.source import Source, look
 from rollout.template import Object
 
 NOTHING = "no evidence can be read"
+UNNOTED = "nobody has noted by whom"
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,9 @@ class Progress:
             raise Refused("no canary is running, since its start was stopped: give the version")
         promoted = live.template != found.stable_template
         action = "promoted" if promoted else "aborted"
-        why = "nobody has noted by whom"
-        self._api.update(lambda record: record.note(action, found, 100 if promoted else 0, why))
-        self._say(f"{action}, {why}: {found.canary} of the {found.component}")
+        share = 100 if promoted else 0
+        self._api.update(lambda record: record.note(action, found, share, UNNOTED))
+        self._say(f"{action}, {UNNOTED}: {found.canary} of the {found.component}")
         return End.PROMOTED if promoted else End.ROLLED_BACK
 
     def _wait(self, live: Component, found: Release) -> End | None:
@@ -179,6 +180,8 @@ class Progress:
             reading = None
         if reading and reading.time >= since:
             self._undecided = None
+            if evidence.stages and record.noted(found) < percent:
+                record.note("advanced", found, percent, UNNOTED)
             evidence.begin(live, now(), reading.pods)
             found.evidence = evidence
             self._api.save(record)

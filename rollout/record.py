@@ -7,7 +7,7 @@ each change would make a new revision in the middle of a canary.
 import getpass
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -163,12 +163,16 @@ class Record(BaseModel):
 
     def has_ended(self, release: Release) -> bool:
         """Return whether the history has the end of ``release``."""
-        return any(
-            entry.action in ENDS
-            and entry.fingerprint == release.fingerprint
-            and entry.time >= release.begun
-            for entry in self.history
-        )
+        return any(entry.action in ENDS for entry in self._of(release))
+
+    def noted(self, release: Release) -> int:
+        """Return the highest percent of ``release`` that the history has, 0 if it has none."""
+        return max((entry.percent for entry in self._of(release)), default=0)
+
+    def _of(self, release: Release) -> Iterator[Entry]:
+        for entry in self.history:
+            if entry.fingerprint == release.fingerprint and entry.time >= release.begun:
+                yield entry
 
     def rolled_back(self, template: Object) -> Entry | None:
         """Return the last entry of the history if it is the abort of a canary with ``template``."""

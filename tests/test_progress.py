@@ -216,6 +216,22 @@ def test_it_may_be_killed_at_any_moment_and_called_again(
     assert percent(world) is None
 
 
+def test_who_is_killed_between_a_split_and_its_note_has_it_noted_by_the_next(
+    world: World,
+    traffic: Traffic,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with releases.interrupted(monkeypatch, 1, "update"):
+        assert run(world) == 130
+    assert percent(world) == 50
+    assert run(world) == 0
+    told = history(world, capsys)
+    assert [(each["action"], each["percent"], each["reason"]) for each in told] == [
+        ("started", 10, ""), ("advanced", 50, "nobody has noted by whom"), ("promoted", 100, ""),
+    ]  # fmt: skip
+
+
 def test_an_api_server_that_is_away_for_a_while_is_waited_for(
     world: World,
     traffic: Traffic,
