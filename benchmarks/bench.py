@@ -255,7 +255,8 @@ def main() -> None:
         nargs="+",
         metavar="SERVER",
         choices=[server.name for server in servers()],
-        help="measure only these, and print the results as JSON; no page is written",
+        help="measure only these, and print the results as JSON; no page is written; status 1 if"
+        " one fails, which the page would only name",
     )
     args = parser.parse_args()
     load.check_machine()
@@ -272,6 +273,8 @@ def main() -> None:
         results.visit_all(number, chosen, COMPARED, args.seconds)
     if args.only:
         json.dump(results.found, sys.stdout, indent=1)
+        if missing := results.found["missing"]:
+            raise Failed(f"no figures of {', '.join(missing)}")
         return
     results.save()
     few = report.Report(results.found).few()

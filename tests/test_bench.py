@@ -1,14 +1,16 @@
 """The benchmark: what it reads, what it compares, what it says."""
 
+import json
 import os
 import re
 import shutil
+import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from benchmarks import bench, install, load, report, servers
+from benchmarks import bench, coldstart, install, load, report, servers
 from benchmarks.bench import read_digits
 from benchmarks.bodies import IMAGES, LARGE, MANY, SMALL, Request, digits_sent, files, form, v1
 from benchmarks.load import Answers, Failed, read_time, read_wrk
@@ -244,6 +246,20 @@ def test_a_server_that_does_not_start_is_named_and_the_others_go_on(
     said = capsys.readouterr()
     assert ("no such module" in said.err) == (command == "{python}")
     assert not said.out  # which may be the results
+
+
+def test_a_script_that_asks_for_one_server_learns_that_it_failed(
+    stub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stub.exists()
+    monkeypatch.setattr(bench, "servers", lambda: [PEER._replace(name="peer")])
+    monkeypatch.setattr(load, "check_machine", lambda: None)
+    monkeypatch.setattr(coldstart, "bare", lambda: coldstart.Start(1, 1))
+    monkeypatch.setattr(bench, "forward", lambda _: 1.0)
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "peer", "--rounds=1"])
+    with pytest.raises(Failed, match="^no figures of peer$"):
+        bench.main()
+    assert list(json.loads(capsys.readouterr().out)["missing"]) == ["peer"]
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="needs wrk")
