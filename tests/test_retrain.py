@@ -154,7 +154,10 @@ def test_what_fails_the_gate_is_not_published(
     assert "Not good enough: " in told
     assert re.search(r"overall \| passed \| \d+ lost and 1\d\d won", told)
     assert re.search(r"speed \| \*\*failed", told)
-    assert re.search(r"new images.*mistakes: \d+ of", told)
+    held_out = re.search(r"(\d+) of these held out", told)
+    assert held_out
+    judged = rf"new images.*mistakes: \d+ of {held_out[1]}, "
+    assert re.search(judged, told), "those that it was trained on prove nothing"
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
