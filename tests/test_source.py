@@ -267,6 +267,22 @@ def test_a_pod_that_is_ready_and_no_longer_scraped_has_not_gone(ready: str, coun
     assert evidence.steps()[0].canary.calls == counted
 
 
+def test_a_pod_that_has_become_ready_and_is_not_yet_scraped_is_not_waited_for() -> None:
+    """An autoscaler may start one at any time, and none of its calls are counted yet."""
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    pods: Any = {
+        name: {"metadata": {"labels": {REVISION_LABEL: revision}}, "status": ready}
+        for name, revision in (("a", "old"), ("just ready", "old"), ("b", "new"))
+    }
+    seen = {"a": Pod("predictor", "old", 0, {}), "b": Pod("predictor", "new", 0, {"calls": 1})}
+    evidence = Evidence(slow=0.5)
+    evidence.begin(LIVE, datetime.now(UTC), {name: seen[name]._replace(counts={}) for name in seen})
+    api: Any = SimpleNamespace(pods=lambda: pods)
+    scraped: Any = SimpleNamespace(read=lambda _: Reading(time.time(), seen))
+    assert look(api, scraped, evidence, LIVE)
+    assert evidence.steps()[0].canary.calls == 1
+
+
 def test_prometheus_is_asked_for_one_service_and_not_forever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
