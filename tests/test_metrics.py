@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import grpc
@@ -64,8 +65,8 @@ def test_what_alerts_go_by_is_there_before_it_happens(pair: tuple[Program, Progr
     """Else `rate` would not see the first failures of a pod."""
     for program, version in zip(pair, ("1", ""), strict=True):
         page = httpx.get(f"http://127.0.0.1:{program.metrics_port}/metrics").text
-        for outcome in ("failed", "overloaded"):
-            labels = f'model_version="{version}",outcome="{outcome}",protocol="v1"'
+        for protocol, outcome in product(("v1", "v2", "grpc", "form"), ("failed", "overloaded")):
+            labels = f'model_version="{version}",outcome="{outcome}",protocol="{protocol}"'
             assert f"{REQUESTS}{{{labels}}} 0.0" in page
 
 
