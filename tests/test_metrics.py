@@ -15,6 +15,7 @@ from kserve import InferInput, InferRequest
 from kserve.inference_client import InferenceGRPCClient
 from prometheus_client import REGISTRY
 
+from rollout.evidence import SLOW
 from serving import metrics
 from serving.scores import Images
 from tests import programs
@@ -175,6 +176,19 @@ def test_the_transformer_tells_calls_that_failed_from_calls_that_were_lost(
         assert transformer.metric(calls, model_version="1", outcome="failed") == 1
         assert transformer.metric(calls, model_version="", outcome="lost") == 1
         assert transformer.metric(REQUESTS, protocol="form", outcome="failed") == 2
+
+
+@pytest.mark.parametrize("slow", SLOW)
+def test_an_answer_is_slow_beyond_each_bound_that_a_release_may_set(slow: float) -> None:
+    version, buckets = f"bound {slow}", "mnist_request_seconds_bucket"
+    for seconds in (slow, slow * 1.01):
+        metrics.observe("v1", 200, version, seconds)
+    labels = {"protocol": "v1", "outcome": "ok", "model_version": version}
+    within, all_of_them = (
+        REGISTRY.get_sample_value(buckets, {**labels, "le": le})
+        for le in (str(float(slow)), "+Inf")
+    )
+    assert (within, all_of_them) == (1, 2)
 
 
 @pytest.mark.parametrize("version", ["2\r\n", "2" * 65, "\N{FULLWIDTH DIGIT TWO}"])
