@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -122,6 +123,25 @@ def test_what_a_version_was_trained_on_is_nothing_new(
     assert retrained(store, corrections, tmp_path, *WIDE, *production) == 0
     assert "Nothing new: version 2 was trained on these" in capsys.readouterr().out
     assert not (store / "3").exists()
+
+
+def test_what_another_version_was_trained_on_is_new_if_that_was_earlier_or_of_other_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = digits(4, seed=8)
+
+    def made(version: int, epochs: int, *of: str) -> Any:
+        training = SimpleNamespace(configuration={"epochs": epochs}, data=dict.fromkeys(of, of[0]))
+        return SimpleNamespace(version=version, training=training)
+
+    known = [made(1, 4, images.digest), made(2, 4, "old"), made(3, 5, images.digest)]
+    store: Any = SimpleNamespace(versions=lambda: [each.version for each in known])
+    monkeypatch.setattr(
+        retrain, "load", lambda _, version: SimpleNamespace(metadata=known[version - 1])
+    )
+    assert retrain._same(store, known[1], images) is None
+    known.append(made(4, 4, images.digest))
+    assert retrain._same(store, known[1], images) == 4
 
 
 def test_of_two_retrainings_at_once_one_publishes(
