@@ -19,6 +19,7 @@ with interruptible_imports(__name__):
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 5
 """Seconds to wait for each answer from Kafka at the start."""
 MAX_BYTES = 40_000_000
@@ -106,11 +107,13 @@ async def run(args: argparse.Namespace) -> None:
         bridge = asyncio.create_task(Bridge(consumer, producer, delivery, topics).run())
 
         def stop() -> None:
-            if not bridge.cancelling():  # a second signal must not interrupt the shutdown
+            for number in SIGNALS:  # a second one must not interrupt the shutdown
+                signal.signal(number, signal.SIG_IGN)
+            if not bridge.cancelling():
                 bridge.cancel()
 
         if sys.platform != "win32":
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 asyncio.get_running_loop().add_signal_handler(number, stop)
         log.info("%s at %s, answers to %s, the rest to %s", topics[0], args.kafka, *topics[1:])
         await bridge

@@ -331,9 +331,9 @@ def test_a_second_signal_does_not_interrupt_the_shutdown(cluster: Cluster, tmp_p
     """As when somebody presses Ctrl-C twice."""
     with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
         running.wait_for("assigned")
-        running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.01)
-        running.stop()
+        while running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.0001)
     assert "Traceback" not in running.output()
 
 
