@@ -38,23 +38,14 @@ def _avg_pool2d(
     output: str,
     images: str,
     *,
-    kernel_size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0, 0),
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    **windows: Sequence[int],
 ) -> None:
     if ceil_mode:
         raise ValueError("with windows that reach beyond the padding")
-    to.node(
-        "AveragePool",
-        [images],
-        output,
-        kernel_shape=kernel_size,
-        strides=stride or kernel_size,
-        pads=[*padding, *padding],
-        count_include_pad=int(count_include_pad),
-    )
+    attributes = {**_windows(**windows), "count_include_pad": int(count_include_pad)}
+    to.node("AveragePool", [images], output, **attributes)
 
 
 def _batch_norm(
@@ -149,23 +140,8 @@ def _linear(
     to.node("Gemm", [rows, weight, bias], output, transB=1)
 
 
-def _max_pool2d(
-    to: Translation,
-    output: str,
-    images: str,
-    *,
-    kernel_size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0, 0),
-) -> None:
-    to.node(
-        "MaxPool",
-        [images],
-        output,
-        kernel_shape=kernel_size,
-        strides=stride or kernel_size,
-        pads=[*padding, *padding],
-    )
+def _max_pool2d(to: Translation, output: str, images: str, **windows: Sequence[int]) -> None:
+    to.node("MaxPool", [images], output, **_windows(**windows))
 
 
 def _rsub(to: Translation, output: str, numbers: str, *, other: float) -> None:
@@ -189,6 +165,17 @@ def _view(to: Translation, output: str, numbers: str, **_: Any) -> None:
     """Also of other operators that change no more than the shape, which the result has."""
     _, *sizes = to.sizes(output)
     to.node("Reshape", [numbers, np.array([0, *sizes])], output)  # 0: as many images
+
+
+def _windows(
+    kernel_size: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0)
+) -> dict[str, Any]:
+    """The attributes of a pool."""
+    return {
+        "kernel_shape": kernel_size,
+        "strides": stride or kernel_size,
+        "pads": [*padding, *padding],
+    }
 
 
 def _alone(operator: str, **attributes: float) -> Operator:
