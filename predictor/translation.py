@@ -21,6 +21,8 @@ DTYPES: dict[int, np.dtype[Any]] = {
 """Those of the schema that both sides compute with alike."""
 UNSAID = ("_assert_tensor_metadata.default", "sym_size.int")
 """A check left over from tracing, which computes nothing, and a size, which each value has."""
+FIRST = ("input", "self", "tensors")
+"""What ATen calls the first argument of an operator."""
 
 Array = NDArray[Any]
 
@@ -109,7 +111,9 @@ class Translation:
         try:
             (output,) = (each["as_tensor"]["name"] for each in node["outputs"])
             first, *others = (_value(each["arg"]) for each in node["inputs"])
-            names = (each["name"] for each in node["inputs"][1:])
+            called, *names = (each["name"] for each in node["inputs"])
+            if called not in FIRST:
+                raise ValueError(f"{called} is no name of a first argument")
             function = OPERATORS[f"{name.removesuffix('_')}.{overload}"]
             self._check_images(output)
             function(self, output, first, **dict(zip(names, others, strict=True)))
