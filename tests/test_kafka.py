@@ -331,9 +331,11 @@ def test_a_second_signal_does_not_interrupt_the_shutdown(cluster: Cluster, tmp_p
     """As when somebody presses Ctrl-C twice."""
     with bridge(cluster.servers, "http://127.0.0.1:1", tmp_path) as running:
         running.wait_for("assigned")
-        while running.process.poll() is None:
+        until = time.monotonic() + kafka.TIMEOUT
+        while running.process.poll() is None and time.monotonic() < until:
             running.process.send_signal(signal.SIGTERM)
             time.sleep(0.0001)
+        running.stop()
     assert "Traceback" not in running.output()
 
 
