@@ -16,10 +16,10 @@ with interruptible_imports(__name__):
 
     from standalone.bridge import MAX_IN_FLIGHT, Bridge, Topics
     from standalone.delivery import Delivery
+    from standalone.processes import ignore_signals
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 5
 """Seconds to wait for each answer from Kafka at the start."""
 MAX_BYTES = 40_000_000
@@ -107,13 +107,12 @@ async def run(args: argparse.Namespace) -> None:
         bridge = asyncio.create_task(Bridge(consumer, producer, delivery, topics).run())
 
         def stop() -> None:
-            for number in SIGNALS:  # a second one must not interrupt the shutdown
-                signal.signal(number, signal.SIG_IGN)
+            ignore_signals()
             if not bridge.cancelling():
                 bridge.cancel()
 
         if sys.platform != "win32":
-            for number in SIGNALS:
+            for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, stop)
         log.info("%s at %s, answers to %s, the rest to %s", topics[0], args.kafka, *topics[1:])
         await bridge

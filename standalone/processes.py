@@ -33,7 +33,7 @@ class Processes:
         task = asyncio.current_task()
 
         def leave() -> None:
-            _ignore_signals()
+            ignore_signals()
             if task:
                 task.cancel()
 
@@ -44,7 +44,7 @@ class Processes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        _ignore_signals()
+        ignore_signals()
         for process in reversed(list(self._processes.values())):  # others may stop meanwhile
             await _stop(process)
         await asyncio.gather(*self._pumps, return_exceptions=True)
@@ -84,7 +84,7 @@ class Processes:
         return None if status is None else f"has ended with status {status}"
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
     """A second one must not interrupt the shutdown."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
