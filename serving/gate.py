@@ -1,5 +1,6 @@
 """Limits: how much work is accepted at a time, and how large a request may be."""
 
+import asyncio
 from collections import OrderedDict
 from typing import Protocol
 
@@ -55,10 +56,12 @@ AFFORDABLE = 3
 """Refusals for each answer that leave most of the time to the answers."""
 SPARE = 2000
 """How many more there may be at once, such as when many clients connect."""
+PAUSE = 0.001
+"""Seconds between two looks at who may be let in."""
 
 
-class Refused(Protocol):
-    """A connection whose last request was refused."""
+class Waiting(Protocol):
+    """A connection that waits in line, and is not read meanwhile."""
 
     def read_on(self) -> None:
         """Read the next request."""
@@ -70,17 +73,19 @@ class InHand:
     Requests that wait for their client, to send a body or to read, do not count: otherwise a few
     slow clients would shut everybody out.
 
-    Refusals take time, too. Once there are too many of them for the answers, who is refused is not
-    read at once: with each answer, the one that has waited longest has its turn, until none waits.
+    Refusals take time, too. Once there are too many of them for the answers, there is a line: until
+    nobody waits in it any more, who is refused again or answered goes to its end, and as many as
+    there is room for are read from its front.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.busy: set[object] = set()
         """Those at work: connections of HTTP/1.1, with one request at a time, or calls by gRPC."""
-        self.waiting: OrderedDict[Refused, None] = OrderedDict()
-        """The refused ones that are not read."""
+        self.line: OrderedDict[Waiting, None] = OrderedDict()
+        """The connections that are not read, the one that has waited longest first."""
         self._spare = SPARE
+        self._timer: asyncio.TimerHandle | None = None
 
     def is_full(self) -> bool:
         """Whether the limit is reached."""
@@ -88,21 +93,33 @@ class InHand:
 
     def leave(self, one: object) -> None:
         """``one`` is not at work any more."""
-        if one not in self.busy:
-            return
-        self.busy.remove(one)
-        self._spare = min(self._spare + AFFORDABLE, SPARE)
-        if self.waiting:
-            longest, _ = self.waiting.popitem(last=False)
-            longest.read_on()
+        if one in self.busy:
+            self.busy.remove(one)
+            self._spare = min(self._spare + AFFORDABLE, SPARE)
 
-    def must_wait(self, refused: Refused) -> bool:
-        """Whether ``refused`` must wait for its ``read_on``, as there are too many refusals."""
-        if self._spare and not self.waiting:
-            self._spare -= 1
+    def afford(self) -> bool:
+        """Whether one more refusal leaves the time for the answers; if so, it is counted."""
+        if self.line or not self._spare:
             return False
-        self.waiting[refused] = None
+        self._spare -= 1
         return True
+
+    def wait(self, one: Waiting) -> None:
+        """Call the ``read_on`` of ``one`` when there is room for its next request."""
+        self.line[one] = None
+        self._look_again()
+
+    def _look_again(self) -> None:
+        # Not with each answer: who is let in may have nothing to ask, and so gets none.
+        if self.line and not self._timer:
+            self._timer = asyncio.get_running_loop().call_later(PAUSE, self._let_in)
+
+    def _let_in(self) -> None:
+        self._timer = None
+        for _ in range(min(self._limit - len(self.busy), len(self.line))):
+            first, _ = self.line.popitem(last=False)
+            first.read_on()
+        self._look_again()
 
 
 def check_instances(count: int, limit: int) -> None:

@@ -194,7 +194,7 @@ class Protocol(HttpToolsProtocol):
             if self.parser.should_keep_alive():
                 self.on_response_complete()
                 if not self._listener.is_closed:
-                    self._turn.end()
+                    self._turn.refused()
             else:
                 self.transport.close()
         elif isinstance(self.cycle, Exchange):
@@ -209,6 +209,7 @@ class Protocol(HttpToolsProtocol):
 
         Without any, our timer begins, for the time in which nothing is received.
         """
+        is_inference = isinstance(self._running, Exchange)
         self._running = None
         self.count()
         self.server_state.total_requests += 1
@@ -227,6 +228,8 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         elif not (self._arrival.in_head or self._arrival.in_body):
             self._idle.begin()
+            if is_inference:
+                self._turn.answered()
 
     def pause_writing(self) -> None:
         """The client does not read: give it ``UNREAD`` seconds."""

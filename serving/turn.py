@@ -1,4 +1,4 @@
-"""When a connection is read again after a refusal."""
+"""When a connection is read again after an answer or a refusal."""
 
 import asyncio
 from random import uniform
@@ -25,11 +25,15 @@ class Turn:
         # Those that are refused at a time are not read again at a time.
         self._longest = Timeout(loop, Overloaded.retry_after * uniform(1, 2), self.read_on)
 
-    def end(self) -> None:
-        """A request has been refused: read the next one when it is our turn again."""
-        if self._was_refused and self._in_hand.must_wait(self):
-            self._flow.pause_reading()
-            self._longest.begin()
+    def answered(self) -> None:
+        """A request has been answered: read the next one when it is our turn."""
+        if self._in_hand.line:
+            self._wait()
+
+    def refused(self) -> None:
+        """A request has been refused: read the next one when it is our turn."""
+        if self._was_refused and not self._in_hand.afford():
+            self._wait()
         self._was_refused = True
 
     def is_awaited(self) -> bool:
@@ -39,10 +43,15 @@ class Turn:
     def read_on(self) -> None:
         """It is our turn."""
         self._longest.end()
-        self._in_hand.waiting.pop(self, None)
+        self._in_hand.line.pop(self, None)
         self._flow.resume_reading()
 
     def close(self) -> None:
         """The connection is lost."""
-        self._in_hand.waiting.pop(self, None)
+        self._in_hand.line.pop(self, None)
         self._longest.close()
+
+    def _wait(self) -> None:
+        self._flow.pause_reading()
+        self._longest.begin()
+        self._in_hand.wait(self)

@@ -1,4 +1,4 @@
-"""Refused connections: when they are read again."""
+"""When connections are read again after an answer or a refusal."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import pytest
 from serving import gate
 from serving.errors import Overloaded
 from serving.gate import AFFORDABLE, InHand
-from tests.service import Client, Service, post
+from tests.service import GET, Client, Service, post
 
 pytestmark = pytest.mark.anyio
 
@@ -18,18 +18,23 @@ ANSWERED = (200, b"/b body")
 
 
 class Waiting:
-    """Is refused; notes whether it is read again."""
+    """Notes whether it is read again, and may have a request then."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_hand: InHand, *, asks: bool = True) -> None:
         self.reads_on = False
+        self._in_hand = in_hand
+        self._asks = asks
+        in_hand.wait(self)
 
     def read_on(self) -> None:
         self.reads_on = True
+        if self._asks:
+            self._in_hand.busy.add(self)
 
 
 def refuse(in_hand: InHand, count: int) -> int:
-    """Refuse ``count`` requests, and say after how many of them nobody must wait."""
-    return sum(not in_hand.must_wait(Waiting()) for _ in range(count))
+    """Refuse ``count`` requests, and say how many of these refusals are affordable."""
+    return sum(in_hand.afford() for _ in range(count))
 
 
 def answer(in_hand: InHand, count: int) -> None:
@@ -38,7 +43,7 @@ def answer(in_hand: InHand, count: int) -> None:
         in_hand.leave(number)
 
 
-def test_nobody_waits_while_refusals_are_not_many_times_the_answers() -> None:
+def test_refusals_are_affordable_while_they_are_not_many_times_the_answers() -> None:
     in_hand = InHand(1)
     for _ in range(gate.SPARE):
         answer(in_hand, 1)
@@ -51,24 +56,47 @@ def test_so_many_may_be_refused_at_once_and_again_after_as_many_answers(
     monkeypatch.setattr(gate, "SPARE", 2 * AFFORDABLE)
     in_hand = InHand(1)
     assert refuse(in_hand, 100) == 2 * AFFORDABLE
+    in_hand.leave("never at work")
+    assert refuse(in_hand, 100) == 0
     answer(in_hand, 100)
-    assert not in_hand.waiting
     assert refuse(in_hand, 100) == 2 * AFFORDABLE
 
 
-def test_each_answer_is_the_turn_of_the_one_that_waits_longest() -> None:
+async def test_no_refusal_is_affordable_while_somebody_waits() -> None:
+    in_hand = InHand(0)
+    waiting = Waiting(in_hand)
+    assert not in_hand.afford()
+    del in_hand.line[waiting]
+    assert in_hand.afford()
+
+
+async def test_as_many_are_let_in_as_there_is_room_for_the_longest_waiting_first() -> None:
+    in_hand = InHand(3)
+    in_hand.busy.update("abcd")  # one is a health check, which is never refused
+    line = [Waiting(in_hand) for _ in range(3)]
+
+    async def are_let_in() -> list[bool]:
+        await asyncio.sleep(20 * gate.PAUSE)
+        return [each.reads_on for each in line]
+
+    assert await are_let_in() == [False, False, False]
+    in_hand.leave("a")
+    assert await are_let_in() == [False, False, False]
+    in_hand.leave("b")
+    in_hand.leave("c")
+    assert await are_let_in() == [True, True, False]
+    in_hand.leave("d")
+    assert await are_let_in() == [True, True, True]
+
+
+async def test_who_has_nothing_to_ask_holds_up_nobody() -> None:
     in_hand = InHand(1)
-    refuse(in_hand, gate.SPARE)
-    first, second = Waiting(), Waiting()
-    assert in_hand.must_wait(first)
-    assert in_hand.must_wait(second)
-    in_hand.leave("never at work")
-    assert not first.reads_on
-    answer(in_hand, 1)
-    assert (first.reads_on, second.reads_on) == (True, False)
-    assert in_hand.must_wait(first), "as long as somebody waits, who is refused waits too"
-    answer(in_hand, 1)
-    assert second.reads_on
+    for _ in range(5):
+        Waiting(in_hand, asks=False)
+    last = Waiting(in_hand)
+    await asyncio.sleep(50 * gate.PAUSE)
+    assert last.reads_on
+    assert not in_hand.line
 
 
 @pytest.fixture
@@ -81,10 +109,15 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def first(service: Service) -> "asyncio.Task[tuple[int, bytes]]":
+async def first_client(service: Service) -> Client:
+    """A client that has not been refused."""
+    return await service.connect()
+
+
+@pytest.fixture
+async def first(service: Service, first_client: Client) -> "asyncio.Task[tuple[int, bytes]]":
     """The request in hand."""
-    client = await service.connect()
-    asked = asyncio.create_task(client.ask(POST))
+    asked = asyncio.create_task(first_client.ask(POST))
     while not service.in_hand.is_full():
         await asyncio.sleep(0.01)
     return asked
@@ -107,7 +140,41 @@ async def test_who_is_refused_again_is_answered_in_its_turn(
     service.let.set()
     assert [await each for each in (first, *asked)] == [ANSWERED] * 3
     assert service.refusals == ["/b"] * 5
-    assert not service.in_hand.waiting
+    while service.in_hand.line:
+        await asyncio.sleep(0.01)
+
+
+async def test_who_is_answered_waits_behind_who_waits_already(
+    service: Service, first: "asyncio.Task[tuple[int, bytes]]", first_client: Client
+) -> None:
+    clients = [await refused(service) for _ in range(2)]
+    order: list[int] = []
+
+    async def ask(number: int, client: Client) -> None:
+        assert await client.ask(POST) == ANSWERED
+        order.append(number)
+
+    asked = [asyncio.create_task(ask(*each)) for each in enumerate(clients)]
+    service.let.set()
+    assert await first == ANSWERED
+    await asyncio.gather(ask(2, first_client), *asked)
+    assert order == [0, 1, 2]
+    assert len(service.refusals) == 4, "nobody was refused meanwhile"
+
+
+async def test_who_is_answered_is_read_at_once_while_nobody_waits(service: Service) -> None:
+    service.let.set()
+    client = await service.connect()
+    for _ in range(2):
+        assert await client.ask(POST) == ANSWERED
+        assert not service.in_hand.line
+
+
+async def test_who_asks_for_its_health_does_not_wait(service: Service, first: object) -> None:
+    await refused(service)
+    client = await service.connect()
+    assert [await client.ask(GET) for _ in range(2)] == [(200, b"/a ")] * 2
+    assert service.in_hand.line
 
 
 async def test_nobody_waits_for_long_or_is_cut_off_meanwhile(
@@ -116,7 +183,7 @@ async def test_nobody_waits_for_long_or_is_cut_off_meanwhile(
     monkeypatch.setattr(Overloaded, "retry_after", 0.2)
     client = await refused(service)
     assert await client.ask(POST) == BUSY
-    assert service.in_hand.waiting
+    assert service.in_hand.line
 
 
 @pytest.mark.parametrize("sends", [True, False], ids=["a request", "nothing"])
@@ -145,7 +212,7 @@ async def test_who_hangs_up_is_forgotten_at_its_turn(
     assert await first == ANSWERED
     while len(service.state.connections) > 1:
         await asyncio.sleep(0.01)
-    assert not service.in_hand.waiting
+    assert not service.in_hand.line
 
 
 async def test_who_is_lost_waits_no_more(service: Service, first: object) -> None:
@@ -153,4 +220,4 @@ async def test_who_is_lost_waits_no_more(service: Service, first: object) -> Non
     for connection in list(service.state.connections):
         connection.transport.abort()
     assert await client.is_closed()
-    assert not service.in_hand.waiting
+    assert not service.in_hand.line
