@@ -319,6 +319,34 @@ def test_uploads_have_accuracy_and_the_status_of_each_answer(evaluated: Evaluate
     assert values["accuracy"] == right / images
 
 
+def test_an_upload_is_accepted_if_the_graph_is_certain(tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    certain = [number % 3 == 0 for number in range(len(read_uploads(folder, 1)))]
+    graph = says(*[(0.9, 0.1, 0)] * len(certain), accepted=certain)
+    values: Any = evaluate._measure_uploads(graph, folder)[0].values
+    assert 0 < values["status"]["uncertain"] == certain.count(False)
+    assert values["accepted"] == sum(certain) / len(certain)
+
+
+def test_the_digest_of_uploads_is_of_their_files_and_labels(run: Path, tmp_path: Path) -> None:
+    folder = write_uploads(tmp_path / "scans")
+    graph = evaluate.graph_of(run)
+    first = read_uploads(folder, 1)[0]
+
+    def digest() -> str:
+        return evaluate._measure_uploads(graph, folder)[0].digest
+
+    before = digest()
+    assert digest() == before
+    table = folder / "labels.csv"
+    row, other = f"\n{first.name},{first.label}", f"\n{first.name},{(first.label + 1) % 10}"
+    table.write_text(table.read_text(encoding="utf-8").replace(row, other), encoding="utf-8")
+    relabelled = digest()
+    assert relabelled != before
+    (folder / first.name).write_bytes(encode(Image.new("L", (60, 60), 255)))
+    assert digest() not in (before, relabelled)
+
+
 def test_an_upload_without_a_digit_is_answered_wrong(run: Path, tmp_path: Path) -> None:
     folder = write_uploads(tmp_path / "scans")
     for upload in read_uploads(folder, 1):
