@@ -56,6 +56,9 @@ AFFORDABLE = 3
 """Refusals for each answer that leave most of the time to the answers."""
 SPARE = 2000
 """How many more there may be at once, such as when many clients connect."""
+HANG_UP = 30
+"""Answers that pay for a client that hangs up instead of waiting: its next connection takes longer
+than a refusal."""
 PAUSE = 0.001
 """Seconds between two looks at who may be let in."""
 
@@ -63,8 +66,8 @@ PAUSE = 0.001
 class Waiting(Protocol):
     """A connection that waits in line, and is not read meanwhile."""
 
-    def read_on(self) -> None:
-        """Read the next request."""
+    def read_on(self) -> bool:
+        """Read the next request; ``False`` if the client has hung up."""
 
 
 class InHand:
@@ -75,7 +78,7 @@ class InHand:
 
     Refusals take time, too. Once there are too many of them for the answers, there is a line: until
     nobody waits in it any more, who is refused again or answered goes to its end, and as many as
-    there is room for are read from its front.
+    there is room for are read from its front. While clients do not wait so long, there is none.
     """
 
     def __init__(self, limit: int) -> None:
@@ -85,6 +88,9 @@ class InHand:
         self.line: OrderedDict[Waiting, None] = OrderedDict()
         """The connections that are not read, the one that has waited longest first."""
         self._spare = SPARE
+        """Refusals."""
+        self._patience = SPARE
+        """In answers; below 0, clients have hung up too often for others to wait."""
         self._timer: asyncio.TimerHandle | None = None
 
     def is_full(self) -> bool:
@@ -96,9 +102,12 @@ class InHand:
         if one in self.busy:
             self.busy.remove(one)
             self._spare = min(self._spare + AFFORDABLE, SPARE)
+            self._patience = min(self._patience + 1, SPARE)
 
-    def afford(self) -> bool:
-        """Whether one more refusal leaves the time for the answers; if so, it is counted."""
+    def affords(self) -> bool:
+        """Whether one more refusal is better than to let its client wait; if so, it is counted."""
+        if self._patience < 0:
+            return True
         if self.line or not self._spare:
             return False
         self._spare -= 1
@@ -109,6 +118,10 @@ class InHand:
         self.line[one] = None
         self._look_again()
 
+    def hung_up(self) -> None:
+        """A client has hung up that waited."""
+        self._patience -= HANG_UP
+
     def _look_again(self) -> None:
         # Not with each answer: who is let in may have nothing to ask, and so gets none.
         if self.line and not self._timer:
@@ -116,9 +129,10 @@ class InHand:
 
     def _let_in(self) -> None:
         self._timer = None
-        for _ in range(min(self._limit - len(self.busy), len(self.line))):
+        room = self._limit - len(self.busy)
+        while self.line and (room > 0 or self._patience < 0):
             first, _ = self.line.popitem(last=False)
-            first.read_on()
+            room -= first.read_on()
         self._look_again()
 
 

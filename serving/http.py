@@ -88,7 +88,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept further connections; wait for the first request as long as for the next ones."""
         super().connection_made(transport)
-        self._turn = Turn(self.loop, self._in_hand, self.flow)
+        self._turn = Turn(self.loop, self._in_hand, self.flow, transport)
         # So that we notice any unread byte. With 0, uvloop's TLS would find 0 bytes too many.
         transport.set_write_buffer_limits(1)
         if self._listener.is_closed:

@@ -1,6 +1,7 @@
 """When a connection is read again after an answer or a refusal."""
 
 import asyncio
+import select
 from random import uniform
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -8,6 +9,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from serving.errors import Overloaded
 from serving.gate import InHand
 from serving.timeout import Timeout
+
+# Elsewhere than on Linux it is noticed only if nothing is unread.
+HAS_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 
 class Turn:
@@ -17,10 +21,17 @@ class Turn:
     their connection is read.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, in_hand: InHand, flow: FlowControl) -> None:
-        """Read by ``flow`` when ``in_hand`` says so, or after some seconds."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        in_hand: InHand,
+        flow: FlowControl,
+        transport: asyncio.Transport,
+    ) -> None:
+        """Read ``transport`` by ``flow`` when ``in_hand`` says so, or after some seconds."""
         self._in_hand = in_hand
         self._flow = flow
+        self._transport = transport
         self._was_refused = False
         # Those that are refused at a time are not read again at a time.
         self._longest = Timeout(loop, Overloaded.retry_after * uniform(1, 2), self.read_on)
@@ -32,7 +43,7 @@ class Turn:
 
     def refused(self) -> None:
         """A request has been refused: read the next one when it is our turn."""
-        if self._was_refused and not self._in_hand.afford():
+        if self._was_refused and not self._in_hand.affords():
             self._wait()
         self._was_refused = True
 
@@ -40,16 +51,27 @@ class Turn:
         """Whether there may be a request that is not read."""
         return self._longest.has_begun()
 
-    def read_on(self) -> None:
-        """It is our turn."""
+    def read_on(self) -> bool:
+        """It is our turn; ``False`` if the client has hung up."""
         self._longest.end()
         self._in_hand.line.pop(self, None)
+        if self._has_hung_up():
+            self._in_hand.hung_up()
+            self._transport.abort()
+            return False
         self._flow.resume_reading()
+        return True
 
     def close(self) -> None:
         """The connection is lost."""
         self._in_hand.line.pop(self, None)
         self._longest.close()
+
+    def _has_hung_up(self) -> bool:
+        # Read, its request would come first, and be answered for nobody.
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), HAS_HUNG_UP)
+        return bool(poll.poll(0))
 
     def _wait(self) -> None:
         self._flow.pause_reading()

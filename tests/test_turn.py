@@ -18,23 +18,27 @@ ANSWERED = (200, b"/b body")
 
 
 class Waiting:
-    """Notes whether it is read again, and may have a request then."""
+    """Notes whether it is read again; then it may have a request, or its client has hung up."""
 
-    def __init__(self, in_hand: InHand, *, asks: bool = True) -> None:
+    def __init__(self, in_hand: InHand, *, asks: bool = True, is_there: bool = True) -> None:
         self.reads_on = False
         self._in_hand = in_hand
         self._asks = asks
+        self._is_there = is_there
         in_hand.wait(self)
 
-    def read_on(self) -> None:
+    def read_on(self) -> bool:
         self.reads_on = True
-        if self._asks:
+        if not self._is_there:
+            self._in_hand.hung_up()
+        elif self._asks:
             self._in_hand.busy.add(self)
+        return self._is_there
 
 
 def refuse(in_hand: InHand, count: int) -> int:
     """Refuse ``count`` requests, and say how many of these refusals are affordable."""
-    return sum(in_hand.afford() for _ in range(count))
+    return sum(in_hand.affords() for _ in range(count))
 
 
 def answer(in_hand: InHand, count: int) -> None:
@@ -65,9 +69,9 @@ def test_so_many_may_be_refused_at_once_and_again_after_as_many_answers(
 async def test_no_refusal_is_affordable_while_somebody_waits() -> None:
     in_hand = InHand(0)
     waiting = Waiting(in_hand)
-    assert not in_hand.afford()
+    assert not in_hand.affords()
     del in_hand.line[waiting]
-    assert in_hand.afford()
+    assert in_hand.affords()
 
 
 async def test_as_many_are_let_in_as_there_is_room_for_the_longest_waiting_first() -> None:
@@ -97,6 +101,31 @@ async def test_who_has_nothing_to_ask_holds_up_nobody() -> None:
     await asyncio.sleep(50 * gate.PAUSE)
     assert last.reads_on
     assert not in_hand.line
+
+
+async def test_who_has_hung_up_takes_nobody_s_turn() -> None:
+    in_hand = InHand(1)
+    for _ in range(5):
+        Waiting(in_hand, is_there=False)
+    line = [Waiting(in_hand) for _ in range(2)]
+    await asyncio.sleep(2.5 * gate.PAUSE)
+    assert [each.reads_on for each in line] == [True, False]
+
+
+async def test_nobody_waits_while_clients_hang_up_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "SPARE", 0)
+    in_hand = InHand(0)
+    line = [Waiting(in_hand) for _ in range(3)]
+    await asyncio.sleep(20 * gate.PAUSE)
+    assert not in_hand.affords()
+    for _ in range(2):
+        in_hand.hung_up()
+    await asyncio.sleep(20 * gate.PAUSE)
+    assert all(each.reads_on for each in line)
+    answer(in_hand, 2 * gate.HANG_UP - 1)
+    assert refuse(in_hand, 100) == 100
+    answer(in_hand, 1)
+    assert refuse(in_hand, 100) == 0
 
 
 @pytest.fixture
@@ -203,15 +232,32 @@ async def test_a_server_that_stops_reads_who_waits(
     assert await first == ANSWERED
 
 
+@pytest.mark.parametrize("sends", [True, False], ids=["a request", "nothing"])
 async def test_who_hangs_up_is_forgotten_at_its_turn(
-    service: Service, first: "asyncio.Task[tuple[int, bytes]]"
+    service: Service, first: "asyncio.Task[tuple[int, bytes]]", sends: bool
 ) -> None:
     client = await refused(service)
+    if sends:
+        client.writer.write(POST)
     client.writer.close()
     service.let.set()
     assert await first == ANSWERED
     while len(service.state.connections) > 1:
         await asyncio.sleep(0.01)
+    assert not service.in_hand.line
+    assert len(service.asked) == 1, "nothing is computed for nobody"
+
+
+async def test_nobody_waits_after_others_have_hung_up(
+    monkeypatch: pytest.MonkeyPatch, service: Service, first: object
+) -> None:
+    monkeypatch.setattr(Overloaded, "retry_after", 0.2)
+    (await refused(service)).writer.close()
+    while service.in_hand.line:
+        await asyncio.sleep(0.01)
+    client = await service.connect()
+    for _ in range(10):
+        assert await client.ask(POST) == BUSY
     assert not service.in_hand.line
 
 
