@@ -30,6 +30,8 @@ class Answers:
     seconds from then until the answer."""
     unsent: int = 0
     """Requests not sent, because all connections were in use."""
+    hung_up: int = 0
+    """Requests whose client hung up before an answer came."""
     lost: int = 0
     """Requests whose connection failed, or that got no answer within ``PATIENCE``."""
     without_retry_after: int = 0
@@ -58,6 +60,7 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._due: float | None = None
         self._answer = b""
+        self._patience: asyncio.TimerHandle | None = None
         self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -66,6 +69,9 @@ class _Connection(asyncio.Protocol):
     def send(self, due: float) -> None:
         self._due = due
         self.transport.write(self._load.request)
+        if patience := self._load.patience:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(patience, self._hang_up)
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
@@ -76,6 +82,8 @@ class _Connection(asyncio.Protocol):
         length = int(lowered.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         if len(body) < length:
             return
+        if self._patience:
+            self._patience.cancel()
         status = int(head[9:12])
         due, self._due, self._answer = self._due, None, b""
         if status == 429 and b"\r\nretry-after: " not in lowered:
@@ -83,7 +91,14 @@ class _Connection(asyncio.Protocol):
         self._load.answered(self, due or 0, status)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._patience:
+            self._patience.cancel()
         self._load.left(self, waiting=self._due is not None)
+
+    def _hang_up(self) -> None:
+        self._due = None
+        self._load.hung_up()
+        self.transport.abort()
 
 
 class Load:
@@ -94,6 +109,8 @@ class Load:
         head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: image/png\r\n"
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         self.answers = Answers(0)
+        self.patience: float | None = None
+        """Seconds after which a client hangs up that has no answer."""
         self._port = port
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -158,6 +175,11 @@ class Load:
             if waiting:
                 self._leave()
                 self.answers.lost += 1
+
+    def hung_up(self) -> None:
+        """Record that a client did not wait any longer."""
+        self._leave()
+        self.answers.hung_up += 1
 
     def _send(self, due: float) -> None:
         if self._idle:

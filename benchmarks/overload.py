@@ -3,8 +3,9 @@
 The transformer has a core to itself; the predictor and the load share the other. Requests of one
 image each are sent at a fixed rate, whether or not earlier ones were answered (``arrivals.py``).
 The table shows the capacity, what is answered at up to ten times that rate, and what afterwards;
-and what is left for a thousand clients that come again at once, whatever they are told. If the load
-takes nearly a whole core, the figures say more about the load than about the service.
+what is left if clients hang up that wait for too long; and for a thousand clients that come again
+at once, whatever they are told. If the load takes nearly a whole core, the figures say more about
+the load than about the service.
 
 ``--soak=10`` then alternates a tenfold overload with a load of 80 % for ten minutes.
 """
@@ -46,7 +47,7 @@ class Watch:
         passed, *used = [b - a for a, b in zip(self._times, times, strict=True)]
         self._times = times
         memory = [int(p.memory_info().rss) >> 20 for p in self._programs[:2]]
-        due = len(answers.times) + answers.lost + answers.unsent
+        due = len(answers.times) + answers.lost + answers.unsent + answers.hung_up
         counts = answers.statuses
         others = sum(counts.values()) - counts[200] - counts[429]
         cells = (
@@ -58,6 +59,7 @@ class Watch:
             f"{counts[429] / due:.0%}",
             f"{answers.percentile(99, 429):,.0f}" if counts[429] else "",
             f"{answers.unsent / due:.0%}",
+            f"{answers.hung_up / due:.0%}",
             f"{others + answers.lost + answers.without_retry_after}",
             " / ".join(f"{cpu / passed:.2f}" for cpu in used),
             " / ".join(map(str, memory)),
@@ -66,9 +68,10 @@ class Watch:
 
 
 HEADER = """\
-| load | due/s | answered/s | p50, ms | p99, ms | 429 | p99, ms | unsent | else | cores | MiB |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+| load | due/s | 200/s | p50, ms | p99, ms | 429 | p99, ms | unsent | hung up | else | cores | MiB |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 """Percentiles of the answers with 200, then of those with 429. Unsent: all connections were in use.
+Hung up: before an answer came, when the client had waited for as long as the row says.
 ``else`` counts all other answers, except 429 with Retry-After, and the requests without an answer.
 Cores: transformer / predictor / load. Memory: transformer / predictor."""
 
@@ -81,13 +84,17 @@ async def measure(watch: Watch, load: Load, soak: float) -> None:
         capacity = answers.rate()
         watch.row(name, answers)
 
-    async def at(name: str, share: float) -> None:
+    async def at(name: str, share: float, patience: float | None = None) -> None:
+        load.patience = patience
         watch.row(name, await load.at_rate(share * capacity, SECONDS))
 
     await at("×0.8", 0.8)
     await at("×1", 1)
     await at("×3", 3)
     await at("×10", 10)
+    await at("×0.8, at once after", 0.8)
+    for patience in (1.0, 0.3):
+        await at(f"×10, clients that wait {patience:g} s", 10, patience)
     await at("×0.8, at once after", 0.8)
     watch.row(f"{MANY} clients in turn", await load.in_turn(MANY, SECONDS))
     loop = asyncio.get_running_loop()
