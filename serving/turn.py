@@ -2,6 +2,8 @@
 
 import asyncio
 import select
+import termios
+from fcntl import ioctl
 from random import uniform
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -56,7 +58,8 @@ class Turn:
         self._longest.end()
         self._in_hand.line.pop(self, None)
         if self._has_hung_up():
-            self._in_hand.hung_up()
+            if self._is_unread():
+                self._in_hand.hung_up()
             self._transport.abort()
             return False
         self._flow.resume_reading()
@@ -72,6 +75,11 @@ class Turn:
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket"), HAS_HUNG_UP)
         return bool(poll.poll(0))
+
+    def _is_unread(self) -> bool:
+        # Without a request it has not waited for an answer.
+        socket = self._transport.get_extra_info("socket")
+        return any(ioctl(socket, termios.FIONREAD, bytes(4)))
 
     def _wait(self) -> None:
         self._flow.pause_reading()

@@ -248,17 +248,21 @@ async def test_who_hangs_up_is_forgotten_at_its_turn(
     assert len(service.asked) == 1, "nothing is computed for nobody"
 
 
-async def test_nobody_waits_after_others_have_hung_up(
-    monkeypatch: pytest.MonkeyPatch, service: Service, first: object
+@pytest.mark.parametrize("sends", [True, False], ids=["a request", "nothing"])
+async def test_nobody_waits_after_others_have_hung_up_in_spite_of_a_request(
+    monkeypatch: pytest.MonkeyPatch, service: Service, first: object, sends: bool
 ) -> None:
     monkeypatch.setattr(Overloaded, "retry_after", 0.2)
-    (await refused(service)).writer.close()
+    gone = await refused(service)
+    if sends:
+        gone.writer.write(POST)
+    gone.writer.close()
     while service.in_hand.line:
         await asyncio.sleep(0.01)
     client = await service.connect()
-    for _ in range(10):
+    for _ in range(2):
         assert await client.ask(POST) == BUSY
-    assert not service.in_hand.line
+    assert bool(service.in_hand.line) is not sends
 
 
 async def test_who_is_lost_waits_no_more(service: Service, first: object) -> None:
