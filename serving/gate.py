@@ -59,6 +59,8 @@ SPARE = 2000
 HANG_UP = 30
 """Answers that pay for a client that hangs up instead of waiting: its next connection takes longer
 than a refusal."""
+DEBT = 20_000
+"""Answers after which clients may wait again at the latest."""
 PAUSE = 0.001
 """Seconds between two looks at who may be let in."""
 
@@ -120,7 +122,7 @@ class InHand:
 
     def hung_up(self) -> None:
         """A client has hung up that waited."""
-        self._patience -= HANG_UP
+        self._patience = max(self._patience - HANG_UP, -DEBT)
 
     def _look_again(self) -> None:
         # Not with each answer: who is let in may have nothing to ask, and so gets none.

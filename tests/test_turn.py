@@ -128,6 +128,17 @@ async def test_nobody_waits_while_clients_hang_up_instead(monkeypatch: pytest.Mo
     assert refuse(in_hand, 100) == 0
 
 
+def test_others_may_wait_again_however_many_have_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "SPARE", 0)
+    in_hand = InHand(1)
+    for _ in range(gate.DEBT):
+        in_hand.hung_up()
+    answer(in_hand, gate.DEBT - 1)
+    assert in_hand.affords()
+    answer(in_hand, 1)
+    assert not in_hand.affords()
+
+
 @pytest.fixture
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """Nothing is answered, and each refusal is one too many."""
