@@ -12,7 +12,7 @@ from serving.errors import Overloaded
 from serving.gate import InHand
 from serving.timeout import Timeout
 
-# Elsewhere than on Linux it is noticed only if nothing is unread.
+# Linux's, which has it even if something is unread; elsewhere, what POSIX has.
 HAS_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 
