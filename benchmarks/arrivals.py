@@ -31,7 +31,7 @@ class Answers:
     unsent: int = 0
     """Requests not sent, because all connections were in use."""
     hung_up: int = 0
-    """Requests whose client hung up before an answer came."""
+    """Requests whose client gave up before it had a connection, or an answer."""
     lost: int = 0
     """Requests whose connection failed, or that got no answer within ``PATIENCE``."""
     without_retry_after: int = 0
@@ -110,7 +110,7 @@ class Load:
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
         self.answers = Answers(0)
         self.patience: float | None = None
-        """Seconds after which a client hangs up that has no answer."""
+        """Seconds after which a client gives up that has no connection, or then no answer."""
         self._port = port
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -196,9 +196,13 @@ class Load:
     async def _send_on_new(self, due: float) -> None:
         loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(
-                lambda: _Connection(self), "127.0.0.1", self._port
-            )
+            async with asyncio.timeout(self.patience):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self), "127.0.0.1", self._port
+                )
+        except TimeoutError:
+            self.hung_up()
+            return
         except OSError:
             self._leave()
             self.answers.lost += 1

@@ -10,7 +10,7 @@ from ssl import SSLContext
 
 from serving.connection import GOODBYE, Connection
 from serving.frames import HIGHEST, Head
-from serving.listener import HANDSHAKE, Listener
+from serving.listener import BACKLOG, HANDSHAKE, Listener
 from serving.stream import Stream, Streams
 
 
@@ -37,7 +37,7 @@ class Server:
         self._server = await asyncio.get_running_loop().create_server(
             self._connection,
             sock=listening,
-            backlog=2048,
+            backlog=BACKLOG,
             ssl=self._ssl,
             ssl_handshake_timeout=HANDSHAKE if self._ssl else None,
             ssl_shutdown_timeout=GOODBYE if self._ssl else None,

@@ -12,6 +12,12 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE = 10
 """Seconds that a client has for that of TLS."""
+BACKLOG = 2048
+"""Connections that may wait in the kernel to be accepted."""
+SHORT_BACKLOG = 64
+"""The same while clients hang up before: in a longer one, all would have when their turn comes."""
+SHORT = 2
+"""Seconds without such a client until more may wait again."""
 
 
 def listen(host: str, port: int, flag: str) -> socket.socket:
@@ -52,7 +58,19 @@ class Listener:
         self._socket = listening
         self.is_closed = False
         """Whether the program is stopping: new connections are closed at once."""
+        self._short: asyncio.TimerHandle | None = None
         self._taking: set[asyncio.Task[Any]] = set()  # the loop holds only weak references
+
+    def shorten(self) -> None:
+        """A client has hung up before its connection was accepted: let few wait for a while.
+
+        The kernel drops the others, which costs nothing; their clients try again after a second.
+        """
+        if self._short:
+            self._short.cancel()
+        else:
+            self._socket.listen(SHORT_BACKLOG)
+        self._short = asyncio.get_running_loop().call_later(SHORT, self._lengthen)
 
     def take(self, make: Callable[[], asyncio.Protocol], ssl: SSLContext | None) -> None:
         """Accept up to two waiting connections, each with a protocol from ``make``."""
@@ -69,6 +87,11 @@ class Listener:
             )
             self._taking.add(task)
             task.add_done_callback(self._taken)
+
+    def _lengthen(self) -> None:
+        self._short = None
+        if not self.is_closed:
+            self._socket.listen(BACKLOG)
 
     def _taken(self, task: asyncio.Task[Any]) -> None:
         self._taking.discard(task)

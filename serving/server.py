@@ -25,7 +25,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from serving import grpc, http, http2, metrics, tracing
 from serving.app import App
 from serving.gate import Bodies, InHand
-from serving.listener import Listener, listen
+from serving.listener import BACKLOG, Listener, listen
 from serving.model import ServedModel
 from serving.rest import tell_errors
 
@@ -148,6 +148,7 @@ class RESTServer(SDKRESTServer):  # type: ignore[misc]
         self.config.host = args.host  # the SDK's is 0.0.0.0
         self._socket = listen(args.host, server.http_port, "--http_port")
         self._listener = Listener(self._socket)
+        self.config.backlog = BACKLOG
         self.config.proxy_headers = False  # the client's address is not used
         self.config.ws = "none"  # a WebSocket would bypass `http.Protocol` and its limits
         self.config.http = functools.partial(

@@ -1,4 +1,4 @@
-"""When a connection is read again after an answer or a refusal."""
+"""When a connection is read again after an answer or a refusal, and whether its client is there."""
 
 import asyncio
 import select
@@ -34,6 +34,7 @@ class Turn:
         self._in_hand = in_hand
         self._flow = flow
         self._transport = transport
+        self._is_first = True
         self._was_refused = False
         # Those that are refused at a time are not read again at a time.
         self._longest = Timeout(loop, Overloaded.retry_after * uniform(1, 2), self.read_on)
@@ -63,6 +64,15 @@ class Turn:
             self._transport.abort()
             return False
         self._flow.resume_reading()
+        return True
+
+    def is_over(self) -> bool:
+        """A request has been read; ``True`` if it is the first, and its client has hung up."""
+        is_first, self._is_first = self._is_first, False
+        if not is_first or not self._has_hung_up():
+            return False
+        self._in_hand.hung_up()
+        self._transport.abort()
         return True
 
     def close(self) -> None:

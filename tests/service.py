@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from serving.app import Found
 from serving.gate import Bodies, InHand
 from serving.http import Protocol
-from serving.listener import Listener
+from serving.listener import BACKLOG, Listener
 from serving.message import Request, Response, refusal
 from serving.rest import EXPECTED, told
 
@@ -115,7 +115,9 @@ class Service:
 
     async def __aenter__(self) -> "Service":
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._connection, sock=self.listener)
+        self._server = await loop.create_server(
+            self._connection, sock=self.listener, backlog=BACKLOG
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
