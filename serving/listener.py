@@ -66,6 +66,8 @@ class Listener:
 
         The kernel drops the others, which costs nothing; their clients try again after a second.
         """
+        if self.is_closed:
+            return
         if self._short:
             self._short.cancel()
         else:

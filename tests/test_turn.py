@@ -10,7 +10,7 @@ import pytest
 from serving import gate, listener
 from serving.errors import Overloaded
 from serving.gate import AFFORDABLE, InHand
-from serving.listener import BACKLOG, SHORT_BACKLOG
+from serving.listener import BACKLOG, SHORT_BACKLOG, Listener
 from tests.service import GET, Client, Service, post
 
 pytestmark = pytest.mark.anyio
@@ -326,7 +326,7 @@ async def test_who_only_sends_no_more_is_told_the_service_s_health(service: Serv
 async def test_few_wait_to_be_accepted_for_a_while_after_others_have_left_a_request(
     monkeypatch: pytest.MonkeyPatch, service: Service, sent: bytes
 ) -> None:
-    monkeypatch.setattr(listener, "SHORT", 0.2)
+    monkeypatch.setattr(listener, "SHORT", 1)
     leave(service, sent)
     await (await service.connect()).ask(GET)
     assert (backlog(service) == SHORT_BACKLOG) is bool(sent)
@@ -344,3 +344,18 @@ async def test_few_wait_to_be_accepted_while_others_leave(
         await (await service.connect()).ask(GET)
     await asyncio.sleep(1.1)
     assert backlog(service) == SHORT_BACKLOG
+
+
+async def test_a_program_that_stops_listens_no_more_though_clients_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "SHORT", 0.05)
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connections = Listener(listening)
+        connections.shorten()
+        connections.is_closed = True
+    await asyncio.sleep(0.1)
+    connections.shorten()
+    assert not failures
