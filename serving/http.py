@@ -160,7 +160,7 @@ class Protocol(HttpToolsProtocol):
             self._close(TOO_LARGE)
         elif len(self.pipeline) == PIPELINED:
             self.transport.abort()
-        elif is_next and is_post and self._turn.is_over():
+        elif is_next and is_post and not self._turn.asked():
             self._listener.shorten()
         elif is_next and is_post and self._in_hand.is_full():
             self._refuse(path)

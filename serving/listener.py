@@ -8,6 +8,8 @@ from collections.abc import Callable
 from ssl import SSLContext
 from typing import Any
 
+from serving.timeout import Timeout
+
 log = logging.getLogger(__name__)
 
 HANDSHAKE = 10
@@ -58,7 +60,7 @@ class Listener:
         self._socket = listening
         self.is_closed = False
         """Whether the program is stopping: new connections are closed at once."""
-        self._short: asyncio.TimerHandle | None = None
+        self._short = Timeout(asyncio.get_running_loop(), SHORT, self._lengthen)
         self._taking: set[asyncio.Task[Any]] = set()  # the loop holds only weak references
 
     def shorten(self) -> None:
@@ -68,11 +70,9 @@ class Listener:
         """
         if self.is_closed:
             return
-        if self._short:
-            self._short.cancel()
-        else:
+        if not self._short.has_begun():
             self._socket.listen(SHORT_BACKLOG)
-        self._short = asyncio.get_running_loop().call_later(SHORT, self._lengthen)
+        self._short.begin()
 
     def take(self, make: Callable[[], asyncio.Protocol], ssl: SSLContext | None) -> None:
         """Accept up to two waiting connections, each with a protocol from ``make``."""
@@ -91,7 +91,6 @@ class Listener:
             task.add_done_callback(self._taken)
 
     def _lengthen(self) -> None:
-        self._short = None
         if not self.is_closed:
             self._socket.listen(BACKLOG)
 

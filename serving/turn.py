@@ -59,20 +59,17 @@ class Turn:
         self._longest.end()
         self._in_hand.line.pop(self, None)
         if self._has_hung_up():
-            if self._is_unread():
-                self._in_hand.hung_up()
-            self._transport.abort()
+            self._end(has_asked=self._is_unread())
             return False
         self._flow.resume_reading()
         return True
 
-    def is_over(self) -> bool:
-        """A request has been read; ``True`` if it is the first, and its client has hung up."""
+    def asked(self) -> bool:
+        """A request has been read; ``False`` if it is the first, and its client has hung up."""
         is_first, self._is_first = self._is_first, False
-        if not is_first or not self._has_hung_up():
+        if is_first and self._has_hung_up():
+            self._end(has_asked=True)
             return False
-        self._in_hand.hung_up()
-        self._transport.abort()
         return True
 
     def close(self) -> None:
@@ -90,6 +87,11 @@ class Turn:
         # Without a request it has not waited for an answer.
         socket = self._transport.get_extra_info("socket")
         return any(ioctl(socket, termios.FIONREAD, bytes(4)))
+
+    def _end(self, *, has_asked: bool) -> None:
+        if has_asked:
+            self._in_hand.hung_up()
+        self._transport.abort()
 
     def _wait(self) -> None:
         self._flow.pause_reading()

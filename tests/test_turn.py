@@ -1,16 +1,13 @@
-"""When connections are read, at first and again after an answer or a refusal."""
+"""When connections are read again after an answer or a refusal."""
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
-from serving import gate, listener
+from serving import gate
 from serving.errors import Overloaded
 from serving.gate import AFFORDABLE, InHand
-from serving.listener import BACKLOG, SHORT_BACKLOG, Listener
 from tests.service import GET, Client, Service, post
 
 pytestmark = pytest.mark.anyio
@@ -285,77 +282,3 @@ async def test_who_is_lost_waits_no_more(service: Service, first: object) -> Non
         connection.transport.abort()
     assert await client.is_closed()
     assert not service.in_hand.line
-
-
-def leave(service: Service, sent: bytes) -> None:
-    """Connect, send, and hang up, before the service can accept the connection."""
-    with socket.create_connection(service.listener.getsockname()) as client:
-        client.sendall(sent)
-
-
-def backlog(service: Service) -> int:
-    """How many connections may wait in the kernel: Linux tells it where others have ``sacked``."""
-    info = service.listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
-    (most,) = struct.unpack_from("=I", info, 28)
-    return int(most)
-
-
-@pytest.mark.parametrize("count", [1, 10])
-async def test_nothing_is_computed_for_who_has_left_before_the_connection_is_accepted(
-    service: Service, count: int
-) -> None:
-    service.let.set()
-    for _ in range(count):
-        leave(service, POST)
-    assert await (await service.connect()).ask(POST) == ANSWERED
-    while len(service.state.connections) > 1:
-        await asyncio.sleep(0.01)
-    assert len(service.asked) == 1
-
-
-async def test_who_only_sends_no_more_is_told_the_service_s_health(service: Service) -> None:
-    with socket.create_connection(service.listener.getsockname()) as client:
-        client.sendall(GET)
-        client.shutdown(socket.SHUT_WR)
-        client.setblocking(False)
-        answer = await asyncio.get_running_loop().sock_recv(client, 1000)
-    assert answer.startswith(b"HTTP/1.1 200 ")
-
-
-@pytest.mark.parametrize("sent", [POST, b""], ids=["a request", "nothing"])
-async def test_few_wait_to_be_accepted_for_a_while_after_others_have_left_a_request(
-    monkeypatch: pytest.MonkeyPatch, service: Service, sent: bytes
-) -> None:
-    monkeypatch.setattr(listener, "SHORT", 1)
-    leave(service, sent)
-    await (await service.connect()).ask(GET)
-    assert (backlog(service) == SHORT_BACKLOG) is bool(sent)
-    assert service.in_hand.affords() is bool(sent), "nor does anybody wait in line"
-    while backlog(service) != BACKLOG:
-        await asyncio.sleep(0.01)
-
-
-async def test_few_wait_to_be_accepted_while_others_leave(
-    monkeypatch: pytest.MonkeyPatch, service: Service
-) -> None:
-    for seconds in (1, 60):
-        monkeypatch.setattr(listener, "SHORT", seconds)
-        leave(service, POST)
-        await (await service.connect()).ask(GET)
-    await asyncio.sleep(1.1)
-    assert backlog(service) == SHORT_BACKLOG
-
-
-async def test_a_program_that_stops_listens_no_more_though_clients_leave(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(listener, "SHORT", 0.05)
-    failures: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        connections = Listener(listening)
-        connections.shorten()
-        connections.is_closed = True
-    await asyncio.sleep(0.1)
-    connections.shorten()
-    assert not failures
