@@ -196,16 +196,16 @@ class Load:
     async def _send_on_new(self, due: float) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.patience) as patience:
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self), "127.0.0.1", self._port
                 )
-        except TimeoutError:
-            self.hung_up()
-            return
         except OSError:
-            self._leave()
-            self.answers.lost += 1
+            if patience.expired():
+                self.hung_up()
+            else:
+                self._leave()
+                self.answers.lost += 1
             return
         self._open.add(connection)
         connection.send(due)
